@@ -1,0 +1,69 @@
+"""What can go wrong, in one place.
+
+::
+
+    ParmagicError
+    ├── LineError        the magic line cannot be read
+    ├── CellError        the body cannot run as a parallel body
+    ├── NotShippable     a name, an item or a result cannot cross a process border
+    ├── WorkerDied       a worker process ended before its work did
+    └── RunTimeout       ``--timeout`` was reached
+
+An exception that the body raises is not wrapped: it reaches the user as it is,
+with a note that names the item, the worker and the arm.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CellError",
+    "LineError",
+    "NotShippable",
+    "ParmagicError",
+    "RunTimeout",
+    "WorkerDied",
+]
+
+
+class ParmagicError(Exception):
+    """Anything that parmagic itself refuses or reports."""
+
+
+class LineError(ParmagicError):
+    """The magic line cannot be read.
+
+    ``line`` is the text after the magic's name, ``column`` the place (0-based
+    offset into ``line``), ``expected`` what would have been right there.
+    """
+
+    def __init__(self, message: str, line: str = "", column: int = 0) -> None:
+        self.message = message
+        self.line = line
+        self.column = column
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[LineError], tuple[str, str, int]]:
+        """Pickle by the constructor's own arguments."""
+        return type(self), (self.message, self.line, self.column)
+
+    def __str__(self) -> str:
+        """Show the line and a caret under the place."""
+        if not self.line:
+            return self.message
+        return f"{self.message}\n    {self.line}\n    {' ' * self.column}^"
+
+
+class CellError(ParmagicError):
+    """The body of the cell cannot run as a parallel body; nothing has run."""
+
+
+class NotShippable(ParmagicError):
+    """A name, an item or a result cannot be sent to or from a process."""
+
+
+class WorkerDied(ParmagicError):
+    """A worker process ended before its work did."""
+
+
+class RunTimeout(ParmagicError):
+    """The run took longer than ``--timeout`` allows."""

@@ -1,0 +1,200 @@
+"""The types that the rooms of the house hand to each other.
+
+All are frozen. Times are float seconds on ``CLOCK_MONOTONIC`` (what
+``time.perf_counter`` reads on Linux and macOS), which all processes share.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["serial", "threads", "procs"]
+Trace = Literal["auto", "full", "off"]
+StartMethod = Literal["fork", "forkserver", "spawn"]
+
+KINDS: tuple[Kind, ...] = ("serial", "threads", "procs")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to run the body: a model and its number of workers."""
+
+    kind: Kind
+    count: int = 1
+
+    @property
+    def label(self) -> str:
+        """``serial`` or, say, ``threads=4``."""
+        return "serial" if self.kind == "serial" else f"{self.kind}={self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The ``for`` clause as Python source: ``for target in iterable``.
+
+    A clause with conditions or several ``for`` is already folded into one
+    target and one iterable (a list comprehension).
+    """
+
+    target: str
+    iterable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a magic line asks for."""
+
+    arms: tuple[Arm, ...]
+    loop: Loop | None = None
+    expression: str | None = None  # of the line magic
+    name: str | None = None  # -o NAME
+    quiet: bool = False
+    once: bool = False
+    trace: Trace = "auto"
+    timeout: float | None = None
+    keep_going: bool = False
+    chunk: int | None = None
+    start_method: StartMethod | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """Who a worker is for the system: its rank in the arm, process and thread."""
+
+    rank: int
+    pid: int
+    tid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A worker did ``kind`` from ``begin`` to ``end``.
+
+    Kinds: ``startup``, ``transfer``; everything else follows from items,
+    clocks and samples.
+    """
+
+    kind: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive items ``first`` … ``first + len(begins) - 1`` on one worker.
+
+    ``errors`` maps an item's number to its exception; its value is None then.
+    """
+
+    first: int
+    begins: array[float]
+    ends: array[float]
+    values: list[Any]
+    errors: dict[int, BaseException] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """A worker's own clocks, read now and then while it works.
+
+    ``cpu`` is the thread's CPU time and ``queue`` the time that it stood in a
+    run queue, both cumulative at ``at``; ``queue`` is NaN where the system
+    does not tell.
+    """
+
+    at: array[float]
+    cpu: array[float]
+    queue: array[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a worker's thread was seen doing: ``states[i]`` at ``at[i]``.
+
+    ``states`` are the names' places in ``STATES``.
+    """
+
+    at: array[float]
+    states: array[int]
+
+
+STATES = ("running", "gil", "lock", "sleep", "io")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a worker used in an arm: seconds, switches, peak memory in MB.
+
+    ``cpu_s`` is the worker thread's; ``process_cpu_s`` the whole process's, for
+    a worker that has a process to itself, else NaN.
+    """
+
+    cpu_s: float
+    process_cpu_s: float
+    ctx_voluntary: float
+    ctx_involuntary: float
+    rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """What VizTracer recorded in one process, on disk.
+
+    ``anchors`` are two pairs (VizTracer's microseconds, our seconds); ``until``
+    is the time at which function detail was cut, or None. ``workers`` maps a
+    thread id to the worker's rank; events of other threads are not ours.
+    """
+
+    path: str
+    pid: int
+    anchors: tuple[tuple[float, float], tuple[float, float]]
+    workers: dict[int, int]
+    until: float | None = None
+    overhead_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A part of what a worker reports; the only thing that crosses its border.
+
+    Parts of one worker add up: see :func:`parmagic.merge.merge`.
+    """
+
+    worker: WorkerId
+    spans: tuple[Span, ...] = ()
+    batches: tuple[Batch, ...] = ()
+    clocks: Clocks | None = None
+    samples: Samples | None = None
+    usage: Usage | None = None
+    trace: TraceFile | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One worker's whole story in one arm: the parts of its Recordings, in time order."""
+
+    worker: WorkerId
+    spans: tuple[Span, ...]
+    batches: tuple[Batch, ...]
+    clocks: Clocks
+    samples: Samples
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order."""
+
+    arm: Arm
+    begin: float
+    end: float
+    n_items: int
+    lanes: tuple[Lane, ...]
+    traces: tuple[TraceFile, ...] = ()
+    cpu_s: float = float("nan")
+    gil: bool = True
+    error: BaseException | None = None
