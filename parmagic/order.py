@@ -1,0 +1,174 @@
+"""Names that are read before the body binds them.
+
+In a notebook cell, ``total += x`` reads the notebook's ``total``. In a body,
+which is a function, ``total`` is the item's own and does not exist yet.
+"""
+
+# ruff: noqa: N815 - ast.NodeVisitor names the methods
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["read_too_early"]
+
+
+def read_too_early(body: Iterable[ast.stmt], names: frozenset[str]) -> ast.AST | None:
+    """Return the first node that certainly reads one of ``names`` before anything may have bound it.
+
+    Only what runs in every case counts: what a condition guards may bind a
+    name, but its reads are left to the run.
+    """
+    walk = _Walk(names)
+    for statement in body:
+        walk.visit(statement)
+    return walk.found
+
+
+class _Walk(ast.NodeVisitor):
+    """Visits nodes in the order in which Python evaluates them."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+        self.bound: set[str] = set()
+        self.certain = True
+        self.found: ast.AST | None = None
+
+    def all(self, nodes: Iterable[ast.AST | None]) -> None:
+        for node in nodes:
+            if node is not None:
+                self.visit(node)
+
+    @contextmanager
+    def maybe(self) -> Iterator[None]:
+        """Mark what runs in some cases only."""
+        certain, self.certain = self.certain, False
+        yield
+        self.certain = certain
+
+    def read(self, name: str, node: ast.AST) -> None:
+        if self.certain and self.found is None and name in self.names and name not in self.bound:
+            self.found = node
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Store):
+            self.bound.add(node.id)
+        else:  # `del x` needs x, as a read does
+            self.read(node.id, node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.all([node.value, *node.targets])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self.read(node.target.id, node)
+        self.all([node.value, node.target])
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """Annotations are not evaluated in a function; without a value nothing is bound."""
+        if node.value is not None:
+            self.all([node.value, node.target])
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self.all([node.value, node.target])
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self.visit(node.values[0])
+        with self.maybe():
+            self.all(node.values[1:])
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        self.all([node.left, node.comparators[0]])
+        with self.maybe():
+            self.all(node.comparators[1:])
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.visit(node.test)
+        with self.maybe():
+            self.all([node.body, node.orelse])
+
+    def visit_If(self, node: ast.If | ast.While) -> None:
+        self.visit(node.test)
+        with self.maybe():
+            self.all([*node.body, *node.orelse])
+
+    visit_While = visit_If
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        self.visit(node.test)
+        with self.maybe():
+            self.all([node.msg])
+
+    def visit_For(self, node: ast.For) -> None:
+        self.visit(node.iter)
+        with self.maybe():
+            self.all([node.target, *node.body, *node.orelse])
+
+    def visit_Try(self, node: ast.Try | ast.TryStar) -> None:
+        """Trust only the first statement: a caught exception may skip what follows."""
+        self.visit(node.body[0])
+        with self.maybe():
+            self.all([*node.body[1:], *node.handlers, *node.orelse])
+        self.all(node.finalbody)
+
+    visit_TryStar = visit_Try
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        self.all([node.type])
+        if node.name:
+            self.bound.add(node.name)
+        self.all(node.body)
+
+    def visit_Match(self, node: ast.Match) -> None:
+        self.visit(node.subject)
+        with self.maybe():
+            self.all(node.cases)
+
+    def visit_MatchAs(self, node: ast.MatchAs | ast.MatchStar) -> None:
+        self.generic_visit(node)
+        if node.name:
+            self.bound.add(node.name)
+
+    visit_MatchStar = visit_MatchAs
+
+    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:
+        self.generic_visit(node)
+        if node.rest:
+            self.bound.add(node.rest)
+
+    def visit_alias(self, node: ast.alias) -> None:
+        self.bound.add(node.asname or node.name.partition(".")[0])
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        """Only the defaults are evaluated here and now."""
+        self.all([*node.args.defaults, *node.args.kw_defaults])
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """Annotations are left out: whether they are evaluated depends on the version."""
+        self.all([*node.decorator_list, *node.args.defaults, *node.args.kw_defaults])
+        self.bound.add(node.name)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """Leave out the class body, which is a scope of its own."""
+        self.all([*node.decorator_list, *node.bases, *node.keywords])
+        self.bound.add(node.name)
+
+    def visit_comprehension_scope(
+        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    ) -> None:
+        """Only the first iterable is evaluated outside; a walrus inside may bind a name of the body."""
+        self.visit(node.generators[0].iter)
+        self.bound |= {inner.target.id for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)}
+
+    visit_ListComp = visit_comprehension_scope
+    visit_SetComp = visit_comprehension_scope
+    visit_DictComp = visit_comprehension_scope
+    visit_GeneratorExp = visit_comprehension_scope
+
+    def visit_TypeAlias(self, node: ast.AST) -> None:
+        """``type X = ...`` (Python 3.12) evaluates its value when someone asks for it."""
+        self.all([getattr(node, "name", None)])
