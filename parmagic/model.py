@@ -61,11 +61,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerId:
-    """Who a worker is for the system: its rank in the arm, process and thread."""
+    """Who a worker is for the system: its rank in the arm, process and thread.
+
+    ``runtime`` is where its process keeps ``_PyRuntime`` (the sampler tells
+    the GIL from other locks by it).
+    """
 
     rank: int
     pid: int
     tid: int
+    runtime: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,24 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``."""
+
+    rank: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Displayed:
+    """What worker ``rank`` displayed: a MIME bundle and its metadata."""
+
+    rank: int
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One worker's whole story in one arm: the parts of its Recordings, in time order."""
 
@@ -198,3 +221,28 @@ class Timeline:
     cpu_s: float = float("nan")
     gil: bool = True
     error: BaseException | None = None
+
+# A worker's time, as the columns of ``Run.workers`` name it (each with ``_s``).
+WORKER_STATES = (
+    "startup",
+    "running",
+    "native",
+    "gil_wait",
+    "lock_wait",
+    "io_wait",
+    "sleep",
+    "cpu_wait",
+    "transfer",
+    "idle",
+    "unknown",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One call of one function on a worker: ``name`` and its place, seconds on our clock."""
+
+    rank: int
+    name: str
+    begin: float
+    end: float

@@ -1,0 +1,293 @@
+"""VizTracer in the threads of one process, within a budget.
+
+One tracer per process, made once and never freed: each constructor takes a
+pthread key for good, and freeing a tracer whose threads live corrupts memory.
+
+``auto`` keeps the slowdown within 5 % or 50 ms, whichever is more. Tracing
+makes a call up to five times as dear, so no more than four fifths of the CPU
+time that is spent while tracing can be lost. A controller thread therefore
+counts *traced CPU seconds*: it switches tracing off when a window is used up,
+and on again when the allowance has grown by another one. Cells that mostly
+wait (sleep, I/O) use little CPU and keep all their functions; cells that
+compute keep even windows of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+from parmagic.model import Trace, TraceFile
+
+ENTRIES = 1_000_000
+"""Events that fit into the ring; the oldest are lost beyond that. Pages are touched only when used."""
+
+WINDOW = 0.015
+"""Traced CPU seconds after which a window closes."""
+
+LATENCY = 0.02
+"""What a window may run over: the controller waits for the GIL as every thread does."""
+
+AT_ONCE = 0.04
+"""Traced CPU seconds that any run may use."""
+
+SHARE = 0.045
+"""Traced CPU seconds per second of wall time that a long run may use."""
+
+CHECK = 0.01
+"""Seconds between two looks at the CPU clock while tracing is on."""
+
+_TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
+_BY_MONITORING = sys.version_info >= (3, 12)
+_ANCHOR_TRIES = 60
+
+
+class Tracing:
+    """One arm's recording in this process; see :func:`begin`."""
+
+    def __init__(self, tracer: Any, mode: Trace, notes: tuple[str, ...] = ()) -> None:
+        self._tracer = tracer
+        self._mode = mode
+        self._notes = list(notes)
+        self._workers: dict[int, int] = {}
+        self._on = False
+        self._until: float | None = None
+        self._controller: _Controller | None = None
+        if tracer is not None:
+            self._first = _anchor(tracer)
+            self.switch(on=True)
+            if mode == "auto":
+                self._controller = _Controller(self)
+
+    def attach(self, rank: int) -> None:
+        """Begin to record the calling thread as worker ``rank``."""
+        if self._tracer is None:
+            return
+        self._workers[threading.get_native_id()] = rank
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Hook the calling thread where tracing was switched on again meanwhile (3.11: only it can do so)."""
+        if not _BY_MONITORING and self._on and sys.getprofile() is None:
+            self._tracer.reset_stack()
+            self._tracer.enable_thread_tracing()
+
+    def detach(self) -> None:
+        """Stop recording the calling thread, and leave no hook in it."""
+        if self._tracer is None or _BY_MONITORING:
+            return
+        if self._on and sys.getprofile() is None:
+            self._notes.append("The body set a profile function of its own, which ended the tracing of functions there.")
+        sys.setprofile(None)
+
+    def switch(self, *, on: bool) -> None:
+        """Switch the recording of functions on or off for all threads of this process."""
+        self._on = on
+        if on:
+            self._tracer.start()
+            if not _BY_MONITORING:
+                _unhook(sys.setprofile, threading.setprofile)
+            return
+        self._tracer.stop()
+        if self._until is None:
+            self._until = perf_counter()
+        if not _BY_MONITORING:
+            _unhook_threads()
+
+    def finish(self, path: str) -> TraceFile | None:
+        """Write what was recorded to ``path`` and forget it; None where nothing was to be recorded.
+
+        ``overhead_s`` is the number of recorded calls times what recording one
+        costs here: CPU seconds, which threads under one GIL pay one after another.
+        """
+        if self._tracer is None:
+            note = tuple(self._notes)
+            return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, note) if note else None
+        if self._controller is not None:
+            self._controller.end()
+        cut = self._until
+        self.switch(on=False)
+        last = _anchor(self._tracer)
+        _private(path)
+        self._tracer.dump(path)
+        self._tracer.clear()
+        events = Path(path).read_bytes().count(b'"ph":"X"')
+        if events >= ENTRIES:
+            self._notes.append(f"More than {ENTRIES:,} calls were traced; the oldest are not in the timeline.")
+        if cut is not None:
+            self._notes.append(_CUT)
+        return TraceFile(
+            path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes)
+        )
+
+
+_CUT = (
+    "The timeline shows functions in windows only, to keep tracing within 5 % or 50 ms; items and waits are complete "
+    "(--trace full keeps every function)."
+)
+
+OFF = Tracing(None, "off")
+
+
+def begin(mode: Trace) -> Tracing:
+    """Start to record functions in this process; threads join by ``attach``.
+
+    Where another profiler is at work, nothing is recorded and a note says so.
+    """
+    if mode == "off":
+        return OFF
+    other = _other_profiler()
+    if other:
+        return Tracing(
+            None, mode, (f"Functions were not traced: {other} is at work. End it, or use --trace off to hide this note.",)
+        )
+    tracer = _get()
+    tracer.ignore_c_function = mode == "auto"
+    return Tracing(tracer, mode)
+
+
+def forked() -> None:
+    """In a forked child: let go of the parent's recording."""
+    if _tracer is not None:
+        _tracer.stop()
+        _tracer.clear()
+        _tracer.reset_stack()
+
+
+class _Controller:
+    """Keeps ``auto`` within its budget, from a thread of its own."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._ended = threading.Event()
+        self._begin = perf_counter()
+        self._spent = 0.0
+        self._thread = threading.Thread(target=self._run, name="parmagic tracing", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let tracing be as it is."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            began = process_time()
+            while process_time() - began < self._window():
+                if self._ended.wait(CHECK):
+                    return
+            self._tracing.switch(on=False)
+            self._spent += process_time() - began
+            if self._ended.wait(self._until_allowed()):
+                return
+            self._tracing.switch(on=True)
+
+    def _window(self) -> float:
+        """Return how much CPU the open window may use: more where the run uses little of its time."""
+        return max(WINDOW, SHARE * (perf_counter() - self._begin) - self._spent - LATENCY)
+
+    def _until_allowed(self) -> float:
+        """Return the seconds until another window fits into the allowance."""
+        elapsed = perf_counter() - self._begin
+        if self._spent + WINDOW + LATENCY <= AT_ONCE:
+            return 0.0
+        return max((self._spent + WINDOW + LATENCY) / SHARE - elapsed, 0.0)
+
+
+_tracer: Any = None
+_call_cost: float | None = None
+
+
+def _get() -> Any:
+    """Return this process's tracer."""
+    global _tracer  # noqa: PLW0603  (one per process, for ever)
+    if _tracer is None:
+        from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
+
+        before = sys.getprofile()
+        _tracer = VizTracer(tracer_entries=ENTRIES, register_global=False, verbose=0)
+        if not _BY_MONITORING:
+            sys.setprofile(before)
+            threading.setprofile(None)
+    return _tracer
+
+
+def call_cost() -> float:
+    """Return what recording one call costs in this process, in seconds; measured once."""
+    global _call_cost  # noqa: PLW0603
+    if _call_cost is None:
+        tracer = _get()
+        plain = min(_time_calls() for _ in range(3))
+        tracer.start()
+        if not _BY_MONITORING:
+            tracer.enable_thread_tracing()
+        traced = min(_time_calls() for _ in range(3))
+        tracer.stop()
+        if not _BY_MONITORING:
+            _unhook(sys.setprofile, threading.setprofile)
+        tracer.clear()
+        _call_cost = max(traced - plain, 0.0) / _CALLS
+    return _call_cost
+
+
+_CALLS = 500
+
+
+def _time_calls() -> float:
+    def nothing() -> None:
+        pass
+
+    begin = perf_counter()
+    for _ in range(_CALLS):
+        nothing()
+    return perf_counter() - begin
+
+
+def _anchor(tracer: Any) -> tuple[float, float]:
+    """Return one moment on VizTracer's clock (µs) and on ours (s): the tightest of some tries."""
+    best = (float("inf"), 0.0, 0.0)
+    for _ in range(_ANCHOR_TRIES):
+        before = perf_counter()
+        theirs = tracer.getts()
+        after = perf_counter()
+        best = min(best, (after - before, theirs, (before + after) / 2))
+    return best[1], best[2]
+
+
+def _other_profiler() -> str | None:
+    """Return the name of another profiler that is at work, or None."""
+    if _BY_MONITORING:
+        return sys.monitoring.get_tool(_TOOL)  # type: ignore[attr-defined, no-any-return, unused-ignore]
+    found = sys.getprofile() or threading.getprofile()
+    if found is None:
+        return None
+    return f"the profile function {getattr(found, '__qualname__', type(found).__qualname__)!r}"
+
+
+def _unhook(*setters: Any) -> None:
+    for setter in setters:
+        setter(None)
+
+
+def _unhook_threads() -> None:
+    """Take the profile function off every thread (3.11), also off those that run on.
+
+    VizTracer's own ``stop`` leaves its hook in threads that it cannot reach,
+    where it goes on to cost at each call.
+    """
+    api = ctypes.pythonapi
+    for name in ("PyInterpreterState_Get", "PyInterpreterState_ThreadHead", "PyThreadState_Next"):
+        getattr(api, name).restype = ctypes.c_void_p
+    state = api.PyInterpreterState_ThreadHead(ctypes.c_void_p(api.PyInterpreterState_Get()))
+    while state:
+        api._PyEval_SetProfile(ctypes.c_void_p(state), None, None)  # noqa: SLF001
+        state = api.PyThreadState_Next(ctypes.c_void_p(state))
+
+
+def _private(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
