@@ -1,0 +1,53 @@
+"""The workshop: one small interface, two ways to run a body.
+
+::
+
+    Job ──▶ Workers.map(job) ──▶ Recording, Recording, Printed, None, Recording, …
+
+``map`` streams what the workers report while they work; None is a heartbeat,
+so that the caller can show progress and look at the clock. Closing the
+iterator ends its workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parmagic.model import Arm, Displayed, Plan, Printed, Recording
+from parmagic.recorder import Worker
+
+Call = Callable[[Any, Worker], Any]
+Report = Recording | Printed | Displayed | None
+
+HEARTBEAT = 0.05
+"""Seconds between two heartbeats at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An arm's work: ``call(item, worker)`` for every item.
+
+    ``spmd``: worker ``rank`` runs item ``rank``, and only that, all starting
+    together. ``claims``: only these item numbers, in this order (a sampled
+    baseline). ``in_turn``: one worker runs the ranks of an SPMD body, as the
+    items. ``trace_path`` names the trace file of a worker's process.
+    """
+
+    call: Call
+    items: Sequence[Any]
+    arm: Arm
+    plan: Plan
+    spmd: bool
+    trace_path: Callable[[int], str]
+    claims: tuple[range, ...] | None = None
+    in_turn: bool = False
+
+
+class Workers(Protocol):
+    """A way to run a job."""
+
+    def map(self, job: Job) -> Iterator[Report]:
+        """Run the job and stream what its workers report."""
+        ...

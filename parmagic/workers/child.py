@@ -1,0 +1,230 @@
+"""What a worker process does, from its first line to its last."""
+
+from __future__ import annotations
+
+import faulthandler
+import mmap
+import os
+import sys
+import threading
+from multiprocessing import current_process, resource_tracker, util
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any
+
+import tblib.pickling_support
+
+from parmagic import tracing
+from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
+from parmagic.errors import NotShippable
+from parmagic.model import Batch, Clocks, Displayed, Recording, Span, WorkerId
+from parmagic.recorder import Board, Meter, Worker, enter, runtime_address
+from parmagic.workers import ship
+from parmagic.workers.loop import InTurn, work
+from parmagic.workers.orders import (
+    BOARD,
+    CONNECTION,
+    ERR,
+    FILE,
+    FIRST_OF_CARGO,
+    OUT,
+    TOKEN_READ,
+    TOKEN_WRITE,
+    TRACKER,
+    Orders,
+    Unreadable,
+)
+
+
+def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
+    """Be a worker: run items until there are none, report, and return."""
+    worker = Worker(*orders.worker)
+    me = WorkerId(worker.rank, os.getpid(), threading.get_native_id(), runtime_address())
+    meter = Meter(own_process=True)
+    _redirect(descriptors[OUT], descriptors[ERR])
+    current_process().name = f"{worker.model} {worker.rank}"
+    channel = _Channel(Connection(descriptors[CONNECTION]), me)
+    board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
+    trace = tracing.begin(orders.plan.trace)
+    try:
+        enter(worker)
+        call, load = _cargo(orders, descriptors, inherited, channel)
+        if orders.in_turn:
+            call = InTurn(call, orders.n_items)
+        trace.attach(worker.rank)
+        channel.send(Recording(me, spans=(Span("startup", orders.begin, perf_counter()),)))
+        if orders.gate:
+            channel.wait()
+        deck = _deck(orders, worker, (descriptors[TOKEN_READ], descriptors[TOKEN_WRITE]), board)
+        work(call, load, deck, worker, meter, board, channel.report, trace.refresh, keep_going=orders.plan.keep_going)
+    except Unreadable as error:
+        channel.send(error)
+    finally:
+        trace.detach()
+    notes = _figures_left_open()
+    util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
+    channel.send(
+        Recording(
+            me, spans=channel.take_spans(), usage=meter.usage(), trace=trace.finish(orders.trace_path), notes=tuple(notes)
+        )  # fmt: skip
+    )
+    channel.send(None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _redirect(out: int, err: int) -> None:
+    """Let everything that is printed here, also by C and by children, go to the notebook."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, place in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    faulthandler.enable(sys.stderr)
+
+
+def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Channel) -> tuple[Any, Any]:
+    """Return the body and a function that loads the items of a claim."""
+    if orders.environment is not None:
+        _take_over(orders.environment, descriptors[TRACKER])
+    if orders.manifest is None:
+        call, items = inherited
+        return call, lambda claim: items[claim.start : claim.stop]
+    reader = ship.Reader(descriptors[FILE], orders.manifest, descriptors[FIRST_OF_CARGO:])
+    begin = perf_counter()
+    try:
+        call = reader.body()
+    except Exception as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    ship.know_classes()
+    channel.spans.append(Span("transfer", begin, perf_counter()))
+
+    def load(claim: range) -> Any:
+        begin = perf_counter()
+        items = reader.load(claim)
+        channel.spans.append(Span("transfer", begin, perf_counter()))
+        return items
+
+    return call, load
+
+
+def _take_over(environment: dict[str, Any], tracker: int) -> None:
+    """Make this process like the notebook's: variables, search path, folder, key, resource tracker."""
+    os.environ.clear()
+    os.environ.update(environment["variables"])
+    sys.path[:] = environment["path"]
+    current_process().authkey = environment["key"]
+    resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
+    if environment["folder"] is not None:
+        os.chdir(environment["folder"])
+
+
+def _deck(orders: Orders, worker: Worker, token: tuple[int, int], board: Board) -> Deck:
+    if orders.claims is not None:
+        return OwnItem(*orders.claims)
+    deck: Deck = PipeDeck(token, orders.n_items, worker.count, orders.plan.chunk, board, worker.rank)
+    return Chain(OwnItem(*orders.left), deck) if orders.left else deck
+
+
+class _Channel:
+    """The way home: recordings, results, what is displayed."""
+
+    def __init__(self, connection: Connection, me: WorkerId) -> None:
+        self._connection = connection
+        self._me = me
+        self._lock = threading.Lock()
+        self.spans: list[Span] = []
+        global _channel  # noqa: PLW0603  (display() has no other way to find it)
+        _channel = self
+
+    def send(self, what: Any) -> None:
+        """Send anything that pickles."""
+        self.send_packed(ship.pack_result(what))
+
+    def send_packed(self, packed: bytes) -> None:
+        """Send what is pickled already."""
+        with self._lock:
+            self._connection.send_bytes(packed)
+
+    def wait(self) -> None:
+        """Wait for the gate to open."""
+        self._connection.recv_bytes()
+
+    def take_spans(self) -> tuple[Span, ...]:
+        """Return the spans so far and forget them."""
+        spans, self.spans = tuple(self.spans), []
+        return spans
+
+    def report(self, batch: Batch, clocks: Clocks) -> None:
+        """Send a batch with its results, and note how long that took."""
+        begin = perf_counter()
+        for item, error in batch.errors.items():
+            batch.errors[item] = _portable(error)
+        spans = self.take_spans()
+        try:
+            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), clocks=clocks))
+        except Exception:  # noqa: BLE001  (found and reported item by item)
+            _give_up_on_values(batch)
+            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), clocks=clocks))
+        self.send_packed(packed)
+        self.spans.append(Span("transfer", begin, perf_counter()))
+
+
+_channel: _Channel | None = None
+
+
+def _give_up_on_values(batch: Batch) -> None:
+    """Replace each value that cannot be pickled by an error that names its item."""
+    for place, value in enumerate(batch.values):
+        try:
+            ship.pack_result(value)
+        except Exception as error:  # noqa: BLE001  (it is reported)
+            kind = type(value)
+            name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            batch.values[place] = None
+            item = batch.first + place
+            batch.errors[item] = NotShippable(
+                f"The result of item {item} (a {name}) cannot be sent back from a process: {error}. "
+                "Return what is in it (a list, an array, a number), or use threads."
+            )
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return an exception that survives the way home, its traceback included."""
+    try:
+        tblib.pickling_support.install(error)
+        ship.loads_as_home(ship.pack_result(error))
+    except Exception as why:  # noqa: BLE001  (it is reported)
+        stand_in = NotShippable(
+            f"The body raised {type(error).__name__}: {error} (that exception itself cannot be sent back from a process: {why})"
+        ).with_traceback(error.__traceback__)
+        tblib.pickling_support.install(stand_in)
+        return stand_in
+    return error
+
+
+def _figures_left_open() -> list[str]:
+    """Return a note where matplotlib figures were left open: they stay in the process."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None or not pyplot.get_fignums():
+        return []
+    return ["Figures were left open in a process and are not shown: return the figure, or save it in the body."]
+
+
+def display(*objects: Any, metadata: dict[str, Any] | None = None, **_: Any) -> None:
+    """Show objects under the notebook's cell, as IPython's own ``display`` does there."""
+    from IPython.core.formatters import DisplayFormatter  # noqa: PLC0415  (dear, and rarely needed)
+
+    formatter = DisplayFormatter()
+    for each in objects:
+        data, own = formatter.format(each)
+        if _channel is not None:
+            _channel.send(Displayed(current_rank(), data, {**own, **(metadata or {})}))
+
+
+def current_rank() -> int:
+    """Return this worker's rank."""
+    return _channel._me.rank if _channel is not None else 0  # noqa: SLF001

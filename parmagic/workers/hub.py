@@ -1,0 +1,226 @@
+"""The notebook's end of a fork server."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import pickle
+import select
+import signal
+import site
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+from collections import deque
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from parmagic.errors import WorkerDied
+from parmagic.workers import server
+
+START_LIMIT = 20.0
+"""Seconds that a fresh server may take to say hello on a busy machine."""
+
+_keys = count(1)
+
+
+class Hub:
+    """A running server: starts processes, and tells how they ended.
+
+    ``events`` holds ``("started", key, pid)`` and ``("ended", key, pid, code)``;
+    ``code`` is negative for a signal, as in :mod:`subprocess`.
+    """
+
+    def __init__(self, sock: socket.socket, pid: int, errors: IO[bytes] | None, process: subprocess.Popen[bytes] | None) -> None:
+        self._sock = sock
+        self.pid = pid
+        self._errors = errors
+        self._process = process
+        self._owner = os.getpid()
+        self._ready = False
+        self.events: deque[tuple[Any, ...]] = deque()
+
+    def fileno(self) -> int:
+        """Be something that select can wait for."""
+        return self._sock.fileno()
+
+    def start(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False) -> int:
+        """Start a process at ``module:function``; return its key. Descriptors are shared with it.
+
+        ``fresh``: in a new interpreter, not in a fork of the server.
+        """
+        key = next(_keys)
+        self._send(("start", key, entry, pickle.dumps(arguments), fresh), descriptors)
+        return key
+
+    def end(self, keys: set[int]) -> None:
+        """Kill these processes and all that they started."""
+        if keys:
+            self._send(("end", keys))
+
+    def preload(self, modules: list[str]) -> None:
+        """Have the server import these modules, so that later processes start with them."""
+        self._send(("import", modules))
+
+    def listen(self, seconds: float = 0.0) -> None:
+        """Move the server's news into ``events``; wait at most that long for some."""
+        while select.select([self._sock], [], [], seconds)[0]:
+            try:
+                message, _ = server.receive(self._sock)
+            except (EOFError, OSError):
+                raise self._gone() from None
+            seconds = 0.0
+            if message[0] == "hello":
+                self._ready = True
+            else:
+                self.events.append(message)
+
+    def alive(self) -> bool:
+        """Tell whether the server is there, and belongs to this process."""
+        return self._owner == os.getpid() and self._sock.fileno() >= 0
+
+    def close(self) -> None:
+        """End the server and everything below it."""
+        if self._sock.fileno() < 0:
+            return
+        if self._owner == os.getpid():
+            try:
+                self._send(("quit",))
+            except (OSError, WorkerDied):
+                pass  # it is gone already
+        self._sock.close()
+        if self._owner != os.getpid():
+            return
+        self._wait()
+        if self._errors:
+            self._errors.close()
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            try:
+                self._process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            return
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            if os.waitpid(self.pid, os.WNOHANG)[0]:
+                return
+            time.sleep(0.002)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def _send(self, message: tuple[Any, ...], descriptors: list[int] | None = None) -> None:
+        try:
+            server.send(self._sock, message, descriptors)
+        except OSError:
+            raise self._gone() from None
+
+    def _gone(self) -> WorkerDied:
+        """Return what to raise when the server has ended by itself; it says why, where it said anything."""
+        self._sock.close()
+        text = ""
+        if self._errors:
+            self._errors.seek(0)
+            text = self._errors.read().decode(errors="replace").strip()
+        return WorkerDied("The process that starts workers has ended" + (f":\n{text}" if text else "; run the cell again to start a new one."))
+
+
+def launch() -> Hub:
+    """Exec a new, clean server."""
+    ours, theirs = socket.socketpair()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
+    with theirs:
+        code = f"import sys; sys.path[:] = {_search_path()!r}; from parmagic.workers.server import main; main({theirs.fileno()})"
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]  # noqa: SLF001
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    return Hub(ours, process.pid, errors, process)
+
+
+def _search_path() -> list[str]:
+    """Return where the server may import from: the standard library, installed packages, parmagic.
+
+    Not the user's folder: a ``random.py`` there is the workers' business, not the server's.
+    """
+    installed = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    roots = tuple(os.path.realpath(p) + os.sep for p in installed)
+    ours = str(Path(server.__file__).parents[2])
+    kept = [p for p in sys.path if p and (os.path.realpath(p) + os.sep).startswith(roots)]
+    zipped = [p for p in sys.path if p.endswith(".zip")]
+    return [*zipped, *kept, ours]
+
+
+def fork(inherited: Any) -> Hub:
+    """Fork a server off this process: it carries our memory as it is now.
+
+    Only while no other thread of the user's is alive, see
+    :func:`parmagic.workers.isolated.may_fork`.
+    """
+    ours, theirs = socket.socketpair()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
+        pid = os.fork()
+    if not pid:
+        ours.close()
+        try:
+            _settle()
+            server.serve(theirs, inherited)
+        finally:
+            os._exit(1)
+    theirs.close()
+    return Hub(ours, pid, None, None)
+
+
+def _settle() -> None:
+    """In the forked child: let go of the notebook's terminal, streams and signals."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr
+    from parmagic import tracing  # noqa: PLC0415  (only where there is something to stop)
+
+    tracing.forked()
+
+
+_server: Hub | None = None
+
+
+def get() -> Hub:
+    """Return this process's server, starting it where there is none."""
+    global _server  # noqa: PLW0603  (one server per process is the point)
+    if _server is None or not _server.alive():
+        _server = launch()
+        from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
+
+        watch.warm()  # before the server imports what only workers need
+        _server.preload(["parmagic.workers.child", "viztracer"])
+    return _server
+
+
+@atexit.register
+def close() -> None:
+    """End this process's server, where it has one."""
+    global _server  # noqa: PLW0603
+    if _server is not None:
+        _server.close()
+        _server = None

@@ -1,0 +1,347 @@
+"""Workers with memory of their own: processes.
+
+::
+
+    notebook ── start, end ──▶ server ── forks ──▶ worker 0 … n-1
+       ▲  ◀── started, ended ────┘                     │  │
+       │◀───────── recordings, results (a pipe each) ──┘  │
+       └◀───────── stdout, stderr (pipes) ────────────────┘
+                   token: the next item, passed around among the workers
+                   board: stop flag, current items, claims (shared memory)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import threading
+from array import array
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from parmagic.dispatch import put_token
+from parmagic.errors import NotShippable, WorkerDied
+from parmagic.model import Batch, Displayed, Printed, Recording, WorkerId
+from parmagic.output import Lines
+from parmagic.recorder import STOP, Board, Ended, board_size, item_slot
+from parmagic.workers import HEARTBEAT, Job, Report
+from parmagic.workers.hub import Hub
+from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor
+
+if TYPE_CHECKING:
+    from parmagic.workers.ship import Cargo
+
+_ENTRY = "parmagic.workers.child:main"
+
+_FRONT_ENDS = frozenset(
+    "IPython ipykernel zmq tornado traitlets jupyter_client parmagic tqdm debugpy _pydevd_bundle pydevd prompt_toolkit "
+    "concurrent asyncio viztracer ipyparallel threading".split()  # noqa: SIM905
+)
+"""The packages whose own threads sit still while a cell runs."""
+
+
+def user_threads() -> list[str]:
+    """Return the names of the user's threads that are alive: with these, forking this process is not safe."""
+    names = []
+    for thread in threading.enumerate():
+        if thread is threading.main_thread() or thread is threading.current_thread():
+            continue
+        target = getattr(thread, "_target", None)
+        home = type(thread).__module__.partition(".")[0]
+        if home == "threading":
+            home = (getattr(target, "__module__", None) or "").partition(".")[0]
+        if home not in _FRONT_ENDS:
+            names.append(thread.name)
+    return names
+
+
+class IsolatedWorkers:
+    """Runs jobs in processes that ``hub`` starts.
+
+    ``cargo`` is what they unpickle; None where the hub was forked off this
+    process, with the body and the items in its memory.
+    """
+
+    def __init__(self, hub: Hub, cargo: Cargo | None) -> None:
+        self._hub = hub
+        self._cargo = cargo
+
+    def map(self, job: Job) -> Iterator[Report]:
+        """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
+        crew = _Crew(self._hub, self._cargo, job)
+        try:
+            crew.start()
+            yield from crew.listen()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from crew.unfinished()  # interrupted: the items that were under way are named
+            raise
+        finally:
+            crew.end()
+
+
+class _Member:
+    """One worker process, as the notebook knows it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pid = 0
+        self.key = 0
+        self.done = False
+        self.ended: int | None = None
+        self.broken = False
+        self.reported = -1  # the item behind the last one that was reported
+        self.failed = False
+        ours, theirs = socket.socketpair()
+        self.connection = Connection(ours.detach())
+        self.theirs = [theirs.detach()]
+        self.pipes: dict[int, tuple[str, Lines]] = {}
+
+    def open_pipe(self, stream: str) -> int:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        self.pipes[read] = (stream, Lines())
+        self.theirs.append(write)
+        return write
+
+    def release(self) -> None:
+        """Close the ends that only the worker needs."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs.clear()
+
+    def close(self) -> None:
+        self.release()
+        self.connection.close()
+        for descriptor in self.pipes:
+            os.close(descriptor)
+        self.pipes.clear()
+
+
+class _Crew:
+    """The processes of one arm."""
+
+    def __init__(self, hub: Hub, cargo: Cargo | None, job: Job) -> None:
+        self._hub = hub
+        self._cargo = cargo
+        self._job = job
+        self._begin = perf_counter()
+        self._members: list[_Member] = []
+        self._token = os.pipe()
+        self._board_file = anonymous_file()
+        os.ftruncate(self._board_file, 8 * board_size(job.arm.count))
+        self._map = mmap.mmap(self._board_file, 0)
+        self._board: Board = memoryview(self._map).cast("q")
+        self._at_gate = 0
+        self._next = 0
+
+    def start(self) -> None:
+        put_token(self._token, 0)
+        for rank in range(self._job.arm.count):
+            self._start(rank, ())
+
+    def _start(self, rank: int, left: tuple[range, ...]) -> None:
+        job, cargo = self._job, self._cargo
+        member = _Member(rank)
+        self._members.append(member)
+        out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
+        claims = job.claims
+        if job.spmd:
+            claims = (range(rank, rank + 1),)
+        orders = Orders(
+            (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
+            claims, left, job.trace_path(rank), cargo.manifest if cargo else None,
+            environment() if cargo else None,
+        )  # fmt: skip
+        null = self._board_file
+        descriptors = [
+            member.theirs[0], *self._token, self._board_file, out, err,
+            tracker_descriptor() if cargo else null, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
+        ]  # fmt: skip
+        member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=job.plan.start_method == "spawn")
+        member.release()
+
+    def listen(self) -> Iterator[Report]:
+        """Yield what workers send and print, until all of them have ended."""
+        while any(member.ended is None for member in self._members):
+            ready = self._wait()
+            for member in list(self._members):
+                yield from self._read(member, ready)
+            if self._hub.fileno() in ready:
+                yield from self._news()
+            if not ready:
+                yield None
+
+    def _wait(self) -> set[int]:
+        poll = select.poll()
+        poll.register(self._hub.fileno(), select.POLLIN)
+        for member in self._members:
+            for descriptor in member.pipes:
+                poll.register(descriptor, select.POLLIN)
+            if member.ended is None and not member.broken and not member.done:
+                poll.register(member.connection.fileno(), select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(HEARTBEAT * 1000)}
+
+    def _read(self, member: _Member, ready: set[int]) -> Iterator[Report]:
+        for descriptor in ready & set(member.pipes):
+            yield from self._printed(member, descriptor)
+        if not member.connection.closed and member.connection.fileno() in ready:
+            yield from self._message(member)
+
+    def _printed(self, member: _Member, descriptor: int) -> Iterator[Report]:
+        stream, lines = member.pipes[descriptor]
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            os.close(descriptor)
+            del member.pipes[descriptor]
+        text = lines.feed(data.decode("utf-8", "replace"))
+        if text:
+            yield Printed(member.rank, stream, text)
+
+    def _message(self, member: _Member) -> Iterator[Report]:
+        try:
+            packed = member.connection.recv_bytes()
+        except (EOFError, OSError):
+            member.broken = True
+            return
+        what = pickle.loads(packed)
+        if what is None:
+            member.done = True
+        elif isinstance(what, Unreadable):
+            raise NotShippable(f"A worker process cannot read the body: {what}. Is a module missing, or does it live only in the notebook?")
+        elif isinstance(what, Displayed):
+            yield what
+        else:
+            yield self._recorded(member, what)
+
+    def _recorded(self, member: _Member, recording: Recording) -> Recording:
+        if not member.pid:
+            member.pid = recording.worker.pid
+            self._at_gate += 1
+            if self._job.spmd and self._at_gate == self._job.arm.count:
+                for each in self._members:
+                    if each.ended is None:
+                        each.connection.send_bytes(b"go")
+        for batch in recording.batches:
+            member.reported = max(member.reported, batch.first + len(batch.begins))
+            member.failed = member.failed or bool(batch.errors)
+        return recording
+
+    def _news(self) -> Iterator[Report]:
+        self._hub.listen()
+        for event in [e for e in self._hub.events if e[0] == "ended"]:
+            self._hub.events.remove(event)
+            for member in self._members:
+                if member.key == event[1]:
+                    yield from self._ended(member, event[2], event[3])
+        self._hub.events.clear()
+
+    def _ended(self, member: _Member, pid: int, code: int) -> Iterator[Report]:
+        """Take what an ended worker left in its pipes; where it was not done, it died."""
+        while not member.done and not member.broken and member.connection.poll():
+            yield from self._message(member)
+        for descriptor in list(member.pipes):
+            while descriptor in member.pipes and _readable(descriptor):
+                yield from self._printed(member, descriptor)
+        for stream, lines in member.pipes.values():
+            if text := lines.rest():
+                yield Printed(member.rank, stream, text)
+        member.ended = code
+        member.close()
+        if not member.done:
+            yield self._died(member, pid, code)
+
+    def _died(self, member: _Member, pid: int, code: int) -> Recording:
+        """Report a death: its item failed; with ``--keep-going`` another worker takes its place."""
+        slot = item_slot(member.rank)
+        claim = range(max(self._board[slot + 1], member.reported), self._board[slot + 2])
+        item = self._board[slot] if self._board[slot] in claim else claim.start
+        if self._job.claims is not None or self._job.spmd:
+            claim, item = range(0), (member.rank if self._job.spmd else self._board[slot])
+        error = WorkerDied(f"Worker {member.rank} (process {pid}) {how_it_ended(code)} in item {item}.")
+        self._restore_token()
+        now = perf_counter()
+        if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
+            left = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
+            for place in range(slot, slot + 3):
+                self._board[place] = 0
+            self._start(member.rank, left)
+        else:
+            self._board[STOP] = 1
+            if self._job.spmd and self._at_gate < self._job.arm.count:
+                self.end()  # the others wait at the gate for ever
+        me = WorkerId(member.rank, pid, pid)
+        batch = Batch(item, array("d", [now]), array("d", [now]), [None], {item: error})
+        return Recording(me, batches=(batch,) if item < len(self._job.items) else (), notes=(str(error),))
+
+    def unfinished(self) -> Iterator[Report]:
+        """Yield the items that workers are on, as ended before their time."""
+        now = array("d", [perf_counter()])
+        for member in self._members:
+            slot = item_slot(member.rank)
+            item = self._board[slot]
+            if member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]:
+                yield Recording(WorkerId(member.rank, member.pid, member.pid), batches=(Batch(item, now, now, [None], {item: Ended()}),))
+
+    def _restore_token(self) -> None:
+        """Put the token back, where the dead worker took it along.
+
+        Those alive hold it for microseconds only, so one that does not come
+        back within 50 ms is lost; the claims on the board say where it was.
+        """
+        if not select.select([self._token[0]], [], [], 0.05)[0]:
+            claims = [self._board[item_slot(rank) + 2] for rank in range(self._job.arm.count)]
+            put_token(self._token, max([0, *claims]))
+
+    def end(self) -> None:
+        """End what still runs, and give everything back."""
+        self._board[STOP] = 1
+        alive = {member.key for member in self._members if member.ended is None}
+        if alive:
+            self._hub.end(alive)
+        while alive:
+            self._hub.listen(1.0)
+            alive -= {event[1] for event in self._hub.events if event[0] == "ended"}
+            self._hub.events.clear()
+        for member in self._members:
+            if member.ended is None:
+                member.ended = -signal.SIGKILL
+                member.close()
+        if self._board_file >= 0:
+            if isinstance(self._board, memoryview):
+                kept = list(self._board)
+                self._board.release()
+                self._board = kept
+            self._map.close()
+            for descriptor in (*self._token, self._board_file):
+                os.close(descriptor)
+            self._board_file = -1
+
+
+def how_it_ended(code: int) -> str:
+    """Say in words how a process ended, with the likely cause."""
+    if code >= 0:
+        return f"ended with exit code {code}" + ("" if code else " (did the body call os._exit?)")
+    known = {int(each): each.name for each in signal.Signals}
+    name = known.get(-code, f"signal {-code}")
+    cause = {
+        int(signal.SIGKILL): "; most often the system ran out of memory",
+        int(signal.SIGSEGV): "; a C extension crashed",
+        int(signal.SIGABRT): "; a C library gave up",
+        int(signal.SIGBUS): "; a memory-mapped file shrank, or shared memory is full",
+    }.get(-code, "")
+    return f"was killed by {name}{cause},"
+
+
+def _readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])

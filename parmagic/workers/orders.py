@@ -1,0 +1,91 @@
+"""What the notebook and a worker process tell each other besides recordings."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from multiprocessing import current_process, resource_tracker
+from typing import Any
+
+from parmagic.model import Plan
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where one pickle and its buffers lie in the file: (offset, size) each."""
+
+    pickle: Place
+    buffers: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a worker needs to know to read a cargo."""
+
+    body: Blob
+    segments: tuple[Blob, ...]
+    firsts: tuple[int, ...]  # the first item of each segment
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the notebook tells a worker at its start."""
+
+    worker: tuple[int, int, str]  # rank, count, model
+    plan: Plan
+    n_items: int
+    begin: float
+    gate: bool
+    in_turn: bool
+    claims: tuple[range, ...] | None
+    left: tuple[range, ...]  # what a dead worker of this rank left undone
+    trace_path: str
+    manifest: Manifest | None  # None: the body and the items are in our memory already
+    environment: dict[str, Any] | None
+
+
+CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, TRACKER, FILE, FIRST_OF_CARGO = range(9)
+"""The places of the descriptors that come with the orders."""
+
+
+class ForkOnly(Exception):  # noqa: N818  (not an error: the run forks then)
+    """A multiprocessing primitive of the fork context: only forked workers can have it."""
+
+
+class Unreadable(Exception):  # noqa: N818  (the notebook turns it into NotShippable)
+    """A worker cannot unpickle the body, most often because an import fails there."""
+
+
+def environment() -> dict[str, Any]:
+    """Return what workers take over from this process: folder, variables, search path, key."""
+    try:
+        folder: str | None = os.getcwd()  # noqa: PTH109  (a name, and it may be gone)
+    except OSError:
+        folder = None
+    return {
+        "folder": folder,
+        "variables": dict(os.environ),
+        "path": list(sys.path),
+        "key": bytes(current_process().authkey),
+    }
+
+
+def tracker_descriptor() -> int:
+    """Return the resource tracker's pipe: a worker without it would destroy segments that it attaches to."""
+    descriptor = resource_tracker.getfd()
+    assert descriptor is not None
+    return descriptor
+
+
+def anonymous_file() -> int:
+    """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("parmagic")
+    descriptor, name = tempfile.mkstemp(prefix="parmagic-")
+    os.unlink(name)
+    return descriptor

@@ -1,0 +1,157 @@
+"""Workers that share the notebook's memory: threads, and one thread for a serial arm."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+from parmagic import tracing
+from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
+from parmagic.model import Batch, Clocks, Recording, Span, WorkerId
+from parmagic.output import ThreadOutput
+from parmagic.recorder import STOP, Ended, Meter, Worker, board_size, enter, runtime_address
+from parmagic.workers import HEARTBEAT, Job, Report
+from parmagic.workers.loop import InTurn, work
+
+GRACE = 1.0
+"""Seconds that a thread gets to end once it was told to."""
+
+
+class SharedWorkers:
+    """Runs a job in threads of this process."""
+
+    def map(self, job: Job) -> Iterator[Report]:
+        """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
+        crew = _Crew(job)
+        with ThreadOutput(crew.reports.put):
+            crew.trace = tracing.begin(job.plan.trace)
+            try:
+                crew.start()
+                yield from crew.listen()
+            except GeneratorExit:
+                crew.end()
+                crew.trace.finish(job.trace_path(0))
+                raise
+            except BaseException:
+                yield from crew.last_words()  # interrupted: what was recorded is reported all the same
+                raise
+            yield from crew.last_words()
+
+
+class _Crew:
+    """The threads of one arm."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.count = job.arm.count
+        self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self.board = [0] * board_size(self.count)
+        self.tids: dict[int, int] = {}
+        self.trace: tracing.Tracing
+        self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
+        self._counter = Counter(len(job.items))
+        self._gate = threading.Barrier(self.count) if job.spmd else None
+        self._begin = perf_counter()
+        self._threads = [
+            threading.Thread(target=self._run, args=(rank,), name=f"parmagic {job.arm.kind} {rank}", daemon=True)
+            for rank in range(self.count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def listen(self) -> Iterator[Report]:
+        """Yield reports until all threads are done; each of them puts one None at its end."""
+        left = self.count
+        while left:
+            try:
+                report = self.reports.get(timeout=HEARTBEAT)
+            except queue.Empty:
+                yield None
+                continue
+            if report is None:
+                left -= 1
+            else:
+                yield report
+
+    def last_words(self) -> Iterator[Report]:
+        """End all threads, then yield what is still to be reported."""
+        left = self.end()
+        trace = self.trace.finish(self.job.trace_path(0))
+        while not self.reports.empty():
+            report = self.reports.get()
+            if report is not None:
+                yield report
+        me = WorkerId(0, os.getpid(), self.tids.get(0, 0))
+        yield Recording(me, trace=trace, notes=tuple(left))
+
+    def end(self) -> list[str]:
+        """End all threads: none takes a further item, and one that runs Python is interrupted.
+
+        Returns notes on those that would not end: they are blocked in C.
+        """
+        self.board[STOP] = 1
+        if self._gate:
+            self._gate.abort()
+        alive = [thread for thread in self._threads if thread.is_alive()]
+        if alive and sys.exc_info()[0] is not None:
+            for thread in alive:
+                _raise_in(thread, Ended)
+        deadline = perf_counter() + GRACE
+        for thread in alive:
+            thread.join(max(0.0, deadline - perf_counter()))
+        return [self._stuck(thread) for thread in alive if thread.is_alive()]
+
+    def _stuck(self, thread: threading.Thread) -> str:
+        frame = sys._current_frames().get(thread.ident or 0)
+        where = f" at {frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+        return f"The thread {thread.name!r} is blocked{where} and could not be ended; it is left behind."
+
+    def _run(self, rank: int) -> None:
+        """Be worker ``rank``."""
+        worker = Worker(rank, self.count, self.job.arm.kind)
+        me = WorkerId(rank, os.getpid(), threading.get_native_id(), runtime_address())
+        self.tids[rank] = me.tid
+        enter(worker)
+        meter = Meter(own_process=False)
+        try:
+            self.trace.attach(rank)
+            self.reports.put(Recording(me, spans=(Span("startup", self._begin, perf_counter()),)))
+            if self._gate:
+                self._gate.wait()
+            work(
+                self._call, self._load, self._deck(rank), worker, meter, self.board,
+                lambda batch, clocks: self._report(me, batch, clocks), self.trace.refresh, keep_going=self.job.plan.keep_going,
+            )  # fmt: skip
+        except (Ended, threading.BrokenBarrierError):
+            pass  # the run is over: what was done is reported
+        finally:
+            self.trace.detach()
+            self.reports.put(Recording(me, usage=meter.usage()))
+            meter.close()
+            enter(None)
+            self.reports.put(None)
+
+    def _deck(self, rank: int) -> Deck:
+        if self.job.spmd:
+            return OwnItem(range(rank, rank + 1))
+        return SharedDeck(self._counter, self.count, self.job.plan.chunk, self.board)
+
+    def _load(self, claim: range) -> Sequence[Any]:
+        return self.job.items[claim.start : claim.stop]
+
+    def _report(self, me: WorkerId, batch: Batch, clocks: Clocks) -> None:
+        self.reports.put(Recording(me, batches=(batch,), clocks=clocks))
+
+
+def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
+    """Raise ``kind`` in another thread, as soon as it runs Python."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(kind))

@@ -1,0 +1,96 @@
+"""Which workers an arm gets, and what has to be shipped or forked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from parmagic.errors import NotShippable
+from parmagic.model import Arm, Plan
+from parmagic.workers import Call, Workers, hub
+from parmagic.workers.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.orders import ForkOnly
+from parmagic.workers.shared import SharedWorkers
+
+if TYPE_CHECKING:
+    from parmagic.workers.ship import Cargo
+
+FORKED = (
+    "The body uses multiprocessing primitives of the fork context (the default up to Python 3.13), so the workers were "
+    "forked from the notebook. multiprocessing.get_context('forkserver').Lock() and the like need no fork."
+)
+
+
+class Supply:
+    """The workers of one run: a cargo packed once, a server, or a fork of the notebook."""
+
+    def __init__(self, call: Call, items: Sequence[Any], plan: Plan, names: frozenset[str]) -> None:
+        self._call = call
+        self._items = items
+        self._plan = plan
+        self._names = names
+        self._cargo: Cargo | None = None
+        self._fork: hub.Hub | None = None
+        self.notes: list[str] = []
+        kinds = {arm.kind for arm in plan.arms}
+        self.has_threads = "threads" in kinds
+        self.has_procs = "procs" in kinds
+
+    def prepare(self) -> None:
+        """Pack or fork what processes need, with the memory as it is before the first arm."""
+        if not self.has_procs:
+            return
+        if self._plan.start_method == "fork":
+            self._fork_now("--start-method fork")
+            return
+        try:
+            self.cargo()
+        except ForkOnly:
+            if self._plan.start_method is not None:
+                raise NotShippable(
+                    "The body uses multiprocessing primitives of the fork context, which only --start-method fork can share. "
+                    f"Make them with multiprocessing.get_context({self._plan.start_method!r}) instead."
+                ) from None
+            self._fork_now("multiprocessing primitives of the fork context")
+            self.notes.append(FORKED)
+
+    def _fork_now(self, reason: str) -> None:
+        alive = user_threads()
+        if alive:
+            raise NotShippable(
+                f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
+                f"{', '.join(alive[:5])}. End them first, or make primitives with multiprocessing.get_context('forkserver')."
+            )
+        self._fork = hub.fork((self._call, self._items))
+
+    def cargo(self) -> Cargo:
+        """Return the packed body and items, packing them on the first call.
+
+        Raises NotShippable, which names what cannot be pickled, or ForkOnly.
+        """
+        if self._cargo is None:
+            from parmagic.workers.ship import Cargo  # noqa: PLC0415  (cloudpickle loads when something is shipped)
+
+            self._cargo = Cargo(self._call, self._items, self._names)
+        return self._cargo
+
+    def shipping_seconds(self, arm: Arm) -> float:
+        """Return how long packing took, for an arm that lives on it."""
+        return self._cargo.seconds if self._cargo is not None and arm.kind == "procs" and self._fork is None else 0.0
+
+    def workers(self, arm: Arm) -> Workers:
+        """Return the workers that an arm runs on."""
+        return self.isolated() if arm.kind == "procs" else SharedWorkers()
+
+    def isolated(self) -> IsolatedWorkers:
+        """Return workers with memory of their own."""
+        if self._fork is not None:
+            return IsolatedWorkers(self._fork, None)
+        return IsolatedWorkers(hub.get(), self.cargo())
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self._fork is not None:
+            self._fork.close()
+        if self._cargo is not None:
+            self._cargo.close()

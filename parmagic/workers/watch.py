@@ -1,0 +1,70 @@
+"""The notebook's end of the sampler."""
+
+from __future__ import annotations
+
+import os
+import socket
+from multiprocessing.connection import Connection
+
+from parmagic import sampler
+from parmagic.errors import WorkerDied
+from parmagic.model import Samples, WorkerId
+from parmagic.workers import hub
+
+ANSWER_LIMIT = 0.5
+"""Seconds to wait for samples: a sampler that is only just starting has none that are worth more."""
+
+
+class Watch:
+    """Samples the workers of one arm after another; one process, kept between runs."""
+
+    def __init__(self) -> None:
+        self._connection: Connection | None = None
+        self._owner = 0
+        self._watching = False
+
+    def warm(self) -> None:
+        """Start the sampler, so that it is there when the first arm begins."""
+        if sampler.supported():
+            self._connect()
+
+    def add(self, worker: WorkerId) -> None:
+        """Watch this worker from now on."""
+        if not sampler.supported():
+            return
+        try:
+            self._connect().send(worker)
+            self._watching = True
+        except (OSError, WorkerDied):
+            self._drop()
+
+    def take(self) -> dict[int, Samples]:
+        """Return the samples by rank since the last call, and watch nobody."""
+        if self._connection is None or not self._watching:
+            return {}
+        self._watching = False
+        try:
+            self._connection.send(None)
+            if self._connection.poll(ANSWER_LIMIT):
+                samples: dict[int, Samples] = self._connection.recv()
+                return samples
+        except (OSError, EOFError):
+            pass  # it is gone: the waits of this arm are not known, and the next arm starts a new one
+        self._drop()
+        return {}
+
+    def _connect(self) -> Connection:
+        if self._connection is None or self._owner != os.getpid():
+            ours, theirs = socket.socketpair()
+            hub.get().start("parmagic.sampler:main", None, [theirs.fileno()])
+            theirs.close()
+            self._connection, self._owner = Connection(ours.detach()), os.getpid()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+watch = Watch()
