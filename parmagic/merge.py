@@ -1,0 +1,77 @@
+"""Recordings become one timeline per arm, on one clock."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+
+from parmagic.model import (
+    Arm,
+    Batch,
+    Clocks,
+    Lane,
+    Recording,
+    Samples,
+    Span,
+    Timeline,
+    TraceFile,
+    WorkerId,
+)
+
+
+def merge(
+    arm: Arm,
+    begin: float,
+    end: float,
+    n_items: int,
+    parts: Sequence[Recording],
+    samples: Mapping[int, Samples],
+    *,
+    cpu_s: float = float("nan"),
+    gil: bool = True,
+    error: BaseException | None = None,
+) -> Timeline:
+    """Join the parts that an arm's workers reported into its timeline.
+
+    ``samples`` are by rank. ``cpu_s`` is the arm's CPU time where it was
+    measured as a whole (threads); where it is NaN and every worker had a
+    process to itself, it is the sum over these.
+    """
+    ranks = sorted({part.worker.rank for part in parts})
+    lanes = tuple(_lane(rank, [p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
+    if cpu_s != cpu_s:
+        cpu_s = sum(part.usage.process_cpu_s for part in parts if part.usage)
+    traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error)
+
+
+def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
+    spans: list[Span] = sorted((s for p in parts for s in p.spans), key=lambda s: s.begin)
+    batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
+    usages = [part.usage for part in parts if part.usage]
+    worker: WorkerId = parts[-1].worker
+    return Lane(
+        WorkerId(rank, worker.pid, worker.tid),
+        tuple(spans),
+        tuple(batches),
+        _join(part.clocks for part in parts if part.clocks),
+        samples or Samples(array("d"), array("b")),
+        usages[-1] if usages else None,
+    )
+
+
+def _join(parts: Iterable[Clocks]) -> Clocks:
+    """Join readings in time order.
+
+    A rank that was started again after a death counts from zero again: its
+    clocks are shifted to go on where the ones before ended.
+    """
+    at, cpu, queue = array("d"), array("d"), array("d")
+    for part in sorted((p for p in parts if p.at), key=lambda p: p.at[0]):
+        restarted = bool(cpu) and part.cpu[0] < cpu[-1]
+        cpu_shift = cpu[-1] - part.cpu[0] if restarted else 0.0
+        queue_shift = queue[-1] - part.queue[0] if restarted else 0.0
+        at.extend(part.at)
+        cpu.extend(c + cpu_shift for c in part.cpu)
+        queue.extend(q + queue_shift for q in part.queue)
+    return Clocks(at, cpu, queue)

@@ -1,0 +1,92 @@
+"""One sentence that says what to do next, with its evidence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+GAIN = 1.15
+"""A speedup below this is called none: it is within what a busy machine does to two runs."""
+
+LOSS = 0.87
+
+MUCH = 0.25
+"""A share of the workers' time that is worth a word."""
+
+
+def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> str:
+    """Return the sentence for a finished run; ``error`` says what ended it early."""
+    if error is not None:
+        return f"The run ended early: {error}"
+    arms = summary[summary["model"] != "serial"]
+    if arms.empty:
+        return f"A serial run of {_seconds(summary['wall_s'].iloc[0])}: the baseline that threads and processes have to beat."
+    known = arms[arms["speedup"].notna()]
+    if known.empty:
+        return "No serial run to compare with, so there is no speedup to tell."
+    best = known["speedup"].idxmax()
+    speedup = float(known["speedup"].max())
+    reason = _reason(best, summary, workers)
+    if speedup >= GAIN:
+        weak_ones = known.index[(known["speedup"] < GAIN) & (known.index != best)]
+        others = [_failed(label, summary, workers) for label in weak_ones]
+        tail = f"; {others[0]}" if others and others[0] else ""
+        efficiency = float(known["efficiency"].to_numpy()[known["speedup"].argmax()])
+        weak = f", though {reason}" if efficiency < 0.7 and reason else ""
+        return f"Use {best}: {_times(summary, best)} of the serial speed{weak}{tail}."
+    advice = _advice(best, summary, workers)
+    return f"No gain: {best} is the best at {_times(summary, best)} of the serial speed" + (f", because {reason}" if reason else "") + f".{advice}"
+
+
+def _failed(label: str, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
+    reason = _reason(label, summary, workers)
+    return f"{label} gains nothing ({_times(summary, label)})" + (f": {reason}" if reason else "")
+
+
+def _reason(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
+    """Return what took most of an arm's time that was not work, where it is much."""
+    mine = workers.loc[[label]]
+    tilde = "" if bool(mine["measured"].all()) else "~"
+    row = summary.loc[label]
+    if row["gil_wait_share"] > MUCH:
+        return f"its workers spent {tilde}{row['gil_wait_share']:.0%} of their active time waiting for the GIL"
+    wall = mine["wall_s"].sum()
+    shares = {name: mine[f"{name}_s"].sum() / wall for name in ("startup", "transfer", "lock_wait", "cpu_wait", "idle")}
+    name = max(shares, key=lambda key: 0.0 if math.isnan(shares[key]) else shares[key])
+    if not shares[name] > MUCH:
+        return ""
+    words = {
+        "startup": "starting workers took {share} of the time",
+        "transfer": "moving items and results took {share} of the time",
+        "lock_wait": "its workers spent {share} of the time waiting for locks or queues",
+        "cpu_wait": "its workers spent {share} of the time waiting for a core",
+        "idle": "its workers had nothing to do for {share} of the time (too few or too uneven items)",
+    }
+    mark = tilde if name == "lock_wait" else ""
+    return words[name].format(share=f"{mark}{shares[name]:.0%}")
+
+
+def _advice(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
+    row = summary.loc[label]
+    has_procs = bool((summary["model"] == "procs").any())
+    if row["gil_wait_share"] > MUCH and not has_procs:
+        return f" Try procs={row['n_workers']}."
+    mine = workers.loc[[label]]
+    overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
+    if row["model"] == "procs" and overhead > MUCH:
+        return " Give each item more work, or stay serial."
+    if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH:
+        return " Hold the lock for less of the body."
+    return ""
+
+
+def _times(summary: pd.DataFrame, label: Any) -> str:
+    row = summary.loc[label]
+    tilde = "" if row["baseline"] == "measured" else "~"
+    return f"{tilde}{row['speedup']:.2f}×"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"
