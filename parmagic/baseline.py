@@ -1,0 +1,261 @@
+"""The serial run that a speedup is measured against.
+
+It runs in one isolated worker that sees memory as it was before the first
+arm: from the shipped names where a line has only processes, else in a fork of
+the notebook, parked before the first arm and only while no thread of the
+user's is alive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from parmagic.errors import ParmagicError
+from parmagic.merge import merge
+from parmagic.model import Arm, Recording, Timeline
+from parmagic.workers import HEARTBEAT, Job, hub
+from parmagic.workers.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.orders import ForkOnly
+
+if TYPE_CHECKING:
+    from parmagic.files import Folder
+    from parmagic.run import Task
+    from parmagic.workers.supply import Supply
+
+AT_LEAST = 5.0
+"""Seconds that a baseline may take in any case; else about as long as the arms took."""
+
+PATIENCE = 1.0
+
+
+@dataclass(slots=True)
+class Baseline:
+    """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``."""
+
+    serial_s: float
+    how: str
+    n_run: int = 0
+    isolated: bool = False
+    results: dict[int, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Baseline:
+        """Take a serial arm of the line as the baseline."""
+        found = dict(enumerate(_results(timeline)))
+        return cls(_first_to_last(timeline), "measured", timeline.n_items, isolated=False, results=found)
+
+    @classmethod
+    def estimated(cls, timeline: Timeline) -> Baseline:
+        """Estimate from the arm itself: the seconds that a serial run would have to spend as well."""
+        from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
+
+        return cls(account.useful_seconds(timeline), "estimated")
+
+
+class Parked:
+    """A worker that waits for its turn, with memory as it was; or the reason why there is none."""
+
+    def __init__(self, workers: IsolatedWorkers | None, own: hub.Hub | None, notes: list[str]) -> None:
+        self.workers = workers
+        self._own = own
+        self.notes = notes
+        self._measured: dict[int, Baseline] = {}
+        self._serial: dict[int, Timeline] = {}
+
+    def close(self) -> None:
+        """End the fork, where there is one."""
+        if self._own is not None:
+            self._own.close()
+
+    def measure(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder) -> Baseline:
+        """Return the baseline of an arm; one serial run serves all arms with the same items."""
+        known = self._measured.get(arm.n_items)
+        if known is None or known.how == "estimated":
+            if arm.n_items in self._serial or known is not None:
+                return _scaled(arm, self._serial.get(arm.n_items))
+            self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder)
+            known = self._measured[arm.n_items] = self._judge(arm, serial)
+            return known
+        if known.how == "sampled":
+            return _scaled(arm, self._serial[arm.n_items])
+        return known
+
+    def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder) -> Timeline:
+        assert self.workers is not None
+        limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
+        items = task.items_for(arm.arm)
+        claims = sample(_busy(arm), limit)
+        plan = replace(task.plan, keep_going=False)
+        job = Job(
+            task.call, items, Arm("serial"), plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
+            claims, in_turn=task.items is None,
+        )  # fmt: skip
+        return listen(self.workers, job, 1.5 * limit, _longest(arm))
+
+    def _judge(self, arm: Timeline, serial: Timeline) -> Baseline:
+        done = sum(len(b.begins) - len(b.errors) for lane in serial.lanes for b in lane.batches)
+        if serial.error is not None:
+            self.notes.append(f"The serial baseline failed ({type(serial.error).__name__}: {serial.error}); what it ran until then is used.")
+        if done == arm.n_items:
+            return Baseline(_first_to_last(serial), "measured", done, True, _by_item(serial))
+        scaled = _scaled(arm, serial)
+        if scaled.how == "sampled":
+            self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
+        return scaled
+
+
+def park(task: Task, supply: Supply) -> Parked | None:
+    """Prepare the serial run before the first arm, or note why there is none."""
+    kinds = [arm.kind for arm in task.plan.arms]
+    serial_isolated = "serial" in kinds and "threads" in kinds
+    if all(kind == "serial" for kind in kinds):
+        return None
+    if not serial_isolated and ("serial" in kinds and task.items is not None):
+        return None
+    if not serial_isolated and (task.plan.once or not task.baseline):
+        return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])
+    if task.items is None and task.blocking:
+        names = ", ".join(sorted(task.blocking)[:3])
+        return Parked(None, None, [f"The speedup is estimated: the body uses {names}, so ranks in turn could wait for each other for ever."])
+    if not supply.has_threads:
+        return Parked(supply.isolated(), None, [])
+    return _park_fork(task, supply)
+
+
+def _park_fork(task: Task, supply: Supply) -> Parked:
+    alive = user_threads()
+    items = task.items_for(max(task.plan.arms, key=lambda arm: arm.count))
+    if not alive:
+        own = hub.fork((task.call, items))
+        return Parked(IsolatedWorkers(own, None), own, [])
+    try:
+        supply.cargo()
+        return Parked(supply.isolated(), None, [])
+    except (ParmagicError, ForkOnly) as error:
+        why = f"threads of yours are alive ({', '.join(alive[:3])}), so the notebook cannot be forked, and {error}"
+        return Parked(None, None, [f"The speedup is estimated: {why}"])
+
+
+def sample(busy: Sequence[float], limit: float) -> tuple[range, ...] | None:
+    """Return an evenly spread part of the items that fits into ``limit`` seconds; None where all fit."""
+    n = len(busy)
+    known = [seconds for seconds in busy if not math.isnan(seconds)]
+    expected = sum(known)
+    if expected <= limit or n <= 1:
+        return None
+    count = max(1, int(n * limit / expected))
+    return tuple(range(number, number + 1) for number in sorted({(2 * i + 1) * n // (2 * count) for i in range(count)}))
+
+
+def listen(workers: IsolatedWorkers, job: Job, limit: float, longest: float) -> Timeline:
+    """Run the serial job silently; end it at the limit, or when it seems to hang.
+
+    It hangs when no item finished and its process used no CPU for a while: a
+    second and three times the longest item.
+    """
+    parts: list[Recording] = []
+    begin = perf_counter()
+    heard, error = begin, None
+    cpu = _Cpu()
+    reports = workers.map(job)
+    try:
+        for report in reports:
+            now = perf_counter()
+            if isinstance(report, Recording):
+                parts.append(report)
+                cpu.of(report.worker.pid)
+                heard = now
+            elif cpu.moved():
+                heard = now
+            if now - begin > limit or now - heard > PATIENCE + 3 * longest:
+                break
+    except ParmagicError as failed:
+        error = failed
+    finally:
+        reports.close()  # type: ignore[attr-defined]
+    from parmagic.run import first_error  # noqa: PLC0415  (the hall knows us)
+
+    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error or first_error(parts))
+
+
+class _Cpu:
+    """Tells whether a process has used CPU since last asked."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._last = 0.0
+
+    def of(self, pid: int) -> None:
+        import psutil  # noqa: PLC0415  (loads when a run needs it)
+
+        if self._process is None:
+            try:
+                self._process = psutil.Process(pid)
+            except psutil.Error:
+                self._process = None
+
+    def moved(self) -> bool:
+        if self._process is None:
+            return False
+        import psutil  # noqa: PLC0415
+
+        try:
+            times = self._process.cpu_times()
+        except psutil.Error:
+            return False
+        used = times.user + times.system
+        moved, self._last = used > self._last + HEARTBEAT / 10, used
+        return bool(moved)
+
+
+def _busy(timeline: Timeline) -> list[float]:
+    busy = [math.nan] * timeline.n_items
+    for lane in timeline.lanes:
+        for batch in lane.batches:
+            for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
+                busy[batch.first + place] = end - begin
+    return busy
+
+
+def _longest(timeline: Timeline) -> float:
+    return max((e - b for lane in timeline.lanes for batch in lane.batches for b, e in zip(batch.begins, batch.ends, strict=True)), default=0.0)
+
+
+def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
+    """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
+    if serial is None:
+        return Baseline.estimated(arm)
+    parallel, alone = _busy(arm), _busy(serial)
+    failed = {item for lane in serial.lanes for batch in lane.batches for item in batch.errors}
+    both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
+    total = sum(parallel[i] for i in both)
+    if not both or total <= 0:
+        return Baseline.estimated(arm)
+    ratio = sum(alone[i] for i in both) / total
+    whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
+    return Baseline(whole, "sampled", len(both), True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
+
+
+def _first_to_last(timeline: Timeline) -> float:
+    begins = [batch.begins[0] for lane in timeline.lanes for batch in lane.batches]
+    ends = [batch.ends[-1] for lane in timeline.lanes for batch in lane.batches]
+    return max(ends) - min(begins) if begins else 0.0
+
+
+def _by_item(timeline: Timeline) -> dict[int, Any]:
+    return {
+        batch.first + place: value
+        for lane in timeline.lanes
+        for batch in lane.batches
+        for place, value in enumerate(batch.values)
+        if batch.first + place not in batch.errors
+    }
+
+
+def _results(timeline: Timeline) -> list[Any]:
+    found = _by_item(timeline)
+    return [found.get(item) for item in range(timeline.n_items)]

@@ -1,0 +1,57 @@
+"""Where a run's files go: a private folder that cleans up after itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+KEEP = 20
+"""Runs whose files are kept."""
+
+
+class Folder:
+    """One run's files, below ``.parmagic`` in the working directory, else in the temporary one.
+
+    Made on first use, mode 0700; what git sees there is an ignore file.
+    """
+
+    def __init__(self, base: str | None = None, keep: int = KEEP) -> None:
+        self._base = base
+        self._keep = keep
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run's folder; made when it is first asked for."""
+        if self._path is None:
+            base = self._make_base()
+            self._path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
+            self._prune(base)
+        return self._path
+
+    def _make_base(self) -> Path:
+        for place in (Path(self._base or ".parmagic"), Path(tempfile.gettempdir()) / f"parmagic-{_user()}"):
+            try:
+                base = place.absolute()
+                base.mkdir(mode=0o700, exist_ok=True)
+                if base.stat().st_uid != _user():
+                    continue
+                ignore = base / ".gitignore"
+                if not ignore.exists():
+                    ignore.write_text("*\n")
+                if os.access(base, os.W_OK | os.X_OK):
+                    return base
+            except OSError:
+                continue
+        return Path(tempfile.mkdtemp(prefix="parmagic-"))
+
+    def _prune(self, base: Path) -> None:
+        runs = sorted((run for run in base.glob("run-*") if run != self._path), key=lambda run: run.stat().st_mtime)
+        for run in runs[: max(0, len(runs) - self._keep + 1)]:
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
