@@ -15,8 +15,9 @@ from multiprocessing.pool import ThreadPool
 
 import joblib
 import mpire
-import parmagic
 from common import interleaved, median, where
+
+import parmagic
 
 N = 100_000
 ROUNDS = 5

@@ -1,6 +1,6 @@
 """What an empty cell costs, and what loading the extension adds.
 
-    python benchmarks/latency.py
+python benchmarks/latency.py
 """
 
 from __future__ import annotations

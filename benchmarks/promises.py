@@ -13,8 +13,9 @@ import sysconfig
 import time
 from pathlib import Path
 
-import parmagic
 from common import where
+
+import parmagic
 
 
 def parse(path: Path) -> int:

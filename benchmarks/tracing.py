@@ -7,8 +7,9 @@ The bound is 5 % or 50 ms, whichever is more.
 
 from __future__ import annotations
 
-import parmagic
 from common import interleaved, median, seconds, where
+
+import parmagic
 
 ROUNDS = 7
 

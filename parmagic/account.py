@@ -6,8 +6,8 @@ a table is the ledger between two times; so is a bin of a drawn lane.
 
 What the ledger is made of, where waits are inferred:
 
-- ``startup`` and ``transfer`` are spans that the worker recorded; ``idle`` is
-  what is left outside of items.
+- ``startup`` and ``transfer`` are spans that the worker recorded (all before it
+  was ready is start-up); ``idle`` is what is left outside of items.
 - Inside of items, the thread's CPU clock and its run queue (Linux) are exact
   between two readings. The rest of that interval was spent blocked.
 - What it was blocked on is sampled from outside of the process. The samples
@@ -109,6 +109,8 @@ class _Cells:
         kind = np.full(len(self.middle), "idle", dtype="U8")
         if len(self.busy):
             kind[(self.middle >= self.busy[0, 0]) & (self.middle < self.busy[-1, 1])] = "busy"
+        ready = min((end for name, _, end in spans if name == "startup"), default=0.0)
+        kind[self.middle < ready] = "startup"
         for wanted in ("startup", "transfer"):
             for name, begin, end in spans:
                 if name == wanted:
@@ -312,7 +314,9 @@ def useful_seconds(timeline: Timeline) -> float:
     return total
 
 
-def summary_table(timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Any], overheads: Sequence[float]) -> pd.DataFrame:
+def summary_table(
+    timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Any], overheads: Sequence[float]
+) -> pd.DataFrame:
     """Return one row per arm; ``baselines`` have ``serial_s`` and ``how`` for each."""
     rows = []
     for timeline, baseline, overhead in zip(timelines, baselines, overheads, strict=True):

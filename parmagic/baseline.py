@@ -38,7 +38,6 @@ class Baseline:
 
     serial_s: float
     how: str
-    n_run: int = 0
     isolated: bool = False
     results: dict[int, Any] = field(default_factory=dict)
 
@@ -46,7 +45,7 @@ class Baseline:
     def of(cls, timeline: Timeline) -> Baseline:
         """Take a serial arm of the line as the baseline."""
         found = dict(enumerate(_results(timeline)))
-        return cls(_first_to_last(timeline), "measured", timeline.n_items, isolated=False, results=found)
+        return cls(_first_to_last(timeline), "measured", results=found)
 
     @classmethod
     def estimated(cls, timeline: Timeline) -> Baseline:
@@ -65,6 +64,10 @@ class Parked:
         self.notes = notes
         self._measured: dict[int, Baseline] = {}
         self._serial: dict[int, Timeline] = {}
+
+    def times(self) -> list[int]:
+        """Return how many items each serial run finished."""
+        return [sum(len(batch.begins) for lane in serial.lanes for batch in lane.batches) for serial in self._serial.values()]
 
     def close(self) -> None:
         """End the fork, where there is one."""
@@ -88,7 +91,7 @@ class Parked:
         assert self.workers is not None
         limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
         items = task.items_for(arm.arm)
-        claims = sample(_busy(arm), limit)
+        claims = sample(expected(arms, arm.n_items), limit)
         plan = replace(task.plan, keep_going=False)
         job = Job(
             task.call, items, Arm("serial"), plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
@@ -99,9 +102,10 @@ class Parked:
     def _judge(self, arm: Timeline, serial: Timeline) -> Baseline:
         done = sum(len(b.begins) - len(b.errors) for lane in serial.lanes for b in lane.batches)
         if serial.error is not None:
-            self.notes.append(f"The serial baseline failed ({type(serial.error).__name__}: {serial.error}); what it ran until then is used.")
+            failure = f"{type(serial.error).__name__}: {serial.error}"
+            self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
         if done == arm.n_items:
-            return Baseline(_first_to_last(serial), "measured", done, True, _by_item(serial))
+            return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
         scaled = _scaled(arm, serial)
         if scaled.how == "sampled":
             self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
@@ -120,7 +124,8 @@ def park(task: Task, supply: Supply) -> Parked | None:
         return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])
     if task.items is None and task.blocking:
         names = ", ".join(sorted(task.blocking)[:3])
-        return Parked(None, None, [f"The speedup is estimated: the body uses {names}, so ranks in turn could wait for each other for ever."])
+        why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
+        return Parked(None, None, [f"The speedup is estimated: {why}."])
     if not supply.has_threads:
         return Parked(supply.isolated(), None, [])
     return _park_fork(task, supply)
@@ -140,14 +145,32 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
         return Parked(None, None, [f"The speedup is estimated: {why}"])
 
 
+def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
+    """Return how long each item may take serially: as in the arm whose items took least in all.
+
+    Items of threads include their waits for each other, which a serial run has
+    not: they are scaled by the part of the arm's time that was useful.
+    """
+    from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
+
+    guesses = []
+    for arm in (arm for arm in arms if arm.n_items == n_items):
+        busy = _busy(arm)
+        total = sum(seconds for seconds in busy if not math.isnan(seconds))
+        useful = account.useful_seconds(arm)
+        scale = min(1.0, useful / total) if total > 0 and not math.isnan(useful) else 1.0
+        guesses.append((total * scale, [seconds * scale for seconds in busy]))
+    return min(guesses)[1]
+
+
 def sample(busy: Sequence[float], limit: float) -> tuple[range, ...] | None:
     """Return an evenly spread part of the items that fits into ``limit`` seconds; None where all fit."""
     n = len(busy)
     known = [seconds for seconds in busy if not math.isnan(seconds)]
-    expected = sum(known)
-    if expected <= limit or n <= 1:
+    total = sum(known)
+    if total <= limit or n <= 1:
         return None
-    count = max(1, int(n * limit / expected))
+    count = max(1, int(n * limit / total))
     return tuple(range(number, number + 1) for number in sorted({(2 * i + 1) * n // (2 * count) for i in range(count)}))
 
 
@@ -222,7 +245,7 @@ def _busy(timeline: Timeline) -> list[float]:
 
 
 def _longest(timeline: Timeline) -> float:
-    return max((e - b for lane in timeline.lanes for batch in lane.batches for b, e in zip(batch.begins, batch.ends, strict=True)), default=0.0)
+    return max((seconds for seconds in _busy(timeline) if not math.isnan(seconds)), default=0.0)
 
 
 def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
@@ -237,7 +260,7 @@ def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
         return Baseline.estimated(arm)
     ratio = sum(alone[i] for i in both) / total
     whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
-    return Baseline(whole, "sampled", len(both), True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
+    return Baseline(whole, "sampled", True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
 
 
 def _first_to_last(timeline: Timeline) -> float:

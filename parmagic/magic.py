@@ -49,7 +49,7 @@ class Shown(Quiet):
             self._bar.clear()
         super().printed(printed, model)
 
-    def displayed(self, displayed: Displayed, model: str) -> None:
+    def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
         """Display as the notebook does."""
         from IPython.display import display  # noqa: PLC0415
 
@@ -161,15 +161,20 @@ class ParallelMagics(Magics):  # type: ignore[misc]
         if cell is None:
             assert plan.expression is not None
             assert target is not None
-            body = door.read_expression(plan.expression, line=magic_line, target=target, namespace=_names(self.shell), filename=filename, flags=flags)
+            body = door.read_expression(
+                plan.expression, line=magic_line, target=target, namespace=_names(self.shell), filename=filename, flags=flags
+            )
         else:
             code = self._transform(cell)
-            body = door.read_body(code, line=magic_line, target=target, namespace=_names(self.shell), filename=filename, flags=flags)
+            body = door.read_body(
+                code, line=magic_line, target=target, namespace=_names(self.shell), filename=filename, flags=flags
+            )
         if plan.loop is None:
             return body, None, []
         items = self._list(plan.loop.iterable, filename, flags)
-        notes = [f"{len(items):,} items were listed before the first arm; an index range per item is cheaper."] if len(items) >= MANY else []
-        return body, items, notes
+        if len(items) < MANY:
+            return body, items, []
+        return body, items, [f"{len(items):,} items were listed before the first arm; an index range per item is cheaper."]
 
     def _transform(self, cell: str) -> str:
         """Return the cell as Python, with its lines where they were."""
@@ -269,7 +274,7 @@ def unload(shell: Any) -> None:
 def _register(shell: Any) -> None:
     formatters = shell.display_formatter.formatters
     formatters["text/html"].for_type(Run, _html)
-    formatters["text/plain"].for_type(Run, lambda run, printer, cycle: printer.text(_text(run)))
+    formatters["text/plain"].for_type(Run, lambda run, printer, _cycle: printer.text(_text(run)))
 
 
 def _html(run: Run) -> str:

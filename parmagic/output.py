@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from parmagic.model import Printed
 from parmagic.recorder import Worker, current_worker
@@ -14,7 +14,7 @@ Emit = Callable[[Printed], None]
 
 
 class Lines:
-    """Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays."""
+    r"""Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays."""
 
     def __init__(self) -> None:
         self._open = ""
@@ -54,7 +54,7 @@ class ThreadOutput:
         self._emit = emit
         self._kept: list[tuple[str, Any, _Router]] = []
 
-    def __enter__(self) -> ThreadOutput:
+    def __enter__(self) -> Self:
         """Stand in for ``sys.stdout`` and ``sys.stderr``."""
         for name in ("stdout", "stderr"):
             original = getattr(sys, name)

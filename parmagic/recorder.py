@@ -15,6 +15,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any, Protocol
 
@@ -186,7 +187,7 @@ def peak_rss_mb() -> float:
     """Return the peak resident memory of this process, in MB (10**6 bytes)."""
     if sys.platform.startswith("linux"):
         # not getrusage: a forked child inherits its parent's peak there
-        with open("/proc/self/status", "rb") as status:
+        with Path("/proc/self/status").open("rb") as status:
             for line in status:
                 if line.startswith(b"VmHWM"):
                     return int(line.split()[1]) * 1024 / 1e6
@@ -219,7 +220,7 @@ def perform(
     checked = begin = clock()
     while index < claim.stop:
         try:
-            for index in range(index, claim.stop):  # noqa: B020, PLW2901  (goes on behind a failed item)
+            for index in range(index, claim.stop):  # noqa: B020  (goes on behind a failed item)
                 if board[STOP]:
                     return Batch(first, begins, ends, values, errors)
                 board[slot] = index

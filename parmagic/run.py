@@ -16,7 +16,7 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from parmagic import compare, line, sampler
+from parmagic import compare, line, sampler, tracing
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.files import Folder
@@ -89,7 +89,7 @@ class Quiet:
         stream.write(mark(printed, model))
         stream.flush()
 
-    def displayed(self, displayed: Displayed, model: str) -> None:
+    def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
         """Print the plain text."""
         print(displayed.data.get("text/plain", ""))  # noqa: T201  (the user asked to display it)
 
@@ -138,6 +138,7 @@ class _Story:
     notes: list[str] = field(default_factory=list)
     error: BaseException | None = None
     times: list[int] = field(default_factory=list)
+    serial_times: list[int] = field(default_factory=list)
 
 
 def execute(task: Task, screen: Screen) -> Run:
@@ -152,6 +153,8 @@ def execute(task: Task, screen: Screen) -> Run:
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
     try:
+        tracing.warm(task.plan.trace)
+        watch.wait_until_ready()
         supply.prepare()
         parked = park(task, supply)
         _run_arms(task, screen, story, supply, parked, folder)
@@ -217,7 +220,7 @@ def conduct(
     try:
         for report in reports:
             if isinstance(report, Recording):
-                if not any(part.worker.rank == report.worker.rank for part in parts) or report.spans[:1] and report.spans[0].kind == "startup":
+                if any(span.kind == "startup" for span in report.spans):
                     watch.add(report.worker)
                 parts.append(report)
                 if report.batches:
@@ -318,6 +321,7 @@ def _run_baselines(task: Task, story: _Story, parked: Parked | None, folder: Fol
             story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder)
     if parked is not None:
         story.notes += parked.notes
+        story.serial_times = parked.times()
 
 
 def _close_the_story(task: Task, story: _Story) -> None:
@@ -330,9 +334,8 @@ def _close_the_story(task: Task, story: _Story) -> None:
             differ = compare.differing(baseline.results, results_of(timeline))
             if differ:
                 story.notes.append(compare.sentence(differ, label))
-    serial_runs = {id(b): b.n_run for b in story.baselines.values() if b.n_run and b.isolated}
-    counts = [*story.times, *serial_runs.values()]
-    if serial_runs:
+    if story.serial_times:
+        counts = [*story.times, *story.serial_times]
         story.notes.append(
             f"The body ran {' + '.join(map(str, counts))} times; the last for the serial baseline "
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
@@ -385,7 +388,7 @@ def results_of(timeline: Timeline) -> list[Any]:
     results: list[Any] = [None] * timeline.n_items
     for lane in timeline.lanes:
         for batch in lane.batches:
-            results[batch.first : batch.first + len(batch.values)] = batch.values
+            results[batch.first : batch.first + len(batch.values)] = batch.values  # noqa: PD011  (a list, not a frame's)
     return results
 
 

@@ -47,7 +47,8 @@ def main(_: None, descriptors: list[int], __: None) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Watch targets as told: a list of them to add, or None to hand over and forget; ends with the pipe."""
+    """Say that we are here, then watch as told: a worker to add, or None to hand over and forget."""
+    connection.send("ready")
     session = _Session()
     while True:
         timeout = session.period() if session.watched else None

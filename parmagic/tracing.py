@@ -9,7 +9,7 @@ time that is spent while tracing can be lost. A controller thread therefore
 counts *traced CPU seconds*: it switches tracing off when a window is used up,
 and on again when the allowance has grown by another one. Cells that mostly
 wait (sleep, I/O) use little CPU and keep all their functions; cells that
-compute keep even windows of them.
+compute keep windows of them, ever more rarely.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENTRIES = 1_000_000
 """Events that fit into the ring; the oldest are lost beyond that. Pages are touched only when used."""
 
 WINDOW = 0.015
-"""Traced CPU seconds after which a window closes."""
+"""Traced CPU seconds that a window gets at least."""
 
 LATENCY = 0.02
 """What a window may run over: the controller waits for the GIL as every thread does."""
@@ -151,6 +151,12 @@ def begin(mode: Trace) -> Tracing:
     return Tracing(tracer, mode)
 
 
+def warm(mode: Trace) -> None:
+    """Load and calibrate VizTracer, so that no arm pays for it."""
+    if mode != "off" and not _other_profiler():
+        call_cost()
+
+
 def forked() -> None:
     """In a forked child: let go of the parent's recording."""
     if _tracer is not None:
@@ -177,26 +183,33 @@ class _Controller:
 
     def _run(self) -> None:
         while True:
-            began = process_time()
-            while process_time() - began < self._window():
+            opened, cpu = perf_counter(), process_time()
+            while not self._used_up(process_time() - cpu, perf_counter() - opened):
                 if self._ended.wait(CHECK):
                     return
             self._tracing.switch(on=False)
-            self._spent += process_time() - began
+            self._spent += process_time() - cpu
             if self._ended.wait(self._until_allowed()):
                 return
             self._tracing.switch(on=True)
 
-    def _window(self) -> float:
-        """Return how much CPU the open window may use: more where the run uses little of its time."""
-        return max(WINDOW, SHARE * (perf_counter() - self._begin) - self._spent - LATENCY)
+    def _used_up(self, used: float, seconds: float) -> bool:
+        """Tell whether a window that used that much CPU in so many seconds has to close now.
+
+        What it may run over until it is closed depends on how busy the run is.
+        """
+        allowed = max(AT_ONCE, SHARE * (perf_counter() - self._begin))
+        busy = min(1.0, used / max(seconds, CHECK))
+        return self._spent + used + LATENCY * busy >= allowed
 
     def _until_allowed(self) -> float:
-        """Return the seconds until another window fits into the allowance."""
+        """Return the seconds until another window fits into the allowance.
+
+        At least as long as the run has lasted: windows grow rarer, so that a
+        long run does not fill the ring, nor its user's time when it is written.
+        """
         elapsed = perf_counter() - self._begin
-        if self._spent + WINDOW + LATENCY <= AT_ONCE:
-            return 0.0
-        return max((self._spent + WINDOW + LATENCY) / SHARE - elapsed, 0.0)
+        return max((self._spent + WINDOW + LATENCY) / SHARE - elapsed, elapsed)
 
 
 _tracer: Any = None

@@ -12,6 +12,9 @@ GAIN = 1.15
 
 LOSS = 0.87
 
+WEAK = 0.7
+"""An efficiency below this deserves its reason."""
+
 MUCH = 0.25
 """A share of the workers' time that is worth a word."""
 
@@ -34,10 +37,11 @@ def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> 
         others = [_failed(label, summary, workers) for label in weak_ones]
         tail = f"; {others[0]}" if others and others[0] else ""
         efficiency = float(known["efficiency"].to_numpy()[known["speedup"].argmax()])
-        weak = f", though {reason}" if efficiency < 0.7 and reason else ""
+        weak = f", though {reason}" if efficiency < WEAK and reason else ""
         return f"Use {best}: {_times(summary, best)} of the serial speed{weak}{tail}."
     advice = _advice(best, summary, workers)
-    return f"No gain: {best} is the best at {_times(summary, best)} of the serial speed" + (f", because {reason}" if reason else "") + f".{advice}"
+    because = f", because {reason}" if reason else ""
+    return f"No gain: {best} is the best at {_times(summary, best)} of the serial speed{because}.{advice}"
 
 
 def _failed(label: str, summary: pd.DataFrame, workers: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
 """Run notebooks in real kernels, as a user would; exit 1 on the first cell that raises.
 
-    python tests/run_notebook.py examples/*.ipynb
+python tests/run_notebook.py examples/*.ipynb
 """
 
 from __future__ import annotations

@@ -63,11 +63,8 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
         trace.detach()
     notes = _figures_left_open()
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
-    channel.send(
-        Recording(
-            me, spans=channel.take_spans(), usage=meter.usage(), trace=trace.finish(orders.trace_path), notes=tuple(notes)
-        )  # fmt: skip
-    )
+    written = trace.finish(orders.trace_path)
+    channel.send(Recording(me, spans=channel.take_spans(), usage=meter.usage(), trace=written, notes=tuple(notes)))
     channel.send(None)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,9 +76,9 @@ def _redirect(out: int, err: int) -> None:
     for descriptor, place in ((null, 0), (out, 1), (err, 2)):
         os.dup2(descriptor, place)
         os.close(descriptor)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     faulthandler.enable(sys.stderr)
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -90,10 +91,8 @@ class Hub:
         if self._sock.fileno() < 0:
             return
         if self._owner == os.getpid():
-            try:
+            with suppress(OSError, WorkerDied):  # it may be gone already
                 self._send(("quit",))
-            except (OSError, WorkerDied):
-                pass  # it is gone already
         self._sock.close()
         if self._owner != os.getpid():
             return
@@ -130,7 +129,8 @@ class Hub:
         if self._errors:
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
-        return WorkerDied("The process that starts workers has ended" + (f":\n{text}" if text else "; run the cell again to start a new one."))
+        why = f":\n{text}" if text else "; run the cell again to start a new one."
+        return WorkerDied(f"The process that starts workers has ended{why}")
 
 
 def launch() -> Hub:
@@ -192,8 +192,8 @@ def _settle() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.stream = sys.stderr

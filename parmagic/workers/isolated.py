@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 _ENTRY = "parmagic.workers.child:main"
 
 _FRONT_ENDS = frozenset(
-    "IPython ipykernel zmq tornado traitlets jupyter_client parmagic tqdm debugpy _pydevd_bundle pydevd prompt_toolkit "
-    "concurrent asyncio viztracer ipyparallel threading".split()  # noqa: SIM905
+    ["IPython", "ipykernel", "zmq", "tornado", "traitlets", "jupyter_client", "parmagic", "tqdm", "debugpy", "_pydevd_bundle", "pydevd", "prompt_toolkit", "concurrent", "asyncio", "viztracer", "ipyparallel", "threading"]
 )
 """The packages whose own threads sit still while a cell runs."""
 

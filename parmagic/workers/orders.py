@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from multiprocessing import current_process, resource_tracker
+from pathlib import Path
 from typing import Any
 
 from parmagic.model import Plan
@@ -53,11 +54,11 @@ CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, TRACKER, FILE, FIRST_OF_CA
 """The places of the descriptors that come with the orders."""
 
 
-class ForkOnly(Exception):  # noqa: N818  (not an error: the run forks then)
+class ForkOnly(Exception):
     """A multiprocessing primitive of the fork context: only forked workers can have it."""
 
 
-class Unreadable(Exception):  # noqa: N818  (the notebook turns it into NotShippable)
+class Unreadable(Exception):
     """A worker cannot unpickle the body, most often because an import fails there."""
 
 
@@ -87,5 +88,5 @@ def anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("parmagic")
     descriptor, name = tempfile.mkstemp(prefix="parmagic-")
-    os.unlink(name)
+    Path(name).unlink()
     return descriptor

@@ -23,6 +23,7 @@ import socket
 import struct
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 _HEADER = struct.Struct("!I")
@@ -215,8 +216,7 @@ def end_descendants(keep: set[int]) -> None:
 
 def _children() -> set[int]:
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
-            return {int(pid) for pid in children.read().split()}
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
     except OSError:
         return set()  # no /proc (macOS): what workers start ends by itself
 

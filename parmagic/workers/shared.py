@@ -110,7 +110,7 @@ class _Crew:
         return [self._stuck(thread) for thread in alive if thread.is_alive()]
 
     def _stuck(self, thread: threading.Thread) -> str:
-        frame = sys._current_frames().get(thread.ident or 0)
+        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
         where = f" at {frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
         return f"The thread {thread.name!r} is blocked{where} and could not be ended; it is left behind."
 

@@ -11,8 +11,11 @@ from parmagic.errors import WorkerDied
 from parmagic.model import Samples, WorkerId
 from parmagic.workers import hub
 
+READY_LIMIT = 2.0
+"""Seconds to wait for a sampler that starts on a busy machine; about 0.1 on an idle one."""
+
 ANSWER_LIMIT = 0.5
-"""Seconds to wait for samples: a sampler that is only just starting has none that are worth more."""
+"""Seconds to wait for samples."""
 
 
 class Watch:
@@ -22,11 +25,19 @@ class Watch:
         self._connection: Connection | None = None
         self._owner = 0
         self._watching = False
+        self._ready = False
 
     def warm(self) -> None:
         """Start the sampler, so that it is there when the first arm begins."""
         if sampler.supported():
             self._connect()
+
+    def wait_until_ready(self) -> None:
+        """Wait for a sampler that is only just starting: the first run of a session shall have its figures, too."""
+        self.warm()
+        if not self._ready and self._connection is not None and self._connection.poll(READY_LIMIT):
+            self._connection.recv()
+            self._ready = True
 
     def add(self, worker: WorkerId) -> None:
         """Watch this worker from now on."""
@@ -45,9 +56,10 @@ class Watch:
         self._watching = False
         try:
             self._connection.send(None)
-            if self._connection.poll(ANSWER_LIMIT):
-                samples: dict[int, Samples] = self._connection.recv()
-                return samples
+            while self._connection.poll(ANSWER_LIMIT):
+                answer: dict[int, Samples] | str = self._connection.recv()
+                if not isinstance(answer, str):
+                    return answer
         except (OSError, EOFError):
             pass  # it is gone: the waits of this arm are not known, and the next arm starts a new one
         self._drop()
@@ -58,7 +70,7 @@ class Watch:
             ours, theirs = socket.socketpair()
             hub.get().start("parmagic.sampler:main", None, [theirs.fileno()])
             theirs.close()
-            self._connection, self._owner = Connection(ours.detach()), os.getpid()
+            self._connection, self._owner, self._ready = Connection(ours.detach()), os.getpid(), False
         return self._connection
 
     def _drop(self) -> None:
