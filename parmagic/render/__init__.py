@@ -1,0 +1,73 @@
+"""The gallery: a run becomes text, HTML, a page, or a trace file.
+
+Nothing here measures or computes a figure: figures come from the run's tables,
+pictures from :meth:`View.shares`, so they can't disagree.
+
+::
+
+    View ─▶ text.report   the IPython shell
+         ─▶ html.report   the notebook, no JavaScript
+         ─▶ page.page     one .html file, zoomable
+         ─▶ chrome.trace  .json for Perfetto and vizviewer ─▶ serve.open_trace
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from parmagic.model import Lane, Slice, Timeline
+
+
+class View(Protocol):
+    """What the gallery needs of a run."""
+
+    notes: list[str]
+    timelines: tuple[Timeline, ...]
+    error: BaseException | None
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row per arm, by its label."""
+        ...
+
+    @property
+    def workers(self) -> pd.DataFrame:
+        """One row per (arm, rank)."""
+        ...
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """One row per (arm, item)."""
+        ...
+
+    @property
+    def waits(self) -> pd.DataFrame:
+        """One row per (arm, rank, kind, object, line)."""
+        ...
+
+    @property
+    def verdict(self) -> str:
+        """What to do next, in a sentence."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The magic line."""
+        ...
+
+    @property
+    def show_items(self) -> bool:
+        """Whether saved pages may show what came from items (an error's message, say)."""
+        ...
+
+    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Return the seconds of each state in each of the n bins between the n + 1 ``edges``."""
+        ...
+
+    def functions(self) -> list[tuple[int, list[Slice]]]:
+        """Return the recorded function calls by the arm's number."""
+        ...

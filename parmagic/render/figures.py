@@ -1,0 +1,253 @@
+"""What all renderers share: how figures are written, what states look like, safe text."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from parmagic.model import WORKER_STATES, Lane, Timeline
+
+if TYPE_CHECKING:
+    from parmagic.render import View
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a state is shown: its words, colour, terminal glyphs and 256-colour code."""
+
+    words: str
+    color: str
+    glyph: str
+    ascii: str
+    code: int
+
+
+LOOKS: dict[str, Look] = {
+    # The colours are Okabe and Ito's (2008), which most kinds of colour blindness can tell
+    # apart; neutral greys stand for what is nobody's wait. The order is that of the stack.
+    "running": Look("running", "#009e73", "█", "#", 35),
+    "native": Look("native code", "#0072b2", "n", "n", 25),
+    "gil_wait": Look("GIL wait", "#d55e00", "G", "G", 166),
+    "lock_wait": Look("lock wait", "#e69f00", "L", "L", 214),
+    "io_wait": Look("I/O wait", "#56b4e9", "I", "I", 74),
+    "sleep": Look("sleep", "#cc79a7", "z", "z", 175),
+    "cpu_wait": Look("core wait", "#f0e442", "C", "C", 227),
+    "transfer": Look("transfer", "#882255", "T", "T", 89),
+    "startup": Look("start-up", "#8c8c8c", "s", "s", 245),
+    "unknown": Look("unknown", "#555555", "?", "?", 240),
+    # last, so that it is drawn beneath the others, and see-through on any background
+    "idle": Look("idle", "#8080802e", "·", ".", 0),
+}
+assert set(LOOKS) == set(WORKER_STATES)
+
+INFERRED = frozenset({"native", "gil_wait", "lock_wait", "io_wait", "sleep"})
+"""States that only hooks can measure; everything else follows from clocks."""
+
+# They would change how the text around them reads, or end a line where none ends.
+_CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
+_BIDI = {"RLE", "LRE", "PDF", "RLO", "LRO", "LRI", "RLI", "FSI", "PDI"}
+_MARKS = {"\u200e", "\u200f", "\u061c"}
+
+
+def clean(text: object, limit: int = 2000) -> str:
+    """Return ``text`` on one line with control and direction characters made visible, cut at ``limit``."""
+    shown = "".join(_visible(char) for char in " ".join(str(text)[: 2 * limit].split(" ")))
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _visible(char: str) -> str:
+    if char in "\n\t\r":
+        return " "
+    if unicodedata.category(char) in _CONTROLS or unicodedata.bidirectional(char) in _BIDI or char in _MARKS:
+        return char.encode("unicode_escape").decode("ascii")
+    return char
+
+
+def seconds(value: float) -> str:
+    """Write a duration in three digits: ``1.23 s``, ``45 ms``, ``3.2 µs``, ``2 min 5 s``."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    if abs(value) >= 99.95:  # noqa: PLR2004  (from here on, whole seconds)
+        return _long(value)
+    # the bounds are where three digits would round up to the next unit
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{_three(value / scale)} {unit}"
+    return f"{_three(value / 1e-9)} ns" if value else "0 s"
+
+
+def _three(value: float) -> str:
+    # digits as they will be shown: 9.996 has one before the point, but reads 10.0
+    size = abs(value)
+    whole = 1 if size < 9.995 else 2 if size < 99.95 else 3  # noqa: PLR2004
+    text = f"{value:.{max(0, 3 - whole)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _long(value: float) -> str:
+    sign, whole = ("-" if value < 0 else ""), round(abs(value))
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004  (minutes of an hour)
+        return f"{sign}{minutes} min {rest} s"
+    return f"{sign}{minutes // 60} h {minutes % 60} min"
+
+
+def share(value: float) -> str:
+    """Write a share of 1 as ``34 %``."""
+    return UNKNOWN if not math.isfinite(value) else f"{value:.0%}".replace("%", " %")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Write a plain figure with ``digits`` decimals."""
+    return UNKNOWN if not math.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def inferred(text: str, is_inferred: bool) -> str:
+    """Put ``~`` before a figure that was not measured; what is not known at all stays a dash."""
+    return f"~{text}" if is_inferred and text != UNKNOWN else text
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """One arm as it is shown: texts, and the two numbers that a bar needs."""
+
+    label: str
+    wall: str
+    speedup: str
+    baseline: str
+    efficiency: str
+    cores: str
+    gil: str
+    most: str
+    ratio: float
+    n_workers: int
+
+
+HEADINGS = {
+    "label": "arm",
+    "wall": "wall",
+    "speedup": "speedup",
+    "baseline": "baseline",
+    "efficiency": "efficiency",
+    "cores": "cores",
+    "gil": "GIL wait",
+    "most": "most of the time",
+}
+
+
+def arm_rows(view: View) -> list[ArmRow]:
+    """Return the rows of the arms table."""
+    return [_arm_row(view, timeline.arm.label) for timeline in view.timelines]
+
+
+def _arm_row(view: View, label: str) -> ArmRow:
+    row: Any = view.summary.loc[label]
+    rough = str(row["baseline"]) != "measured"
+    speedup = float(row["speedup"])
+    return ArmRow(
+        label=clean(label),
+        wall=seconds(float(row["wall_s"])),
+        speedup=inferred(f"{number(speedup)}×" if math.isfinite(speedup) else UNKNOWN, rough),
+        baseline=clean(row["baseline"]),
+        efficiency=inferred(share(float(row["efficiency"])), rough),
+        cores=number(float(row["cores_used"])),
+        gil=inferred(share(float(row["gil_wait_share"])), not measured(view, label) and bool(row["gil"])),
+        most=_most(view, label),
+        ratio=float(row["efficiency"]),
+        n_workers=int(row["n_workers"]),
+    )
+
+
+def workers_of(view: View, label: str) -> Any:
+    """Return an arm's rows of the workers table; empty where no worker reported."""
+    workers = view.workers
+    return workers[workers.index.get_level_values("arm") == label] if len(workers) else workers
+
+
+def worker_row(view: View, label: str, rank: int) -> Any:
+    """Return a worker's row of the workers table; None where there is none."""
+    workers: Any = view.workers
+    return workers.loc[(label, rank)] if (label, rank) in workers.index else None
+
+
+def measured(view: View, label: str) -> bool:
+    """Tell whether every worker of an arm had its waits measured."""
+    mine = workers_of(view, label)
+    return len(mine) > 0 and bool(mine["measured"].all())
+
+
+def _most(view: View, label: str) -> str:
+    mine = workers_of(view, label)
+    wall = float(mine["wall_s"].sum()) if len(mine) else 0.0
+    if not wall > 0:
+        return UNKNOWN
+    sums = {state: float(mine[f"{state}_s"].sum()) for state in LOOKS}
+    state = max(sums, key=lambda name: sums[name])
+    guessed = state in INFERRED and not measured(view, label)
+    return f"{LOOKS[state].words} {inferred(share(sums[state] / wall), guessed)}"
+
+
+def state_words(view: View, label: str, rank: int, most: int = 3) -> str:
+    """Say what a worker's largest states were: ``running 61 %, ~GIL wait 30 %``."""
+    row = worker_row(view, label, rank)
+    if row is None:
+        return UNKNOWN
+    wall = float(row["wall_s"])
+    guesses = frozenset() if bool(row["measured"]) else INFERRED
+    found = sorted(((float(row[f"{state}_s"]), state) for state in LOOKS), reverse=True, key=_known)
+    parts = [
+        f"{LOOKS[state].words} {inferred(share(value / wall), state in guesses)}"
+        for value, state in found[:most]
+        if wall > 0 and value / wall >= 0.005  # noqa: PLR2004  (what rounds to 0 % says nothing)
+    ]
+    return ", ".join(parts) or UNKNOWN
+
+
+def _known(pair: tuple[float, str]) -> float:
+    return pair[0] if math.isfinite(pair[0]) else -1.0
+
+
+def bins(view: View, timeline: Timeline, lane: Lane, count: int) -> dict[str, Any]:
+    """Return each state's share (0 to 1) of each of ``count`` equal bins of the arm's wall time."""
+    import numpy as np  # noqa: PLC0415  (heavy, and only pictures need it)
+
+    edges = np.linspace(timeline.begin, timeline.end, count + 1)
+    width = (timeline.end - timeline.begin) / count
+    found = view.shares(timeline, lane, edges)
+    nothing = np.zeros(count)
+    if not width > 0:
+        return dict.fromkeys(LOOKS, nothing)
+    return {state: np.clip(np.nan_to_num(found.get(state, nothing)) / width, 0.0, 1.0) for state in LOOKS}
+
+
+def present(view: View) -> list[str]:
+    """Return the states that any worker was in, in the order of the stack."""
+    return [state for state in LOOKS if len(view.workers) and float(view.workers[f"{state}_s"].sum()) > 0]
+
+
+def legend_words(view: View, state: str) -> str:
+    """Name a state in a legend; where waits are inferred, ``running`` includes native code."""
+    if state == "running" and len(view.workers) and not bool(view.workers["measured"].all()):
+        return "running (on a core)"
+    return LOOKS[state].words
+
+
+def saved_verdict(view: View) -> str:
+    """Return the verdict for a file.
+
+    An error's message may hold an item's value, so only its type is told.
+    """
+    if view.error is None or view.show_items:
+        return view.verdict
+    return f"The run ended early: {type(view.error).__name__}"
+
+
+def kept(lanes: Sequence[Lane], limit: int) -> tuple[Sequence[Lane], str]:
+    """Return the first ``limit`` lanes and a sentence on the others."""
+    left = len(lanes) - limit
+    return (lanes, "") if left <= 0 else (lanes[:limit], f"… and {left} more worker{'s' if left > 1 else ''}")

@@ -1,0 +1,185 @@
+"""The report for a notebook: HTML without JavaScript, network or style sheets.
+
+Styles are inline, so nothing leaks into the notebook; colours are inherited,
+so it reads in dark and light themes. All that a sanitizer may strip (styles,
+the pictures) only repeats what the text says.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from parmagic.model import WORKER_STATES
+from parmagic.render import svg
+from parmagic.render.figures import (
+    HEADINGS,
+    INFERRED,
+    LOOKS,
+    UNKNOWN,
+    ArmRow,
+    arm_rows,
+    clean,
+    inferred,
+    kept,
+    legend_words,
+    number,
+    present,
+    seconds,
+    state_words,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from parmagic.model import Timeline
+    from parmagic.render import View
+
+MAX_LANES = 48
+"""Lanes in all: with what a bin of a picture takes, this keeps a report below 200 KB."""
+
+MAX_ROWS = 64
+MAX_NOTES = 20
+MAX_ARMS = 64
+_ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
+_WORDS = "padding:0 8px 0 0;border:0;width:20em;text-align:left;vertical-align:top;font-size:90%"
+_PATCH = "display:inline-block;width:10px;height:10px;border:1px solid #80808080;background:"
+_FRAME = "width:100px;height:10px;border:1px solid currentColor;opacity:.8"
+_TABLE = "border-collapse:collapse;border:0"
+_CELL = "padding:1px 10px 1px 0;border:0;text-align:left;background:none;color:inherit"
+_RIGHT = "padding:1px 10px 1px 0;border:0;text-align:right;white-space:nowrap;background:none;color:inherit"
+
+
+def report(view: View) -> str:
+    """Return the report as an HTML fragment of less than 200 KB."""
+    parts = [
+        '<div style="color:inherit;line-height:1.4;max-width:64em">',
+        f'<p style="margin:4px 0 8px"><strong>{safe(view.verdict)}</strong></p>',
+    ]
+    if view.timelines:
+        parts += [arms_table(view), *_pictures(view), legend(view)]
+    parts += [notes(view), workers_table(view) if view.timelines else "", "</div>"]
+    return "\n".join(part for part in parts if part)
+
+
+def safe(text: object, limit: int = 500) -> str:
+    """Return text that can't be markup, nor change the direction of what stands beside it."""
+    return f"<bdi>{escape(clean(text, limit))}</bdi>"
+
+
+def arms_table(view: View) -> str:
+    """Return the table of the arms, each with a bar of its speedup against the ideal."""
+    rows = arm_rows(view)
+    head = "".join(f'<th style="{_style(name)};opacity:.7;font-weight:normal">{HEADINGS[name]}</th>' for name in HEADINGS)
+    head += f'<th style="{_CELL};opacity:.7;font-weight:normal">of the ideal</th>'
+    body = "".join(_arm(row) for row in rows[:MAX_ARMS])
+    rows_of_it = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<table style="{_TABLE};margin:0 0 8px">{rows_of_it}</table>'
+
+
+def _style(name: str) -> str:
+    return _CELL if name in {"label", "baseline", "most"} else _RIGHT
+
+
+def _arm(row: ArmRow) -> str:
+    cells = "".join(f'<td style="{_style(name)}">{escape(str(getattr(row, name)))}</td>' for name in HEADINGS)
+    return f'<tr>{cells}<td style="{_CELL}">{_bar(row)}</td></tr>'
+
+
+def _bar(row: ArmRow) -> str:
+    """Draw the speedup in a frame whose whole width is the ideal: as many times as there are workers."""
+    if not math.isfinite(row.ratio):
+        return UNKNOWN
+    width = round(100 * min(max(row.ratio, 0.0), 1.0))
+    ideal = f"{row.speedup} of {row.n_workers}×"
+    return (
+        f'<div title="{escape(ideal)}" style="{_FRAME}">'
+        f'<div style="width:{width}%;height:10px;background:{LOOKS["running"].color}"></div></div>'
+    )
+
+
+def _pictures(view: View) -> list[str]:
+    per_arm = max(1, MAX_LANES // len(view.timelines))
+    timelines = view.timelines[:MAX_ARMS]
+    count = sum(min(len(timeline.lanes), per_arm) for timeline in timelines)
+    return [_arm_picture(view, timeline, per_arm, svg.bins_for(count)) for timeline in timelines]
+
+
+def _arm_picture(view: View, timeline: Timeline, per_arm: int, n_bins: int) -> str:
+    """Draw an arm: words on the left, which stay when a sanitizer takes the picture away."""
+    lanes, others = kept(timeline.lanes, per_arm)
+    label = timeline.arm.label
+    style = f"height:{svg.ROW}px;line-height:{svg.ROW}px;{_ONE_LINE}"
+    words = "".join(
+        f'<div style="{style}">worker {rank}: {escape(state_words(view, label, rank, 2))}</div>'
+        for rank in (lane.worker.rank for lane in lanes)
+    )
+    picture = svg.lanes(view, timeline, lanes, n_bins)
+    wall = seconds(timeline.end - timeline.begin)
+    more = f"<div>{others}</div>" if others else ""
+    return (
+        f'<div style="margin:4px 0"><div>{safe(label)}, from 0 to {wall}</div>'
+        f'<table style="{_TABLE};width:100%;table-layout:fixed"><tbody><tr style="background:none">'
+        f'<td style="{_WORDS}">{words}</td>'
+        f'<td style="padding:0;border:0;vertical-align:top">{picture}</td></tr></tbody></table>{more}</div>'
+    )
+
+
+def legend(view: View) -> str:
+    """Return what the colours mean, for the states that there were."""
+    entries = [
+        f'<span style="white-space:nowrap;margin-right:12px"><span style="{_PATCH}{LOOKS[state].color}"></span>'
+        f" {legend_words(view, state)}</span> "
+        for state in present(view)
+    ]
+    return f'<div style="margin:4px 0 8px;font-size:90%">{"".join(entries)}</div>' if entries else ""
+
+
+def notes(view: View) -> str:
+    """Return the notes as a list; there is none when there is nothing to note."""
+    if not view.notes:
+        return ""
+    shown = "".join(f"<li>{safe(note)}</li>" for note in view.notes[:MAX_NOTES])
+    left = len(view.notes) - MAX_NOTES
+    more = f"<li>… and {left} more in run.notes</li>" if left > 0 else ""
+    return f'<ul style="margin:4px 0;padding-left:1.4em">{shown}{more}</ul>'
+
+
+def workers_table(view: View) -> str:
+    """Return the workers table, folded."""
+    table = view.workers
+    states = [f"{state}_s" for state in WORKER_STATES]
+    columns = [
+        "pid",
+        "tid",
+        "n_items",
+        "wall_s",
+        *states,
+        "cpu_s",
+        "ctx_voluntary",
+        "ctx_involuntary",
+        "rss_mb",
+    ]
+    head = "".join(f'<th style="{_RIGHT}">{name.replace("_", " ")}</th>' for name in ["arm", "rank", *columns])
+    rows = "".join(_worker(index, table.iloc[place], columns) for place, index in enumerate(table.index[:MAX_ROWS]))
+    left = len(table) - MAX_ROWS
+    more = f"<div>… and {left} more in run.workers</div>" if left > 0 else ""
+    return (
+        '<details style="margin:4px 0"><summary style="cursor:pointer">All workers, in seconds</summary>'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;border:0;font-size:85%">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}</details>"
+    )
+
+
+def _worker(index: tuple[str, int], row: pd.Series[float], columns: list[str]) -> str:
+    cells = [escape(clean(index[0])), str(index[1])]
+    guessed = not bool(row["measured"])
+    for name in columns:
+        digits = 3 if name.endswith("_s") else 0
+        figure = number(float(row[name]), digits)
+        figure = figure.replace(",", "") if name in {"pid", "tid"} else figure
+        cells.append(inferred(figure, guessed and name.removesuffix("_s") in INFERRED))
+    # the style stands on the row: repeated in each cell it would be most of the report
+    inner = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr style="text-align:right;white-space:nowrap;background:none">{inner}</tr>'
