@@ -35,8 +35,7 @@ class Shown(Quiet):
         """Prepare the bar of an arm."""
         from tqdm import tqdm  # noqa: PLC0415  (loads when a run needs it)
 
-        # bound to this cell's stream now: sys.stderr stands for workers' while an arm runs
-        self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=sys.stderr, dynamic_ncols=True)
+        self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=_bar_stream(), dynamic_ncols=True)
 
     def done(self, n_items: int) -> None:
         """Move the bar."""
@@ -60,6 +59,11 @@ class Shown(Quiet):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _bar_stream() -> Any:
+    """Return where a bar is drawn: not on a notebook's stderr, which is shown as an alarm."""
+    return sys.stderr if sys.stderr.isatty() else sys.stdout
 
 
 class NoBar(Shown):
@@ -187,7 +191,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
 
     def _remember_source(self, text: str) -> str:
         """Make tracebacks show the cell: magic line first, as the margin counts."""
-        return str(self.shell.compile.cache(text, self.shell.execution_count))
+        return str(self.shell.compile.cache(text, _cell_number(self.shell)))
 
     def _list(self, iterable: str, filename: str, flags: int) -> list[Any]:
         """Evaluate the iterable and list it, so that it can be interrupted at any moment."""
@@ -235,6 +239,17 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             for note in getattr(error, "__notes__", ()):
                 print(note, file=sys.stderr)  # noqa: T201  (this IPython does not print notes)
         raise error
+
+
+def _cell_number(shell: Any) -> int:
+    """Return the number of the running cell: older and newer IPython count it up at different moments."""
+    known = getattr(shell.compile, "_filename_map", {})
+    frame = sys._getframe()  # noqa: SLF001  (the cell that called us is up there)
+    while frame is not None:
+        if frame.f_code.co_filename in known:
+            return int(known[frame.f_code.co_filename])
+        frame = frame.f_back  # type: ignore[assignment]
+    return int(shell.execution_count)
 
 
 def _names(shell: Any) -> dict[str, Any]:

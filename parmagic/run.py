@@ -230,6 +230,8 @@ def conduct(
                 _show(screen, report, job.arm.kind)
             if deadline is not None and time.monotonic() > deadline:
                 raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
+        if not any(part.batches for part in parts):
+            end = perf_counter()  # no item, no result: the arm ends with its workers
     except (KeyboardInterrupt, ParmagicError) as stopped:
         error = stopped
         end = perf_counter()
@@ -377,7 +379,7 @@ def _annotate(task: Task, story: _Story) -> None:
 def _shortly(item: Any, limit: int = 80) -> str:
     """Return the item's repr on one line, cut."""
     try:
-        text = " ".join(repr(item).split())
+        text = " ".join(repr(item[:limit] if isinstance(item, (str, bytes, bytearray)) else item).split())
     except Exception:  # noqa: BLE001  (the user's own __repr__ may raise anything)
         text = f"a {type(item).__name__}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -89,6 +89,7 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
         _take_over(orders.environment, descriptors[TRACKER])
     if orders.manifest is None:
         call, items = inherited
+        ship.know_classes()
         return call, lambda claim: items[claim.start : claim.stop]
     reader = ship.Reader(descriptors[FILE], orders.manifest, descriptors[FIRST_OF_CARGO:])
     begin = perf_counter()

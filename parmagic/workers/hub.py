@@ -163,12 +163,15 @@ def _search_path() -> list[str]:
     return [*zipped, *kept, ours]
 
 
-def fork(inherited: Any) -> Hub:
-    """Fork a server off this process: it carries our memory as it is now.
+def fork(call: Any, items: Any) -> Hub:
+    """Fork a server off this process: it carries our memory as it is now, the body and the items with it.
 
     Only while no other thread of the user's is alive, see
     :func:`parmagic.workers.isolated.may_fork`.
     """
+    from parmagic.workers import ship  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
+
+    ship.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
     ours, theirs = socket.socketpair()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
@@ -177,7 +180,7 @@ def fork(inherited: Any) -> Hub:
         ours.close()
         try:
             _settle()
-            server.serve(theirs, inherited)
+            server.serve(theirs, (call, items))
         finally:
             os._exit(1)
     theirs.close()

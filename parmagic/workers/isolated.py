@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 _ENTRY = "parmagic.workers.child:main"
 
 _FRONT_ENDS = frozenset(
-    ["IPython", "ipykernel", "zmq", "tornado", "traitlets", "jupyter_client", "parmagic", "tqdm", "debugpy", "_pydevd_bundle", "pydevd", "prompt_toolkit", "concurrent", "asyncio", "viztracer", "ipyparallel", "threading"]
-)
+    {
+        "IPython", "_pydevd_bundle", "asyncio", "concurrent", "debugpy", "ipykernel", "ipyparallel", "jupyter_client", "parmagic",
+        "prompt_toolkit", "pydevd", "tornado", "tqdm", "traitlets", "viztracer", "zmq",
+    }
+)  # fmt: skip
 """The packages whose own threads sit still while a cell runs."""
 
 

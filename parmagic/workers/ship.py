@@ -242,6 +242,13 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
 _known_classes: set[str] = set()
 
 
+def track_classes(space: dict[str, Any]) -> None:
+    """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
+    for value in list(space.values()):
+        if isinstance(value, type) and value.__module__ == "__main__":
+            cloud._get_or_create_tracker_id(value)  # noqa: SLF001
+
+
 def know_classes() -> None:
     """In a worker, after unpickling: the classes that are known now came from the notebook."""
     _known_classes.update(cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())  # noqa: SLF001

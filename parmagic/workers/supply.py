@@ -61,7 +61,7 @@ class Supply:
                 f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
                 f"{', '.join(alive[:5])}. End them first, or make primitives with multiprocessing.get_context('forkserver')."
             )
-        self._fork = hub.fork((self._call, self._items))
+        self._fork = hub.fork(self._call, self._items)
 
     def cargo(self) -> Cargo:
         """Return the packed body and items, packing them on the first call.

@@ -1,0 +1,97 @@
+"""What every test stands on: a fresh shell, and a look at what was left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import parmagic
+from parmagic.workers import hub, watch
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("parmagic")}
+
+
+def _strangers() -> list[psutil.Process]:
+    """Return the processes below us that are neither the server nor the sampler nor a resource tracker."""
+    server = hub._server.pid if hub._server is not None else -1
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            known = child.pid == server or "resource_tracker" in " ".join(child.cmdline()) or child.ppid() == server
+            if not known and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _below_the_server() -> int:
+    if hub._server is None or not hub._server.alive():
+        return 0
+    return len(psutil.Process(hub._server.pid).children())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in a folder of its own, and leave no thread, process, descriptor, stream or hook behind."""
+    monkeypatch.chdir(tmp_path)
+    watch.watch.wait_until_ready()
+    streams = sys.stdout, sys.stderr
+    descriptors = len(os.listdir("/proc/self/fd"))
+    yield
+    gc.collect()
+    assert not _threads()
+    assert (sys.stdout, sys.stderr) == streams
+    assert sys.getprofile() is None
+    assert threading.getprofile() is None
+    assert not _strangers()
+    assert _below_the_server() <= 1, "a worker outlived its run"
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 4  # a resource tracker, a new server
+
+
+class Shell:
+    """A fresh IPython with the extension loaded, and what it showed."""
+
+    def __init__(self) -> None:
+        InteractiveShell.clear_instance()
+        self.shell = InteractiveShell.instance()
+        self.shell.run_line_magic("load_ext", "parmagic")
+
+    def __call__(self, cell: str) -> Any:
+        """Run a cell as a user would; return its value (the run, of a magic), raise what it raises."""
+        result = self.shell.run_cell(cell, store_history=True)
+        result.raise_error()
+        return parmagic.last() if cell.startswith("%") else result.result
+
+    def fails(self, cell: str) -> BaseException:
+        """Run a cell that must fail; return the exception."""
+        result = self.shell.run_cell(cell, store_history=True)
+        error = result.error_in_exec or result.error_before_exec
+        assert error is not None
+        return error
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """The notebook's names."""
+        return self.shell.user_ns
+
+
+@pytest.fixture
+def ip() -> Iterator[Shell]:
+    """Return a fresh shell."""
+    shell = Shell()
+    yield shell
+    shell.shell.reset(new_session=False)
+    shell.shell.history_manager.end_session()
+    InteractiveShell.clear_instance()
