@@ -213,10 +213,10 @@ def conduct(
     """
     parts: list[Recording] = []
     error: BaseException | None = None
-    cpu_before = time.process_time()
-    begin = end = perf_counter()
     screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
+    cpu_before = time.process_time()
+    begin = end = perf_counter()
     try:
         for report in reports:
             if isinstance(report, Recording):

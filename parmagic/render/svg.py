@@ -38,7 +38,7 @@ def lanes(view: View, timeline: Timeline, shown: Sequence[Lane], n_bins: int) ->
     return (
         f'<svg role="img" aria-label="What the workers of {escape(timeline.arm.label)} did" '
         f'width="100%" height="{height}" viewBox="0 0 {n_bins} {height}" preserveAspectRatio="none" '
-        f'shape-rendering="crispEdges" style="display:block">{rows}</svg>'
+        f'shape-rendering="crispEdges" style="display:block;height:{height}px">{rows}</svg>'  # notebooks set svg's height to auto
     )
 
 
