@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,9 @@ class Parked:
             if arm.n_items in self._serial or known is not None:
                 return _scaled(arm, self._serial.get(arm.n_items))
             self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder)
+            if serial.error is not None and not task.plan.keep_going:
+                failure = f"{type(serial.error).__name__}: {serial.error}"
+                self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
             known = self._measured[arm.n_items] = self._judge(arm, serial)
             return known
         if known.how == "sampled":
@@ -92,18 +95,14 @@ class Parked:
         limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
-        plan = replace(task.plan, keep_going=False)
         job = Job(
-            task.call, items, Arm("serial"), plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
+            task.call, items, Arm("serial"), task.plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
             claims, in_turn=task.items is None,
         )  # fmt: skip
         return listen(self.workers, job, 1.5 * limit, _longest(arm))
 
     def _judge(self, arm: Timeline, serial: Timeline) -> Baseline:
         done = sum(len(b.begins) - len(b.errors) for lane in serial.lanes for b in lane.batches)
-        if serial.error is not None:
-            failure = f"{type(serial.error).__name__}: {serial.error}"
-            self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
         if done == arm.n_items:
             return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
         scaled = _scaled(arm, serial)

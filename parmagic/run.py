@@ -148,7 +148,8 @@ def execute(task: Task, screen: Screen) -> Run:
     What is wrong with the task itself (:class:`ParmagicError`) is raised, with
     nothing left behind.
     """
-    story = _Story(notes=list(task.notes))
+    task, notes = _without_deadlock(task)
+    story = _Story(notes=[*task.notes, *notes])
     folder = Folder(task.folder, task.keep_runs)
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
@@ -169,6 +170,16 @@ def execute(task: Task, screen: Screen) -> Run:
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(task, story)
+
+
+def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
+    """Leave out a serial arm whose ranks, one after another, could wait for each other for ever."""
+    arms = tuple(arm for arm in task.plan.arms if arm.kind != "serial")
+    if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
+        return task, []
+    names = ", ".join(sorted(task.blocking)[:3])
+    note = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other for ever."
+    return replace(task, plan=replace(task.plan, arms=arms)), [note]
 
 
 def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked: Parked | None, folder: Folder) -> None:

@@ -22,13 +22,15 @@ def _threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("parmagic")}
 
 
-def _strangers() -> list[psutil.Process]:
-    """Return the processes below us that are neither the server nor the sampler nor a resource tracker."""
+def _strangers(before: set[int]) -> list[psutil.Process]:
+    """Return new processes of ours that are neither the server nor the sampler nor a resource tracker."""
     server = hub._server.pid if hub._server is not None else -1
     found = []
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children():
+        if child.pid in before:
+            continue
         try:
-            known = child.pid == server or "resource_tracker" in " ".join(child.cmdline()) or child.ppid() == server
+            known = child.pid == server or "resource_tracker" in " ".join(child.cmdline())
             if not known and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.NoSuchProcess:
@@ -48,6 +50,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.chdir(tmp_path)
     watch.watch.wait_until_ready()
     streams = sys.stdout, sys.stderr
+    children = {child.pid for child in psutil.Process().children()}
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()
@@ -55,7 +58,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     assert (sys.stdout, sys.stderr) == streams
     assert sys.getprofile() is None
     assert threading.getprofile() is None
-    assert not _strangers()
+    assert not _strangers(children)
     assert _below_the_server() <= 1, "a worker outlived its run"
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 4  # a resource tracker, a new server
 

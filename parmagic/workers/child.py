@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import faulthandler
 import mmap
 import os
@@ -44,6 +45,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"
     channel = _Channel(Connection(descriptors[CONNECTION]), me)
+    vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
     trace = tracing.begin(orders.plan.trace)
     try:

@@ -178,14 +178,16 @@ class _Popen:
 _arrived: list[int] = []
 
 
-def _no_ipython() -> Callable[[], Any]:
-    def get_ipython() -> Any:
-        raise CellError(
-            "Shell escapes and line magics do not work in processes: there is no IPython there. "
-            "Use subprocess.run(…) in the body, or threads."
-        )
+def no_ipython() -> Any:
+    """Stand in for ``get_ipython`` in a process: always raises CellError."""
+    raise CellError(
+        "Shell escapes and line magics do not work in processes: there is no IPython there. "
+        "Use subprocess.run(…) in the body, or threads."
+    )
 
-    return get_ipython
+
+def _no_ipython() -> Callable[[], Any]:
+    return no_ipython
 
 
 def _display() -> Callable[..., None]:

@@ -1,0 +1,67 @@
+"""In a real Jupyter kernel: what arrives under the cell, and what an interrupt leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Callable[[str], list[Any]]]:
+    """Return a function that runs a cell in one real kernel and returns its outputs."""
+    notebook = nbformat.v4.new_notebook()
+    client = NotebookClient(notebook, timeout=60, kernel_name="python3")
+    with client.setup_kernel():
+
+        def run(source: str) -> list[Any]:
+            cell = nbformat.v4.new_code_cell(source)
+            notebook.cells.append(cell)
+            client.execute_cell(cell, len(notebook.cells) - 1)
+            return list(cell.outputs)
+
+        run("%load_ext parmagic")
+        yield run
+
+
+def _text(outputs: list[Any], stream: str = "stdout") -> str:
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == stream)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("model", ["threads", "procs"])
+class TestUnderTheCell:
+    """What a body shows arrives under its cell, from either model."""
+
+    def test_print(self, kernel, model):
+        """Lines are whole and marked with their worker; of a rewritten line the last state shows."""
+        outputs = kernel(f"%%parallel {model}=2 --once -q for n in range(2)\nprint('line', n)\nprint('10 %\\r50 %\\r100 %')")
+        lines = sorted(line.split("] ")[1] for line in _text(outputs).splitlines() if line)
+        assert lines == ["100 %", "100 %", "line 0", "line 1"]
+        assert all(line.startswith(f"[{model} ") for line in _text(outputs).splitlines() if line)
+
+    def test_display(self, kernel, model):
+        """A displayed object keeps its rich form."""
+        kernel("from IPython.display import HTML")
+        outputs = kernel(f"%%parallel {model}=2 --once -q for n in range(2)\ndisplay(HTML(f'<b>item {{n}}</b>'))")
+        shown = [output.data["text/html"] for output in outputs if output.output_type == "display_data"]
+        assert sorted(shown) == ["<b>item 0</b>", "<b>item 1</b>"]
+
+    def test_report(self, kernel, model):
+        """The run shows itself as HTML, with the verdict first and no script."""
+        outputs = kernel(f"%parallel {model}=2 sum(range(1000)) for n in range(20)")
+        html = next(output.data["text/html"] for output in outputs if output.output_type == "execute_result")
+        assert f"{model}=2" in html
+        assert "<script" not in html
+        assert len(html) < 200_000
+
+
+@pytest.mark.filterwarnings("default")
+def test_c_level_output(kernel):
+    """What C code and child processes print in a worker arrives as well."""
+    outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nimport os\n_ = os.system('echo from a child')\nos.write(1, b'from C\\n')")
+    assert "[procs 0] from a child\n" in _text(outputs)
+    assert "[procs 0] from C\n" in _text(outputs)
