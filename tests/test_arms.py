@@ -193,7 +193,7 @@ def test_quiet_run_is_kept(ip, capsys):
 
 def test_estimated_when_asked(ip):
     """--once runs no baseline: the speedup is estimated and says so."""
-    run = ip("%parallel threads=2 --once -q sum(range(100000)) for n in range(50)")
+    run = ip("%parallel threads=2 --once -q sum(range(100000)) for n in range(300)")
     assert run.summary["baseline"].tolist() == ["estimated"]
     assert not math.isnan(run.summary["speedup"].iloc[0])
     assert any("estimated" in note for note in run.notes)

@@ -150,8 +150,11 @@ def test_interrupt(ip, model):
     ip("import time")
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
-    error = ip.fails(f"%%parallel {model} --once -q --chunk 1 for n in range(4)\nfor _ in range(int(1e9) if n > 1 else 1):\n    pass\nn")
-    interrupt.join()
+    try:
+        error = ip.fails(f"%%parallel {model} --once -q --chunk 1 for n in range(4)\nfor _ in range(int(1e9) if n > 1 else 1):\n    pass\nn")
+    finally:
+        interrupt.cancel()
+        interrupt.join()
     assert isinstance(error, KeyboardInterrupt)
     run = parmagic.last()
     assert run.error is error

@@ -54,6 +54,7 @@ class _Crew:
         self.board = [0] * board_size(self.count)
         self.tids: dict[int, int] = {}
         self.trace: tracing.Tracing
+        self.fault: Exception | None = None
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
         self._counter = Counter(len(job.items))
         self._gate = threading.Barrier(self.count) if job.spmd else None
@@ -80,6 +81,8 @@ class _Crew:
                 left -= 1
             else:
                 yield report
+        if self.fault is not None:
+            raise self.fault
 
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""
@@ -132,6 +135,8 @@ class _Crew:
             )  # fmt: skip
         except (Ended, threading.BrokenBarrierError):
             pass  # the run is over: what was done is reported
+        except Exception as error:  # noqa: BLE001  (not the body's, which is recorded: a fault of ours, raised by the main thread)
+            self.fault = error
         finally:
             self.trace.detach()
             self.reports.put(Recording(me, usage=meter.usage()))
