@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,8 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             %%parallel threads=1,2,4 --once
             sum(range(worker.rank, 10_000_000, worker.count))
         """
+        if cell is None:
+            line = line.rstrip().removesuffix(";")  # IPython's own way to show nothing
         try:
             plan = grammar.parse(line, cell=cell is not None, expand=self._expand)
         except LineError as error:
@@ -136,7 +139,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             show_items=self.show_items,
         )  # fmt: skip
         run = remember(execute(task, NoBar() if plan.quiet else Shown()))
-        self._extra_notes(run, body)
+        self._extra_notes(run, body, plan)
         if plan.name:
             space[plan.name] = run
         if run.error is not None:
@@ -202,13 +205,14 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             items += part
         return items
 
-    def _extra_notes(self, run: Run, body: door.Body) -> None:
+    def _extra_notes(self, run: Run, body: door.Body, plan: Plan) -> None:
         kinds = {timeline.arm.kind for timeline in run.timelines}
         if "procs" in kinds and body.shared:
             run.notes.append(f"{_listed(body.shared)}: what processes assign to a global name does not come back.")
         if "procs" in kinds and body.mutates:
             run.notes.append(f"{_listed(body.mutates)}: changed in the body; what processes change stays in them.")
-        if run.error is None and not body.has_value and body.writes - {"_"} and all(result is None for result in run.results):
+        bound = body.writes - {"_"} - _target_names(plan)
+        if run.error is None and bound and run.results and all(result is None for result in run.results):
             run.notes.append("Every result is None: put the name that you want back on the last line of the body.")
 
     def _hush(self, run: Run) -> None:
@@ -250,6 +254,13 @@ def _cell_number(shell: Any) -> int:
             return int(known[frame.f_code.co_filename])
         frame = frame.f_back  # type: ignore[assignment]
     return int(shell.execution_count)
+
+
+def _target_names(plan: Plan) -> set[str]:
+    """Return the names that the clause binds: the body has not bound them itself."""
+    if plan.loop is None:
+        return set()
+    return {node.id for node in ast.walk(ast.parse(f"for {plan.loop.target} in (): ...")) if isinstance(node, ast.Name)}
 
 
 def _names(shell: Any) -> dict[str, Any]:

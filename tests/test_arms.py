@@ -191,6 +191,28 @@ def test_quiet_run_is_kept(ip, capsys):
     assert "threads=2" not in capsys.readouterr().out
 
 
+def test_nothing_came_back(ip):
+    """Where every result is None and the body bound names, a note says how to get them back."""
+    advice = "last line"
+    assert any(advice in note for note in ip("%%parallel threads=2 --once -q for n in range(3)\nsquare = n * n").notes)
+    assert not any(advice in note for note in ip("%%parallel threads=2 --once -q for n in range(3)\nprint(n)").notes)
+    assert not any(advice in note for note in ip("%%parallel threads=2 --once -q for n in range(3)\nsquare = n * n\nsquare").notes)
+
+
+def test_names_expand_in_options_only(ip):
+    """{name} expands before the clause; f-strings and sets in the clause stay as they are."""
+    ip("count = 2")
+    run = ip("%parallel threads={count} -q --once f'{n}' for n in {1, 2};")
+    assert run.results == ["1", "2"]
+    assert run.summary.index.tolist() == ["threads=2"]
+
+
+def test_config(ip):
+    """%config ParallelMagics switches the baseline off."""
+    ip("%config ParallelMagics.baseline = False")
+    assert ip("%parallel threads=2 -q n for n in range(3)").summary["baseline"].tolist() == ["estimated"]
+
+
 def test_estimated_when_asked(ip):
     """--once runs no baseline: the speedup is estimated and says so."""
     run = ip("%parallel threads=2 --once -q sum(range(100000)) for n in range(300)")

@@ -169,7 +169,8 @@ def fork(call: Any, items: Any) -> Hub:
     Only while no other thread of the user's is alive, see
     :func:`parmagic.workers.isolated.may_fork`.
     """
-    from parmagic.workers import ship  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
+    # what a worker needs is imported here: the child would do it each time anew
+    from parmagic.workers import child, ship  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
     ship.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
     ours, theirs = socket.socketpair()
