@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import os
 import pickle
@@ -21,6 +22,7 @@ import socket
 import threading
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -104,12 +106,12 @@ class _Member:
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
         self.theirs = [theirs.detach()]
-        self.pipes: dict[int, tuple[str, Lines]] = {}
+        self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
 
     def open_pipe(self, stream: str) -> int:
         read, write = os.pipe()
         os.set_blocking(read, False)
-        self.pipes[read] = (stream, Lines())
+        self.pipes[read] = (stream, Lines(), codecs.getincrementaldecoder("utf-8")("replace"))
         self.theirs.append(write)
         return write
 
@@ -198,7 +200,7 @@ class _Crew:
             yield from self._message(member)
 
     def _printed(self, member: _Member, descriptor: int) -> Iterator[Report]:
-        stream, lines = member.pipes[descriptor]
+        stream, lines, decoder = member.pipes[descriptor]
         try:
             data = os.read(descriptor, 1 << 16)
         except BlockingIOError:
@@ -206,7 +208,7 @@ class _Crew:
         if not data:
             os.close(descriptor)
             del member.pipes[descriptor]
-        text = lines.feed(data.decode("utf-8", "replace"))
+        text = lines.feed(decoder.decode(data, final=not data)) + (lines.rest() if not data else "")
         if text:
             yield Printed(member.rank, stream, text)
 
@@ -216,7 +218,13 @@ class _Crew:
         except (EOFError, OSError):
             member.broken = True
             return
-        what = pickle.loads(packed)
+        try:
+            what = pickle.loads(packed)
+        except Exception as error:
+            raise NotShippable(
+                f"A result of worker {member.rank} cannot be read here ({type(error).__name__}: {error}). "
+                "Return what is in it (a list, an array, a number), or use threads."
+            ) from error
         if what is None:
             member.done = True
         elif isinstance(what, Unreadable):
@@ -255,7 +263,7 @@ class _Crew:
         for descriptor in list(member.pipes):
             while descriptor in member.pipes and _readable(descriptor):
                 yield from self._printed(member, descriptor)
-        for stream, lines in member.pipes.values():
+        for stream, lines, _ in member.pipes.values():
             if text := lines.rest():
                 yield Printed(member.rank, stream, text)
         member.ended = code
@@ -270,8 +278,13 @@ class _Crew:
         item = self._board[slot] if self._board[slot] in claim else claim.start
         if self._job.claims is not None or self._job.spmd:
             claim, item = range(0), (member.rank if self._job.spmd else self._board[slot])
-        error = WorkerDied(f"Worker {member.rank} (process {pid}) {how_it_ended(code)} in item {item}.")
+        died = f"Worker {member.rank} (process {pid}) {how_it_ended(code)}"
         self._restore_token()
+        if not member.pid:
+            raise WorkerDied(f"{died} before its first item.")
+        if not self._job.spmd and item >= len(self._job.items):  # all of its items are done: nothing is lost, and nobody stops
+            return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} after its last item.",))
+        error = WorkerDied(f"{died} in item {item}.")
         now = perf_counter()
         if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
             left = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
@@ -284,7 +297,7 @@ class _Crew:
                 self.end()  # the others wait at the gate for ever
         me = WorkerId(member.rank, pid, pid)
         batch = Batch(item, array("d", [now]), array("d", [now]), [None], {item: error})
-        return Recording(me, batches=(batch,) if item < len(self._job.items) else (), notes=(str(error),))
+        return Recording(me, batches=(batch,), notes=(str(error),))
 
     def unfinished(self) -> Iterator[Report]:
         """Yield the items that workers are on, as ended before their time."""
@@ -309,12 +322,12 @@ class _Crew:
         """End what still runs, and give everything back."""
         self._board[STOP] = 1
         alive = {member.key for member in self._members if member.ended is None}
-        if alive:
+        with suppress(WorkerDied):  # without their server they are dead already
             self._hub.end(alive)
-        while alive:
-            self._hub.listen(1.0)
-            alive -= {event[1] for event in self._hub.events if event[0] == "ended"}
-            self._hub.events.clear()
+            while alive:
+                self._hub.listen(1.0)
+                alive -= {event[1] for event in self._hub.events if event[0] == "ended"}
+                self._hub.events.clear()
         for member in self._members:
             if member.ended is None:
                 member.ended = -signal.SIGKILL
