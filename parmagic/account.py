@@ -320,7 +320,8 @@ def summary_table(
     """Return one row per arm; ``baselines`` have ``serial_s`` and ``how`` for each."""
     rows = []
     for timeline, baseline, overhead in zip(timelines, baselines, overheads, strict=True):
-        rows.append(_summary_row(timeline, workers.loc[[timeline.arm.label]], baseline, overhead))
+        mine = workers[workers.index.get_level_values("arm") == timeline.arm.label]  # none, where no worker came to life
+        rows.append(_summary_row(timeline, mine, baseline, overhead))
     columns = [
         "model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used",
         "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil",

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import ParmagicError
-from parmagic.merge import merge
+from parmagic.merge import first_error, merge
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.workers import HEARTBEAT, Job, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
@@ -84,7 +84,7 @@ class Parked:
             if serial.error is not None and not task.plan.keep_going:
                 failure = f"{type(serial.error).__name__}: {serial.error}"
                 self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
-            known = self._measured[arm.n_items] = self._judge(arm, serial)
+            known = self._measured[arm.n_items] = self._judge(arm, serial, task.plan.keep_going)
             return known
         if known.how == "sampled":
             return _scaled(arm, self._serial[arm.n_items])
@@ -101,10 +101,12 @@ class Parked:
         )  # fmt: skip
         return listen(self.workers, job, 1.5 * limit, _longest(arm))
 
-    def _judge(self, arm: Timeline, serial: Timeline) -> Baseline:
-        done = sum(len(b.begins) - len(b.errors) for lane in serial.lanes for b in lane.batches)
-        if done == arm.n_items:
+    def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
+        ended_well = serial.error is None or keep_going
+        done = sum(len(b.begins) for lane in serial.lanes for b in lane.batches)
+        if done == arm.n_items and ended_well:
             return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
+        done -= sum(len(b.errors) for lane in serial.lanes for b in lane.batches)
         scaled = _scaled(arm, serial)
         if scaled.how == "sampled":
             self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
@@ -199,8 +201,6 @@ def listen(workers: IsolatedWorkers, job: Job, limit: float, longest: float) -> 
         error = failed
     finally:
         reports.close()  # type: ignore[attr-defined]
-    from parmagic.run import first_error  # noqa: PLC0415  (the hall knows us)
-
     return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error or first_error(parts))
 
 

@@ -67,3 +67,11 @@ class WorkerDied(ParmagicError):
 
 class RunTimeout(ParmagicError):
     """The run took longer than ``--timeout`` allows."""
+
+
+class Ended(BaseException):
+    """Raised inside a worker thread to end it: the run is over."""
+
+    def __str__(self) -> str:
+        """Say what the item's row shows."""
+        return "the run ended before this item did"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
+from parmagic.errors import Ended
 from parmagic.model import (
     Arm,
     Batch,
@@ -75,3 +76,19 @@ def _join(parts: Iterable[Clocks]) -> Clocks:
         cpu.extend(c + cpu_shift for c in part.cpu)
         queue.extend(q + queue_shift for q in part.queue)
     return Clocks(at, cpu, queue)
+
+
+def first_error(parts: Sequence[Recording]) -> BaseException | None:
+    """Return the exception that came first in time, with a note on where it came from."""
+    found = [
+        (batch.ends[item - batch.first], item, part.worker.rank, error)
+        for part in parts
+        for batch in part.batches
+        for item, error in batch.errors.items()
+        if not isinstance(error, Ended)
+    ]
+    if not found:
+        return None
+    _, item, rank, error = min(found, key=lambda each: each[0])
+    error.__dict__.setdefault("_parmagic", (item, rank))
+    return error

@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any, Protocol
 
+from parmagic.errors import Ended
 from parmagic.model import Batch, Clocks, Usage
 
 CHECK_EVERY = 500e-6
@@ -98,14 +99,6 @@ def enter(worker: Worker | None) -> None:
 def runtime_address() -> int:
     """Return where this process keeps ``_PyRuntime``, CPython's global state."""
     return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
-
-
-class Ended(BaseException):
-    """Raised inside a worker thread to end it: the run is over."""
-
-    def __str__(self) -> str:
-        """Say what the item's row shows."""
-        return "the run ended before this item did"
 
 
 class Meter:

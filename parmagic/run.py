@@ -20,9 +20,9 @@ from parmagic import compare, line, sampler, tracing
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.files import Folder
-from parmagic.merge import merge
+from parmagic.merge import first_error, merge
 from parmagic.model import Arm, Displayed, Plan, Printed, Recording, Span, Timeline
-from parmagic.recorder import Ended, Worker
+from parmagic.recorder import Worker
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.shared import SharedWorkers
 from parmagic.workers.supply import Supply
@@ -205,7 +205,8 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
 
 
 def _ends_all(error: BaseException) -> bool:
-    return isinstance(error, (KeyboardInterrupt, RunTimeout))
+    """Tell whether not even --keep-going goes on: after an interrupt, and where it was no item that failed."""
+    return isinstance(error, (KeyboardInterrupt, RunTimeout)) or "_parmagic" not in vars(error)
 
 
 def _job(task: Task, arm: Arm, trace_path: Callable[[int], str]) -> Job:
@@ -295,22 +296,6 @@ def _with_shipping(parts: list[Recording], begin: float, seconds: float) -> list
         seen.add(part.worker.rank)
         dressed.append(replace(part, spans=(span, *part.spans)) if first else part)
     return dressed
-
-
-def first_error(parts: Sequence[Recording]) -> BaseException | None:
-    """Return the exception that came first in time, with a note on where it came from."""
-    found = [
-        (batch.ends[item - batch.first], item, part.worker.rank, error)
-        for part in parts
-        for batch in part.batches
-        for item, error in batch.errors.items()
-        if not isinstance(error, Ended)
-    ]
-    if not found:
-        return None
-    _, item, rank, error = min(found, key=lambda each: each[0])
-    error.__dict__.setdefault("_parmagic", (item, rank))
-    return error
 
 
 def _own_notes(parts: Sequence[Recording]) -> list[str]:

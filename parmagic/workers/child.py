@@ -194,6 +194,7 @@ def _give_up_on_values(batch: Batch) -> None:
 
 def _portable(error: BaseException) -> BaseException:
     """Return an exception that survives the way home, its traceback included."""
+    _shorten(error)
     try:
         tblib.pickling_support.install(error)
         ship.loads_as_home(ship.pack_result(error))
@@ -204,6 +205,19 @@ def _portable(error: BaseException) -> BaseException:
         tblib.pickling_support.install(stand_in)
         return stand_in
     return error
+
+
+def _shorten(error: BaseException, keep: int = 100) -> None:
+    """Cut the middle out of very long tracebacks: pickle does not go that deep."""
+    chain: BaseException | None = error
+    while chain is not None:
+        trace, links = chain.__traceback__, []
+        while trace is not None:
+            links.append(trace)
+            trace = trace.tb_next
+        if len(links) > 2 * keep:
+            links[keep - 1].tb_next = links[-keep]
+        chain = chain.__cause__ or chain.__context__
 
 
 def _figures_left_open() -> list[str]:

@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from parmagic.errors import WorkerDied
+from parmagic.errors import NotShippable, WorkerDied
 from parmagic.workers import server
 
 START_LIMIT = 20.0
@@ -56,6 +56,11 @@ class Hub:
 
         ``fresh``: in a new interpreter, not in a fork of the server.
         """
+        if len(descriptors) > server.MOST_DESCRIPTORS:
+            raise NotShippable(
+                f"The body and its items hold {len(descriptors)} pipes and shared values; {server.MOST_DESCRIPTORS} can be sent "
+                "to a process. Use one Queue, or one Array."
+            )
         key = next(_keys)
         self._send(("start", key, entry, pickle.dumps(arguments), fresh), descriptors)
         return key

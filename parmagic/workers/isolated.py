@@ -28,10 +28,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from parmagic.dispatch import put_token
-from parmagic.errors import NotShippable, WorkerDied
+from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.model import Batch, Displayed, Printed, Recording, WorkerId
 from parmagic.output import Lines
-from parmagic.recorder import STOP, Board, Ended, board_size, item_slot
+from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.hub import Hub
 from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor

@@ -13,9 +13,10 @@ from typing import Any
 
 from parmagic import tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
+from parmagic.errors import Ended
 from parmagic.model import Batch, Clocks, Recording, Span, WorkerId
 from parmagic.output import ThreadOutput
-from parmagic.recorder import STOP, Ended, Meter, Worker, board_size, enter, runtime_address
+from parmagic.recorder import STOP, Meter, Worker, board_size, enter, runtime_address
 from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.loop import InTurn, work
 
@@ -42,6 +43,7 @@ class SharedWorkers:
                 yield from crew.last_words()  # interrupted: what was recorded is reported all the same
                 raise
             yield from crew.last_words()
+        yield from crew.waiting()  # lines that no newline ended
 
 
 class _Crew:
@@ -88,12 +90,16 @@ class _Crew:
         """End all threads, then yield what is still to be reported."""
         left = self.end()
         trace = self.trace.finish(self.job.trace_path(0))
+        yield from self.waiting()
+        me = WorkerId(0, os.getpid(), self.tids.get(0, 0))
+        yield Recording(me, trace=trace, notes=tuple(left))
+
+    def waiting(self) -> Iterator[Report]:
+        """Yield what was reported and not yet taken."""
         while not self.reports.empty():
             report = self.reports.get()
             if report is not None:
                 yield report
-        me = WorkerId(0, os.getpid(), self.tids.get(0, 0))
-        yield Recording(me, trace=trace, notes=tuple(left))
 
     def end(self) -> list[str]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.

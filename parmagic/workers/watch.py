@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from multiprocessing.connection import Connection
 
@@ -23,7 +22,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
-        self._owner = 0
+        self._server: hub.Hub | None = None
         self._watching = False
         self._ready = False
 
@@ -66,11 +65,12 @@ class Watch:
         return {}
 
     def _connect(self) -> Connection:
-        if self._connection is None or self._owner != os.getpid():
+        server = hub.get()  # a new one has us warmed already
+        if self._connection is None or self._server is not server:
             ours, theirs = socket.socketpair()
-            hub.get().start("parmagic.sampler:main", None, [theirs.fileno()])
+            server.start("parmagic.sampler:main", None, [theirs.fileno()])
             theirs.close()
-            self._connection, self._owner, self._ready = Connection(ours.detach()), os.getpid(), False
+            self._connection, self._server, self._ready = Connection(ours.detach()), server, False
         return self._connection
 
     def _drop(self) -> None:

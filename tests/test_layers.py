@@ -1,0 +1,91 @@
+"""Imports go down only, and nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parmagic
+
+HOUSE = Path(parmagic.__file__).parent
+
+FLOORS = {
+    "ground": {"errors", "model"},
+    "door": {"line", "clause", "options", "cpus", "cell", "names", "order", "refusals"},
+    "meter": {"recorder", "tracing", "sampler"},
+    "workshop": {"dispatch", "output", "workers"},
+    "study": {"merge", "functions", "account", "compare", "verdict"},
+    "gallery": {"render"},
+    "hall": {"baseline", "files", "run"},
+    "magic": {"magic"},
+    "street": {"__init__"},
+}
+
+KNOWS = {
+    "ground": {"ground"},
+    "door": {"ground", "door"},
+    "meter": {"ground", "meter"},
+    "workshop": {"ground", "meter", "workshop"},
+    "study": {"ground", "study"},
+    "gallery": {"ground", "gallery"},
+    "hall": {"ground", "door", "meter", "workshop", "study", "gallery", "hall"},
+    "magic": {"ground", "door", "workshop", "gallery", "hall"},
+    "street": {"ground", "meter", "hall", "magic"},
+}
+
+
+def _floor(room: str) -> str:
+    return next(floor for floor, rooms in FLOORS.items() if room in rooms)
+
+
+def _rooms(path: Path) -> set[str]:
+    """Return the rooms that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "parmagic":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("parmagic."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+def test_imports_go_down_only(path):
+    """A module knows only the floors that the table allows."""
+    room = path.relative_to(HOUSE).parts[0].removesuffix(".py")
+    assert {_floor(other) for other in _rooms(path)} <= KNOWS[_floor(room)]
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+def test_only_the_magic_knows_ipython(path):
+    """IPython is imported by the magic alone (and by a worker that displays something)."""
+    names = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    knows = any(name.split(".")[0] == "IPython" for name in names)
+    assert knows == (path.name in {"magic.py", "child.py"})
+
+
+@pytest.mark.parametrize("code", ["import parmagic", "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_line_magic('load_ext', 'parmagic')"])
+def test_heavy_packages_load_late(code):
+    """Neither importing nor loading the extension imports pandas, NumPy, VizTracer or cloudpickle."""
+    heavy = "{'pandas', 'numpy', 'viztracer', 'cloudpickle', 'tqdm', 'tblib'}"
+    script = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_public_names():
+    """What parmagic exports is what the README promises."""
+    assert parmagic.__all__ == [
+        "CellError", "LineError", "NotShippable", "ParmagicError", "Run", "RunTimeout", "WorkerDied", "current_worker", "last",
+        "load_ipython_extension", "run", "unload_ipython_extension",
+    ]  # fmt: skip
+    assert all(hasattr(parmagic, name) for name in parmagic.__all__)
