@@ -72,7 +72,8 @@ class TestEveryModel:
         states = run.workers[[f"{s}_s" for s in parmagic.model.WORKER_STATES]].fillna(0.0).sum(axis=1)
         assert states.tolist() == pytest.approx(run.workers["wall_s"].tolist())
         assert (run.workers["startup_s"] > 0).all()
-        assert run.items["wall_s"].sum() == pytest.approx(run.workers["running_s"].sum(), rel=1.0)
+        busy = run.workers["wall_s"] - run.workers[["startup_s", "transfer_s", "idle_s"]].sum(axis=1)
+        assert run.items["wall_s"].sum() <= busy.sum() * 1.01 + 0.01  # items lie in what is no start-up, transfer or idling
 
 
 def test_tables_have_their_columns(ip):
