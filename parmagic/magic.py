@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Int, Unicode
+from traitlets import Bool, Enum, Int, Unicode
 
 from parmagic import cell as door
 from parmagic import line as grammar
@@ -80,7 +80,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
 
     baseline = Bool(True, help="Run a serial baseline after the arms.").tag(config=True)
     show_items = Bool(False, help="Let saved pages show item values, which may be private.").tag(config=True)
-    trace = Unicode("auto", help="The default of --trace: auto, full or off.").tag(config=True)
+    trace = Enum(("auto", "full", "off"), "auto", help="The default of --trace: auto, full or off.").tag(config=True)
     folder = Unicode("", help="Where runs keep their files; .parmagic in the working directory by default.").tag(config=True)
     keep_runs = Int(20, help="How many runs' files are kept.").tag(config=True)
 

@@ -321,7 +321,7 @@ class _Crew:
     def end(self) -> None:
         """End what still runs, and give everything back."""
         self._board[STOP] = 1
-        alive = {member.key for member in self._members if member.ended is None}
+        alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
             self._hub.end(alive)
             while alive:

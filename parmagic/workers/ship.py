@@ -15,7 +15,7 @@ import os
 import pickle
 import types
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import context, reduction
 from time import perf_counter
 from typing import Any
@@ -244,11 +244,12 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
 _known_classes: set[str] = set()
 
 
-def track_classes(space: dict[str, Any]) -> None:
+def track_classes(space: Mapping[str, Any]) -> None:
     """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
     for value in list(space.values()):
-        if isinstance(value, type) and value.__module__ == "__main__":
+        if isinstance(value, type) and value.__module__ == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
             cloud._get_or_create_tracker_id(value)  # noqa: SLF001
+            track_classes(vars(value))
 
 
 def know_classes() -> None:
