@@ -57,7 +57,7 @@ class TestEveryModel:
         assert run.error is error
         done = run.items["error"].isna()
         assert run.results == [n if done.iloc[n] else None for n in range(9)]
-        assert set(run.items["error"][~done]) == {"Odd: 4", "not started"}
+        assert {"Odd: 4"} <= set(run.items["error"][~done]) <= {"Odd: 4", "not started"}
         assert run.items["error"].iloc[4].startswith("Odd: 4")
 
     def test_keep_going(self, ip, model):
@@ -142,7 +142,7 @@ def test_theory_of_the_gil():
     threads, procs = sums.loc["threads=2"], sums.loc["procs=2"]
     # one core's worth of running, whatever else the machine is doing: the rest is the other thread's turn
     assert threads["running_s"] / (threads["wall_s"] - threads["startup_s"] - threads["idle_s"]) == pytest.approx(0.5, abs=0.1)
-    assert threads["gil_wait_s"] > threads["cpu_wait_s"]
+    assert threads["gil_wait_s"] > 0.1 * threads["running_s"]  # about as much, where nobody else wants the cores
     assert threads[["lock_wait_s", "io_wait_s", "sleep_s"]].sum() < 0.05 * threads["gil_wait_s"]
     assert procs["gil_wait_s"] < 0.05 * procs["running_s"]
 
