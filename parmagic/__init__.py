@@ -7,11 +7,15 @@ plain Python.
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import CellError, LineError, NotShippable, ParmagicError, RunTimeout, WorkerDied
-from parmagic.recorder import current_worker
-from parmagic.run import Run, last, run
+
+if TYPE_CHECKING:
+    from parmagic.recorder import current_worker
+    from parmagic.result import Run, last
+    from parmagic.story import run
 
 __version__ = "0.1.0"
 
@@ -30,10 +34,27 @@ __all__ = [
     "unload_ipython_extension",
 ]
 
+_LATE = {"Run": "result", "current_worker": "recorder", "last": "result", "run": "story"}
+"""Names whose modules load when they are first used: ``%load_ext`` should cost nothing that one feels."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import one of the late names."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"parmagic.{_LATE[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Name what there is, late or not."""
+    return sorted({*globals(), *_LATE})
+
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics and the displays: ``%load_ext parmagic``."""
-    from parmagic import magic  # noqa: PLC0415  (the only importer of IPython)
+    from parmagic import magic  # noqa: PLC0415  (imports IPython, which a plain script need not have loaded)
 
     magic.load(shell)
 

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import ParmagicError
-from parmagic.merge import first_error, merge
+from parmagic.merge import first_error, merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.workers import HEARTBEAT, Job, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
@@ -23,7 +23,7 @@ from parmagic.workers.orders import ForkOnly
 
 if TYPE_CHECKING:
     from parmagic.files import Folder
-    from parmagic.run import Task
+    from parmagic.task import Task
     from parmagic.workers.supply import Supply
 
 AT_LEAST = 5.0
@@ -44,7 +44,7 @@ class Baseline:
     @classmethod
     def of(cls, timeline: Timeline) -> Baseline:
         """Take a serial arm of the line as the baseline."""
-        found = dict(enumerate(_results(timeline)))
+        found = dict(enumerate(results_of(timeline)))
         return cls(_first_to_last(timeline), "measured", results=found)
 
     @classmethod
@@ -123,6 +123,8 @@ def park(task: Task, supply: Supply) -> Parked | None:
         return None
     if not serial_isolated and (task.plan.once or not task.baseline):
         return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])
+    if not hub.supported():
+        return Parked(None, None, ["The speedup is estimated: this system cannot fork, so there is no isolated serial run."])
     if task.items is None and task.blocking:
         names = ", ".join(sorted(task.blocking)[:3])
         why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
@@ -276,8 +278,3 @@ def _by_item(timeline: Timeline) -> dict[int, Any]:
         for place, value in enumerate(batch.values)
         if batch.first + place not in batch.errors
     }
-
-
-def _results(timeline: Timeline) -> list[Any]:
-    found = _by_item(timeline)
-    return [found.get(item) for item in range(timeline.n_items)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from parmagic.errors import Ended
 from parmagic.model import (
@@ -92,3 +93,18 @@ def first_error(parts: Sequence[Recording]) -> BaseException | None:
     _, item, rank, error = min(found, key=lambda each: each[0])
     error.__dict__.setdefault("_parmagic", (item, rank))
     return error
+
+
+def results_of(timeline: Timeline) -> list[Any]:
+    """Return an arm's results in item order; None for items that failed or never started."""
+    results: list[Any] = [None] * timeline.n_items
+    for lane in timeline.lanes:
+        for batch in lane.batches:
+            results[batch.first : batch.first + len(batch.values)] = batch.values
+    return results
+
+
+def overhead_of(timeline: Timeline) -> float:
+    """Return the estimated seconds by which tracing made an arm longer: of processes side by side, the mean."""
+    own = [trace.overhead_s for trace in timeline.traces]
+    return sum(own) / len(own) if own else 0.0

@@ -20,7 +20,8 @@ FLOORS = {
     "workshop": {"dispatch", "output", "workers"},
     "study": {"merge", "functions", "account", "compare", "verdict"},
     "gallery": {"render"},
-    "hall": {"baseline", "files", "run"},
+    "hall": {"task", "conduct", "baseline", "files", "story", "result"},
+    "desk": {"notebook"},
     "magic": {"magic"},
     "street": {"__init__"},
 }
@@ -33,7 +34,8 @@ KNOWS = {
     "study": {"ground", "study"},
     "gallery": {"ground", "gallery"},
     "hall": {"ground", "door", "meter", "workshop", "study", "gallery", "hall"},
-    "magic": {"ground", "door", "workshop", "gallery", "hall"},
+    "desk": {"ground", "door", "hall"},
+    "magic": {"gallery", "hall", "desk"},
     "street": {"ground", "meter", "hall", "magic"},
 }
 
@@ -70,7 +72,7 @@ def test_only_the_magic_knows_ipython(path):
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     knows = any(name.split(".")[0] == "IPython" for name in names)
-    assert knows == (path.name in {"magic.py", "child.py"})
+    assert knows == (path.name in {"magic.py", "notebook.py", "child.py"})
 
 
 @pytest.mark.parametrize("code", ["import parmagic", "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_line_magic('load_ext', 'parmagic')"])
@@ -80,6 +82,26 @@ def test_heavy_packages_load_late(code):
     script = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_the_extension_loads_with_the_first_cell():
+    """Loading the extension imports what registers the magics, and no room that runs one."""
+    script = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_line_magic('load_ext', 'parmagic');"
+        "print(sorted(name for name in sys.modules if name.startswith('parmagic')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert ast.literal_eval(done.stdout.strip()) == ["parmagic", "parmagic.errors", "parmagic.magic"]
+
+
+def test_late_names():
+    """Names that load late are listed, are the real ones, and others are an AttributeError."""
+    from parmagic.story import run
+
+    assert parmagic.run is run
+    assert set(parmagic.__all__) <= set(dir(parmagic))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = parmagic.nothing
 
 
 def test_public_names():

@@ -63,6 +63,12 @@ def report(view: View) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def timeline(view: View) -> str:
+    """Return the lanes alone as an HTML fragment, with what their colours mean."""
+    parts = ['<div style="color:inherit;line-height:1.4;max-width:64em">', *_pictures(view), legend(view), "</div>"]
+    return "\n".join(part for part in parts if part)
+
+
 def safe(text: object, limit: int = 500) -> str:
     """Return text that can't be markup, nor change the direction of what stands beside it."""
     return f"<bdi>{escape(clean(text, limit))}</bdi>"

@@ -138,6 +138,11 @@ class Hub:
         return WorkerDied(f"The process that starts workers has ended{why}")
 
 
+def supported() -> bool:
+    """Tell whether this system can fork, which the server lives on."""
+    return hasattr(os, "fork")
+
+
 def launch() -> Hub:
     """Exec a new, clean server."""
     ours, theirs = socket.socketpair()
@@ -172,7 +177,7 @@ def fork(call: Any, items: Any) -> Hub:
     """Fork a server off this process: it carries our memory as it is now, the body and the items with it.
 
     Only while no other thread of the user's is alive, see
-    :func:`parmagic.workers.isolated.may_fork`.
+    :func:`parmagic.workers.isolated.user_threads`.
     """
     # what a worker needs is imported here: the child would do it each time anew
     from parmagic.workers import child, ship  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from parmagic.errors import NotShippable
+from parmagic.errors import NotShippable, ParmagicError
 from parmagic.model import Arm, Plan
 from parmagic.workers import Call, Workers, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
@@ -40,6 +40,8 @@ class Supply:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
         if not self.has_procs:
             return
+        if not hub.supported():
+            raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return

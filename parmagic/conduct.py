@@ -1,0 +1,122 @@
+"""One arm, from its workers to its timeline."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from parmagic import sampler
+from parmagic.errors import ParmagicError, RunTimeout
+from parmagic.merge import first_error, merge
+from parmagic.model import Displayed, Printed, Recording, Span, Timeline
+from parmagic.task import Screen
+from parmagic.workers import Job, Report, Workers
+from parmagic.workers.shared import SharedWorkers
+from parmagic.workers.watch import watch
+
+WORTH_SAMPLING = 0.05
+"""Seconds from which on an arm without samples deserves a note."""
+
+NOT_SEEN = {
+    True: "What the workers of {arm} waited for is not known: the sampler was not ready, or may not look. Run the cell again.",
+    False: "What the workers of {arm} waited for is not known: this system does not show it.",
+}
+
+
+def conduct(
+    workers: Workers, job: Job, screen: Screen, deadline: float | None = None, shipped_s: float = 0.0
+) -> tuple[Timeline, list[str]]:
+    """Run one arm and merge what its workers reported; return its timeline and notes.
+
+    ``shipped_s`` is how long the names and items took to pack: every arm of
+    processes counts it as if it had run alone, as ``transfer`` at its begin.
+    """
+    parts: list[Recording] = []
+    error: BaseException | None = None
+    screen.begin(job.arm.label, len(job.items))
+    reports = workers.map(job)
+    cpu_before = time.process_time()
+    begin = end = perf_counter()
+    try:
+        for report in reports:
+            if isinstance(report, Recording):
+                if any(span.kind == "startup" for span in report.spans):
+                    watch.add(report.worker)
+                parts.append(report)
+                if report.batches:
+                    end = perf_counter()
+                    screen.done(sum(len(batch.begins) for batch in report.batches))
+            else:
+                _show(screen, report, job.arm.kind)
+            if deadline is not None and time.monotonic() > deadline:
+                raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
+        if not any(part.batches for part in parts):
+            end = perf_counter()  # no item, no result: the arm ends with its workers
+    except (KeyboardInterrupt, ParmagicError) as stopped:
+        error = stopped
+        end = perf_counter()
+        parts += _close(reports, stopped)
+    finally:
+        screen.end()
+    cpu_s = time.process_time() - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
+    samples = watch.take()
+    timeline = merge(
+        job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
+        cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts),
+    )  # fmt: skip
+    notes = _own_notes(parts)
+    if end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
+        notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
+    return timeline, notes
+
+
+def _close(reports: Any, error: BaseException) -> list[Recording]:
+    """End the workers; return what they still had to say."""
+    left: list[Report] = []
+    try:
+        left.append(reports.throw(error))
+        for report in reports:
+            left.append(report)  # noqa: PERF402  (what came before a raise is kept)
+    except (KeyboardInterrupt, ParmagicError):
+        pass  # the error that was thrown in, or an impatient second Ctrl-C
+    finally:
+        reports.close()
+    return [report for report in left if isinstance(report, Recording)]
+
+
+def _show(screen: Screen, report: Report, model: str) -> None:
+    if isinstance(report, Printed):
+        screen.printed(report, model)
+    elif isinstance(report, Displayed):
+        screen.displayed(report, model)
+    else:
+        screen.done(0)
+
+
+def _with_shipping(parts: list[Recording], begin: float, seconds: float) -> list[Recording]:
+    if not seconds:
+        return parts
+    span = Span("transfer", begin - seconds, begin)
+    seen: set[int] = set()
+    dressed = []
+    for part in parts:
+        first = part.worker.rank not in seen
+        seen.add(part.worker.rank)
+        dressed.append(replace(part, spans=(span, *part.spans)) if first else part)
+    return dressed
+
+
+def _own_notes(parts: Sequence[Recording]) -> list[str]:
+    notes = [note for part in parts for note in part.notes]
+    notes += [note for part in parts if part.trace for note in part.trace.notes]
+    return list(dict.fromkeys(notes))
+
+
+def gil_enabled() -> bool:
+    """Tell whether this interpreter runs with a GIL."""
+    asked = getattr(sys, "_is_gil_enabled", None)
+    return True if asked is None else bool(asked())

@@ -1,0 +1,247 @@
+"""A cell or a line of the notebook: read it, run it, show it, raise what it raised."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NoReturn
+
+from IPython import version_info
+from IPython.core.error import UsageError
+from IPython.display import display
+from IPython.utils.text import DollarFormatter
+
+from parmagic import cell as door
+from parmagic import line as grammar
+from parmagic.errors import LineError
+from parmagic.model import Displayed, Plan, Printed, Trace
+from parmagic.result import Run, remember
+from parmagic.story import execute
+from parmagic.task import Quiet, Task
+
+MANY = 10_000_000
+"""From this many items on a note says what listing them costs."""
+
+QUIET_FOR = 1.0
+"""Seconds before a progress bar shows: quick cells stay quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``%config ParallelMagics`` sets."""
+
+    baseline: bool = True
+    show_items: bool = False
+    trace: Trace = "auto"
+    folder: str = ""
+    keep_runs: int = 20
+
+
+def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
+    """Run a cell, or with ``cell`` None a ``%parallel`` line; return its run, or raise what ended it."""
+    if cell is None:
+        line = line.rstrip().removesuffix(";")  # IPython's own way to show nothing
+    plan = _plan(shell, line, cell, settings.trace)
+    body, items, notes = _read(shell, line, cell, plan)
+    task = Task(
+        body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
+        notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
+        show_items=settings.show_items,
+    )  # fmt: skip
+    run = remember(execute(task, NoBar() if plan.quiet else Shown()))
+    run.notes += _advice(run, body, plan)
+    if plan.name:
+        shell.user_ns[plan.name] = run
+    if run.error is not None:
+        _fail(shell, run, body, plan)
+    if plan.quiet:
+        _hush(shell, run)
+    return run
+
+
+def _plan(shell: Any, line: str, cell: str | None, trace: Trace) -> Plan:
+    """Read the line; what is wrong with it is a UsageError, which IPython shows without a traceback."""
+    try:
+        plan = grammar.parse(line, cell=cell is not None, expand=lambda word: _expanded(shell, word))
+    except LineError as error:
+        raise UsageError(str(error)) from None
+    if trace != "auto" and "--trace" not in line:
+        return replace(plan, trace=trace)
+    return plan
+
+
+def _expanded(shell: Any, word: str) -> str:
+    """Expand ``{name}`` and ``$name`` as IPython does, but from the notebook's names alone.
+
+    The shell's own ``var_expand`` also looks into the frames of its callers, which are ours.
+    """
+    try:
+        return str(DollarFormatter().vformat(word, [], _names(shell)))
+    except Exception:  # noqa: BLE001  (as IPython: what cannot be expanded stays, and is refused as a word)
+        return word
+
+
+def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Body, Sequence[Any] | None, list[str]]:
+    """Read the body, then list the items: nothing runs before both are understood."""
+    title = _title(line, cell)
+    text = title if cell is None else f"{title}\n{cell}"
+    # tracebacks show the cell as the margin counts it: the magic line is line 1
+    filename = str(shell.compile.cache(text, _cell_number(shell)))
+    target = plan.loop.target if plan.loop else None
+    flags, names = shell.compile.flags, _names(shell)
+    if cell is None:
+        assert plan.expression is not None
+        assert target is not None
+        body = door.read_expression(plan.expression, line=title, target=target, namespace=names, filename=filename, flags=flags)
+    else:
+        code = _transformed(shell, cell)
+        body = door.read_body(code, line=title, target=target, namespace=names, filename=filename, flags=flags)
+    if plan.loop is None:
+        return body, None, []
+    items = _listed(shell, plan.loop.iterable, filename)
+    if len(items) < MANY:
+        return body, items, []
+    return body, items, [f"{len(items):,} items were listed before the first arm; an index range per item is cheaper."]
+
+
+def _transformed(shell: Any, cell: str) -> str:
+    """Return the cell as Python, with its lines where they were."""
+    blank = re.match(r"(?:[ \t]*\n)*", cell)
+    lead = blank.group().count("\n") if blank else 0
+    if cell.lstrip().startswith("%%"):
+        return cell
+    return "\n" * lead + str(shell.transform_cell(cell))
+
+
+def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
+    """Evaluate the iterable and list it, so that it can be interrupted at any moment."""
+    code = compile(iterable, filename, "eval", flags=shell.compile.flags, dont_inherit=True)
+    source = iter(eval(code, shell.user_global_ns, shell.user_ns))  # noqa: S307  (the user's own clause)
+    items: list[Any] = []
+    while part := list(islice(source, 10_000)):
+        items += part
+    return items
+
+
+def _advice(run: Run, body: door.Body, plan: Plan) -> list[str]:
+    """Return notes on what the body meant to give back, and did not."""
+    notes = []
+    kinds = {timeline.arm.kind for timeline in run.timelines}
+    if "procs" in kinds and body.shared:
+        notes.append(f"{_some(body.shared)}: what processes assign to a global name does not come back.")
+    if "procs" in kinds and body.mutates:
+        notes.append(f"{_some(body.mutates)}: changed in the body; what processes change stays in them.")
+    bound = body.writes - {"_"} - _target_names(plan)
+    if run.error is None and bound and run.results and all(result is None for result in run.results):
+        notes.append("Every result is None: put the name that you want back on the last line of the body.")
+    return notes
+
+
+def _hush(shell: Any, run: Run) -> None:
+    """Let this cell's output hook show nothing; the run is ``_`` all the same."""
+    hook, events = shell.displayhook, shell.events
+
+    def speak_again(*_: Any) -> None:
+        vars(hook).pop("quiet", None)
+        events.unregister("post_run_cell", speak_again)
+
+    hook.quiet = lambda: True
+    hook.update_user_ns(run)
+    events.register("post_run_cell", speak_again)
+
+
+def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:
+    """Show the report, then raise what ended the run."""
+    error = run.error
+    assert error is not None
+    if isinstance(error, NameError):
+        advice = door.unbound_help(error, body, _names(shell))
+        if advice:
+            error.add_note(advice)
+    if not plan.quiet and run.timelines:
+        display(run)
+    if version_info < (8, 15):  # from there on, IPython prints the notes itself
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)  # noqa: T201  (under the cell)
+    raise error
+
+
+class Shown(Quiet):
+    """Progress and prints under the cell."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def begin(self, arm: str, n_items: int) -> None:
+        """Prepare the bar of an arm."""
+        from tqdm import tqdm  # noqa: PLC0415  (loads when a run needs it)
+
+        self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=_bar_stream(), dynamic_ncols=True)
+
+    def done(self, n_items: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(n_items)
+
+    def printed(self, printed: Printed, model: str) -> None:
+        """Print above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        super().printed(printed, model)
+
+    def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
+        """Display as the notebook does."""
+        display(displayed.data, metadata=displayed.metadata, raw=True)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _bar_stream() -> Any:
+    """Return where a bar is drawn: not on a notebook's stderr, which is shown as an alarm."""
+    return sys.stderr if sys.stderr.isatty() else sys.stdout
+
+
+class NoBar(Shown):
+    """Prints under the cell, without a bar (``-q``)."""
+
+    def begin(self, arm: str, n_items: int) -> None:
+        """Show nothing."""
+
+
+def _cell_number(shell: Any) -> int:
+    """Return the number of the running cell: older and newer IPython count it up at different moments."""
+    known = getattr(shell.compile, "_filename_map", {})
+    frame = sys._getframe()  # noqa: SLF001  (the cell that called us is up there)
+    while frame is not None:
+        if frame.f_code.co_filename in known:
+            return int(known[frame.f_code.co_filename])
+        frame = frame.f_back  # type: ignore[assignment]
+    return int(shell.execution_count)
+
+
+def _target_names(plan: Plan) -> set[str]:
+    """Return the names that the clause binds: the body has not bound them itself."""
+    if plan.loop is None:
+        return set()
+    return {node.id for node in ast.walk(ast.parse(f"for {plan.loop.target} in (): ...")) if isinstance(node, ast.Name)}
+
+
+def _names(shell: Any) -> dict[str, Any]:
+    """Return what a body may read from the notebook."""
+    return {**shell.user_global_ns, **shell.user_ns}
+
+
+def _title(line: str, cell: str | None) -> str:
+    return f"{'%' if cell is None else '%%'}parallel {line}".rstrip()
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:5])

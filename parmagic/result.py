@@ -1,0 +1,183 @@
+"""What a run was: results, tables, notes, timeline.
+
+Tables are made when they are first looked at, so that a run which nobody
+looks at costs nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from parmagic.merge import overhead_of, results_of
+from parmagic.model import Timeline
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from parmagic.baseline import Baseline
+    from parmagic.model import Lane, Slice
+    from parmagic.render import View
+
+
+class Trace:
+    """All arms in sequence: ``save`` it, ``open`` it, or let the notebook show it."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write the timeline; ``.html`` is a page, ``.json`` and ``.json.gz`` open in Perfetto and vizviewer."""
+        from parmagic.render import chrome  # noqa: PLC0415  (only when asked to save)
+
+        chrome.save(self.view, path)
+        return str(path)
+
+    def open(self) -> str:
+        """Show the trace in Perfetto, served on 127.0.0.1 only; return its address."""
+        import webbrowser  # noqa: PLC0415
+
+        from parmagic.render import chrome, serve  # noqa: PLC0415  (only when asked to open)
+
+        url = serve.open_trace(chrome.dumps(self.view), self.view.title or "parmagic")
+        webbrowser.open(url)
+        return url
+
+    def __repr__(self) -> str:
+        """Say what can be done with it."""
+        return "<timeline: .save('x.html' | 'x.json' | 'x.json.gz'), .open()>"
+
+
+class Run:
+    """What a run was: results, tables, notes, timeline. See the README for every column.
+
+    ``title`` is the magic line; ``show_items`` tells whether saved pages may
+    show item values. ``baselines`` are by arm label.
+    """
+
+    def __init__(
+        self,
+        timelines: Sequence[Timeline],
+        baselines: Mapping[str, Baseline],
+        notes: list[str],
+        error: BaseException | None = None,
+        *,
+        title: str = "",
+        show_items: bool = False,
+    ) -> None:
+        self.timelines: tuple[Timeline, ...] = tuple(timelines)
+        self.notes = notes
+        self.error = error
+        self.title = title
+        self.show_items = show_items
+        self._baselines = baselines
+
+    @cached_property
+    def results(self) -> list[Any]:
+        """The last arm's results in item order (rank order in SPMD)."""
+        return results_of(self.timelines[-1]) if self.timelines else []
+
+    def arm(self, label: str) -> ArmView:
+        """Return one arm by its label, say ``threads=4``; KeyError names the arms that there are."""
+        for timeline in self.timelines:
+            if timeline.arm.label == label:
+                return ArmView(timeline)
+        raise KeyError(f"no arm {label!r}: this run has {', '.join(t.arm.label for t in self.timelines)}")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per arm."""
+        from parmagic import account  # noqa: PLC0415  (pandas loads when tables are looked at)
+
+        baselines = [self._baselines[t.arm.label] for t in self.timelines]
+        overheads = [overhead_of(timeline) for timeline in self.timelines]
+        return account.summary_table(self.timelines, self.workers, baselines, overheads)
+
+    @cached_property
+    def workers(self) -> pd.DataFrame:
+        """One row per (arm, rank): the states tile the wall time."""
+        from parmagic import account  # noqa: PLC0415
+
+        return account.workers_table(self.timelines)
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """One row per (arm, item)."""
+        from parmagic import account  # noqa: PLC0415
+
+        return account.items_table(self.timelines)
+
+    @cached_property
+    def waits(self) -> pd.DataFrame:
+        """One row per (arm, rank, kind, object, line)."""
+        from parmagic import account  # noqa: PLC0415
+
+        return account.waits_table(self.timelines)
+
+    @cached_property
+    def verdict(self) -> str:
+        """What to do next, in a sentence with its evidence."""
+        from parmagic import account, verdict  # noqa: PLC0415
+
+        error = account.describe(self.error) if self.error is not None else None
+        if not self.timelines:
+            return f"The run ended before its first arm: {error}"
+        return verdict.verdict(self.summary, self.workers, error)
+
+    @property
+    def timeline(self) -> Trace:
+        """All arms on one clock, with VizTracer's functions."""
+        return Trace(self)
+
+    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Return the seconds of each state of a lane in each bin between ``edges``."""
+        from parmagic import account  # noqa: PLC0415
+
+        return account.ledger(timeline, lane).shares(edges)
+
+    def functions(self) -> list[tuple[int, list[Slice]]]:
+        """Return VizTracer's calls, by the arm's number; read from the trace files."""
+        from parmagic import functions  # noqa: PLC0415
+
+        found = []
+        for number, timeline in enumerate(self.timelines):
+            calls = [call for trace in timeline.traces for call in functions.read(trace)]
+            found.append((number, [call for lane in timeline.lanes for call in functions.within_items(calls, lane)]))
+        return found
+
+    def __repr__(self) -> str:
+        """Show the report as text."""
+        from parmagic.render import text  # noqa: PLC0415  (only when shown)
+
+        return text.report(self)
+
+
+class ArmView:
+    """One arm of a run."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.label = timeline.arm.label
+
+    @cached_property
+    def results(self) -> list[Any]:
+        """This arm's results in item order."""
+        return results_of(self.timeline)
+
+
+_last: Run | None = None
+
+
+def last() -> Run | None:
+    """Return the newest run of this process, also one that failed; None where there was none."""
+    return _last
+
+
+def remember(run: Run) -> Run:
+    """Make ``run`` the one that :func:`last` returns."""
+    global _last  # noqa: PLW0603  (that is what it is)
+    _last = run
+    return run

@@ -1,0 +1,204 @@
+"""The whole story on one screen: ship, park, run the arms, run the baseline, tell.
+
+::
+
+    Task ─▶ prepare ─▶ arm, arm, … ─▶ baseline ─▶ Run ─▶ tables, timeline, report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from parmagic import compare, line, tracing
+from parmagic.baseline import Baseline, Parked, park
+from parmagic.conduct import conduct
+from parmagic.errors import RunTimeout
+from parmagic.files import Folder
+from parmagic.merge import overhead_of, results_of
+from parmagic.model import Arm, Timeline
+from parmagic.result import Run, remember
+from parmagic.task import CallItem, Quiet, Screen, Task
+from parmagic.workers import Job, Workers
+from parmagic.workers.supply import Supply
+from parmagic.workers.watch import watch
+
+ALLOWED = 0.05
+"""The share of wall time from which tracing deserves a note."""
+
+
+@dataclass(slots=True)
+class _Story:
+    """What is known so far."""
+
+    timelines: list[Timeline] = field(default_factory=list)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    times: list[int] = field(default_factory=list)
+    serial_times: list[int] = field(default_factory=list)
+
+
+def execute(task: Task, screen: Screen) -> Run:
+    """Run a task's arms one after another, then its baseline, and return the run.
+
+    Nothing that the body raises is raised here: it is the run's ``error``.
+    What is wrong with the task itself (:class:`ParmagicError`) is raised, with
+    nothing left behind.
+    """
+    task, notes = _without_deadlock(task)
+    story = _Story(notes=[*task.notes, *notes])
+    folder = Folder(task.folder, task.keep_runs)
+    supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
+    parked: Parked | None = None
+    try:
+        tracing.warm(task.plan.trace)
+        watch.wait_until_ready()
+        supply.prepare()
+        parked = park(task, supply)
+        _run_arms(task, screen, story, supply, parked, folder)
+        if story.error is None:
+            _run_baselines(task, story, parked, folder)
+    except KeyboardInterrupt as interrupt:
+        story.error = story.error or interrupt
+    finally:
+        if parked is not None:
+            parked.close()
+        supply.close()
+    story.notes += supply.notes
+    _close_the_story(task, story)
+    return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
+
+
+def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
+    """Leave out a serial arm whose ranks, one after another, could wait for each other for ever."""
+    arms = tuple(arm for arm in task.plan.arms if arm.kind != "serial")
+    if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
+        return task, []
+    names = ", ".join(sorted(task.blocking)[:3])
+    note = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other for ever."
+    return replace(task, plan=replace(task.plan, arms=arms)), [note]
+
+
+def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked: Parked | None, folder: Folder) -> None:
+    deadline = time.monotonic() + task.plan.timeout if task.plan.timeout else None
+    for number, arm in enumerate(task.plan.arms):
+        isolated = parked is not None and parked.workers is not None and arm.kind == "serial" and supply.has_threads
+        if isolated:
+            assert parked is not None
+            workers: Workers = parked.workers  # type: ignore[assignment]
+        else:
+            workers = supply.workers(arm)
+        job = _job(task, arm, lambda rank, number=number: str(folder.path / f"{number}-{rank}.json"))  # type: ignore[misc]
+        timeline, notes = conduct(workers, job, screen, deadline, shipped_s=supply.shipping_seconds(arm))
+        story.timelines.append(timeline)
+        story.notes += notes
+        story.times.append(sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches))
+        if timeline.error is not None:
+            story.error = timeline.error
+        if story.error is not None and (not task.plan.keep_going or _ends_all(story.error)):
+            return
+    if task.plan.keep_going:
+        story.error = None
+
+
+def _ends_all(error: BaseException) -> bool:
+    """Tell whether not even --keep-going goes on: after an interrupt, and where it was no item that failed."""
+    return isinstance(error, (KeyboardInterrupt, RunTimeout)) or "_parmagic" not in vars(error)
+
+
+def _job(task: Task, arm: Arm, trace_path: Callable[[int], str]) -> Job:
+    items = task.items_for(arm)
+    spmd = task.items is None and arm.kind != "serial"
+    return Job(task.call, items, arm, task.plan, spmd, trace_path, in_turn=task.items is None and not spmd)
+
+
+def _run_baselines(task: Task, story: _Story, parked: Parked | None, folder: Folder) -> None:
+    own = next((t for t in story.timelines if t.arm.kind == "serial"), None)
+    for timeline in story.timelines:
+        if own is not None and (task.items is not None or own.n_items == timeline.n_items):
+            story.baselines[timeline.arm.label] = Baseline.of(own)
+        elif parked is not None and parked.workers is not None:
+            story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder)
+    if parked is not None:
+        story.notes += parked.notes
+        story.serial_times = parked.times()
+
+
+def _close_the_story(task: Task, story: _Story) -> None:
+    for timeline in story.timelines:
+        label = timeline.arm.label
+        baseline = story.baselines.get(label)
+        if baseline is None:
+            baseline = story.baselines[label] = Baseline.estimated(timeline)
+        if baseline.results and timeline.error is None:
+            differ = compare.differing(baseline.results, results_of(timeline))
+            if differ:
+                story.notes.append(compare.sentence(differ, label))
+    if story.serial_times:
+        counts = [*story.times, *story.serial_times]
+        story.notes.append(
+            f"The body ran {' + '.join(map(str, counts))} times; the last for the serial baseline "
+            "(--once, or %config ParallelMagics.baseline = False, prevents that)."
+        )
+    kinds = [arm.kind for arm in task.plan.arms if arm.kind == "threads"]
+    if len(kinds) > 1:
+        story.notes.append(f"The body ran in the notebook's memory {len(kinds)} times, once per threads arm.")
+    for baseline in story.baselines.values():
+        baseline.results.clear()
+    story.notes += [_slowed(t) for t in story.timelines if task.plan.trace == "full" and _slowdown(t) > ALLOWED]
+    story.notes = list(dict.fromkeys(story.notes))
+    if story.error is not None:
+        _annotate(task, story)
+
+
+def _slowdown(timeline: Timeline) -> float:
+    wall = timeline.end - timeline.begin
+    return overhead_of(timeline) / wall if wall > 0 else 0.0
+
+
+def _slowed(timeline: Timeline) -> str:
+    return (
+        f"--trace full made {timeline.arm.label} about {_slowdown(timeline):.0%} longer: its times and its speedup are not those of "
+        "an untraced run."
+    )
+
+
+def _annotate(task: Task, story: _Story) -> None:
+    """Say on the exception itself which item, worker and arm it came from."""
+    error = story.error
+    where = getattr(error, "__dict__", {}).pop("_parmagic", None)
+    if error is None or where is None or not story.timelines:
+        return
+    item, rank = where
+    value = f" ({_shortly(task.items[item])})" if task.items is not None else ""
+    error.add_note(f"in item {item}{value}, worker {rank}, {story.timelines[-1].arm.label}")
+
+
+def _shortly(item: Any, limit: int = 80) -> str:
+    """Return the item's repr on one line, cut."""
+    try:
+        text = " ".join(repr(item[:limit] if isinstance(item, (str, bytes, bytearray)) else item).split())
+    except Exception:  # noqa: BLE001  (the user's own __repr__ may raise anything)
+        text = f"a {type(item).__name__}"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", **options: Any) -> Run:
+    """Run ``function(item)`` for every item under the given models, as the magics do.
+
+    ``models`` is, say, ``"threads=4 procs=4"``; ``options`` are the magics':
+    ``once``, ``trace``, ``timeout``, ``keep_going``, ``chunk``, ``start_method``.
+    Returns a :class:`Run`; raises what ``function`` raised, with a note on the
+    item, unless ``keep_going``.
+    """
+    plan = line.parse_models(models, **options)
+    name = getattr(function, "__name__", "function")
+    names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
+    task = Task(CallItem(function), list(items), plan, names=names, title=f"parmagic.run({name}, …, {models!r})")
+    done = remember(execute(task, Quiet()))
+    if done.error is not None:
+        raise done.error
+    return done
