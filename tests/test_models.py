@@ -1,0 +1,226 @@
+"""What every model must do beyond the plain cases: sizes, items, memory, deaths and the way home."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from test_arms import MODELS
+
+import parmagic
+from parmagic import NotShippable, WorkerDied, current_worker
+from parmagic.workers import hub
+
+PROCS = [model for model in MODELS if model.startswith("procs")]
+SHARED = [model for model in MODELS if not model.startswith("procs")]
+
+
+@pytest.mark.parametrize("model", MODELS)
+class TestEveryModel:
+    """One contract for all models."""
+
+    def test_uneven_items(self, ip, model):
+        """Items that differ a thousandfold in length come back in order, each once."""
+        run = ip(f"%%parallel {model} -q --once for n in range(60)\nfor _ in range(50_000 if n % 7 == 0 else 50):\n    pass\n-n")
+        assert run.results == [-n for n in range(60)]
+        assert run.workers["n_items"].sum() == 60
+
+    def test_trivial_items(self, ip, model):
+        """A hundred thousand trivial items are all there, in order, each recorded once."""
+        run = ip(f"%parallel {model} -q --once --trace off n + 1 for n in range(100_000)")
+        assert run.results == list(range(1, 100_001))
+        assert run.items["rank"].notna().sum() == 100_000
+
+    def test_big_items(self, ip, model):
+        """Arrays arrive whole and can be written to; results are whole as well."""
+        ip("import numpy as np\nbig = [np.full((300, 1000), float(n)) for n in range(4)]")
+        run = ip(f"%%parallel {model} -q --once for a in big\na += 1\na")
+        assert [(a.shape, a.min(), a.max()) for a in run.results] == [((300, 1000), n + 1.0, n + 1.0) for n in range(4)]
+        assert [a[0, 0] for a in ip.space["big"]] == ([0.0, 1.0, 2.0, 3.0] if model in PROCS else [1.0, 2.0, 3.0, 4.0])
+
+    @pytest.mark.parametrize("chunk", [1, 7, 1000])
+    def test_chunk(self, ip, model, chunk):
+        """With --chunk N every claim but the last has N items."""
+        run = ip(f"%parallel {model} -q --once --chunk {chunk} n for n in range(30)")
+        claims = sorted((b.first, len(b.begins)) for lane in run.timelines[0].lanes for b in lane.batches)
+        assert claims == [(first, min(chunk, 30 - first)) for first in range(0, 30, chunk)]
+        assert run.results == list(range(30))
+
+    def test_kinds_of_classes(self, ip, model):
+        """Nested classes, enumerations, named tuples and data classes of the notebook come back as themselves."""
+        ip(
+            "import collections, dataclasses, enum\nclass Outer:\n    class Inner:\n        pass\n"
+            "class Color(enum.Enum):\n    RED = 1\nPair = collections.namedtuple('Pair', 'a b')\n"
+            "@dataclasses.dataclass\nclass Data:\n    x: int"
+        )
+        run = ip(f"%%parallel {model} -q --once for n in range(2)\n[Outer.Inner(), Color.RED, Pair(n, 2), Data(n)]")
+        space = ip.space
+        for n, (inner, red, pair, data) in enumerate(run.results):
+            assert type(inner) is space["Outer"].Inner
+            assert red is space["Color"].RED
+            assert (type(pair), pair) == (space["Pair"], (n, 2))
+            assert data == space["Data"](n)
+
+    def test_closures(self, ip, model):
+        """A closure takes what it closes over along, also where it comes from a function of the notebook."""
+        ip("def adder(k):\n    def add(n):\n        return n + k\n    return add\nadders = [adder(1), lambda n: 2 * n]")
+        run = ip(f"%parallel {model} -q --once [f(n) for f in adders] for n in range(3)")
+        assert run.results == [[1, 0], [2, 2], [3, 4]]
+
+    def test_current_worker(self, ip, model):
+        """parmagic.current_worker() is the body's worker, also where the user has taken that name, and nobody's outside."""
+        ip("import parmagic\nworker = 'mine'")
+        run = ip(f"%parallel {model} -q --once (worker, parmagic.current_worker().model) for n in range(3)")
+        assert run.results == [("mine", model.split("=")[0])] * 3
+        with pytest.raises(RuntimeError, match="no worker here"):
+            current_worker()
+
+    def test_unended_line(self, ip, model, capsys):
+        """What is printed without a newline at the end appears all the same, as a line of its own."""
+        ip(f"%%parallel {model} -q --once for n in range(1)\nprint('unended', n, end='')")
+        kind = model.split("=")[0].split()[0]
+        assert [line for line in capsys.readouterr().out.splitlines() if "unended" in line][-1].startswith(f"[{kind} ")
+
+    def test_deep_recursion(self, ip, model):
+        """A RecursionError is that, and not a dead worker."""
+        ip("def deeper():\n    return deeper()")
+        error = ip.fails(f"%parallel {model} -q --once deeper() for n in range(2)")
+        assert type(error) is RecursionError
+        assert "item" in error.__notes__[0]
+
+    def test_chained_exceptions(self, ip, model):
+        """The cause and the notes of the body's exception are kept."""
+        error = ip.fails(
+            f"%%parallel {model} -q --once for n in range(1)\ntry:\n    1 / 0\nexcept ZeroDivisionError as e:\n"
+            "    wrong = ValueError('wrapped')\n    wrong.add_note('my own note')\n    raise wrong from e"
+        )
+        assert type(error) is ValueError
+        assert type(error.__cause__) is ZeroDivisionError
+        assert error.__notes__[0] == "my own note"
+
+    def test_spmd_waits_at_the_gate(self, ip, model):
+        """Without a clause each rank runs once; the results are in rank order."""
+        run = ip(f"%parallel {model} -q --once n for n in range(1)") if model == "serial" else ip(f"%%parallel {model} -q --once\nworker.rank")
+        assert run.results == list(range(run.timelines[0].n_items))
+
+
+@pytest.mark.parametrize("model", SHARED)
+def test_shared_memory_changes(ip, model):
+    """A serial arm and threads run in the notebook's memory."""
+    ip("cache = {}")
+    ip(f"%%parallel {model} -q --once for n in range(3)\ncache[n] = n")
+    assert ip.space["cache"] == {0: 0, 1: 1, 2: 2}
+
+
+@pytest.mark.parametrize("model", PROCS)
+class TestProcesses:
+    """What only processes can get wrong."""
+
+    def test_memory_stays(self, ip, model):
+        """Neither the notebook's objects nor its classes change, and the notes say so."""
+        ip("cache = {}\nclass Point:\n    flag = 'home'")
+        run = ip(f"%%parallel {model} -q --once for n in range(3)\ncache[n] = n\nPoint.flag = 'away'\nPoint()")
+        assert ip.space["cache"] == {}
+        assert ip.space["Point"].flag == "home"
+        assert {type(point) for point in run.results} == {ip.space["Point"]}
+        assert any("cache" in note for note in run.notes)
+
+    def test_death_before_the_first_item(self, ip, model):
+        """A worker that dies while it starts is blamed for no item, and --keep-going does not hide it."""
+        if model.endswith("fork"):
+            pytest.skip("a forked worker unpickles nothing")
+        ip("import os\nclass Bomb:\n    def __reduce__(self):\n        return os._exit, (3,)\nbomb = Bomb()")
+        for option in ("", "--keep-going"):
+            error = ip.fails(f"%%parallel {model} -q --once {option} for n in range(4)\nbomb\nn")
+            assert isinstance(error, WorkerDied)
+            assert "exit code 3 before its first item" in str(error)
+            assert parmagic.last().items["error"].tolist() == ["not started"] * 4
+
+    def test_death_after_the_last_item(self, ip, model):
+        """A worker that dies when all of its items are done takes nobody else's results away."""
+        ip("import multiprocessing\nfrom multiprocessing import util\nimport os\nevent = multiprocessing.get_context('fork').Event()" if model.endswith("fork") else "import multiprocessing\nfrom multiprocessing import util\nimport os\nevent = multiprocessing.get_context('forkserver').Event()")
+        run = ip(
+            f"%%parallel {model} -q --once --chunk 3 for n in range(6)\n"
+            "if n == 0:\n    util.Finalize(None, os._exit, args=(3,), exitpriority=1)\n    event.wait(10)\n"
+            "if n == 3:\n    event.set()\n    __import__('time').sleep(0.3)\nn"
+        )
+        assert run.results == list(range(6))
+        assert run.error is None
+        assert any("after its last item" in note for note in run.notes)
+
+    def test_result_that_cannot_be_read(self, ip, model):
+        """A result that pickles and does not unpickle gets a message with what to do; the run is kept."""
+        ip("class Odd(Exception):\n    def __init__(self, a, b):\n        super().__init__(a)")
+        error = ip.fails(f"%parallel {model} -q --once Odd(n, 1) if n == 2 else n for n in range(4)")
+        assert isinstance(error, NotShippable)
+        assert "cannot be read" in str(error)
+        assert parmagic.last().error is error
+
+    def test_wide_characters(self, ip, model, capsys):
+        """Characters are whole, wherever the pipe cuts their bytes."""
+        ip(f"%%parallel {model} -q --once for n in range(1)\nprint('x' + '€' * 100_000)")
+        assert f"x{'€' * 100_000}\n" in capsys.readouterr().out
+
+
+def test_unreadable_body_is_not_hidden(ip):
+    """A body that workers cannot read is an error also with --keep-going."""
+    ip("class Bad:\n    def __reduce__(self):\n        return __import__, ('no_such_module',)\nbad = Bad()")
+    error = ip.fails("%%parallel procs=2 -q --once --keep-going for n in range(4)\nbad\nn")
+    assert isinstance(error, NotShippable)
+    assert "no_such_module" in str(error)
+    assert parmagic.last().results == [None] * 4
+
+
+def test_run_without_a_lane_has_tables(ip):
+    """Where no worker came to life, all tables and the report can be looked at."""
+    ip("class Bad:\n    def __reduce__(self):\n        return __import__, ('no_such_module',)\nbad = Bad()")
+    ip.fails("%%parallel procs=1 -q --once for n in range(2)\nbad\nn")
+    run = parmagic.last()
+    assert run.summary.index.tolist() == ["procs=1"]
+    assert len(run.workers) == 0
+    assert run.items["error"].tolist() == ["not started"] * 2
+    assert run.verdict.startswith("The run ended early: NotShippable")
+    assert "NotShippable" in repr(run)
+
+
+def test_too_many_descriptors(ip):
+    """More pipes than one message can carry are refused with their number; the server lives on."""
+    ip("import multiprocessing\npipes = [multiprocessing.Pipe() for _ in range(150)]")
+    error = ip.fails("%parallel procs=2 -q --once len(pipes) for n in range(2)")
+    ip("for a, b in pipes:\n    a.close()\n    b.close()\ndel pipes, a, b")
+    assert isinstance(error, NotShippable)
+    assert "pipes" in str(error)
+    assert ip("%parallel procs=2 -q --once n for n in range(2)").results == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_server_dies(ip):
+    """When the server is killed under a run, that run says so, its items are kept, and the next run has a new one."""
+    ip("import os, signal, time")
+    dead = hub.get().pid
+    error = ip.fails("%%parallel procs=2 -q --once --chunk 1 for n in range(6)\nif n == 3:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)\nn")
+    assert isinstance(error, WorkerDied)
+    assert "starts workers has ended" in str(error)
+    assert parmagic.last().results[:3] == [0, 1, 2]
+    run = ip("%parallel procs=2 -q --once __import__('time').sleep(0.1) for n in range(2)")
+    assert hub.get().pid != dead
+    assert run.workers["sleep_s"].sum() > 0.1  # the sampler is a new one, too
+
+
+def test_keep_going_baseline_is_measured(ip):
+    """Where failed items fail serially as well, all items ran: the baseline is measured and not called a sample."""
+    run = ip("%%parallel procs=2 -q --keep-going for n in range(9)\n1 / (n - 4)\nn")
+    assert run.summary["baseline"].tolist() == ["measured"]
+    assert not any("sample of" in note for note in run.notes)
+
+
+def test_interrupt_in_the_baseline(ip):
+    """Ctrl-C while the baseline runs keeps the arm's results and leaves no worker."""
+    ip("import os, signal")
+    notebook = os.getpid()
+    error = ip.fails(f"%%parallel procs=2 -q for n in range(4)\nif worker.model == 'serial' and n == 2:\n    os.kill({notebook}, signal.SIGINT)\n    signal.pause()\nn")
+    assert isinstance(error, KeyboardInterrupt)
+    run = parmagic.last()
+    assert run.results == [0, 1, 2, 3]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,104 @@
+"""The verdict on hand-written tables: each reason, each advice, and when to say nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from parmagic.model import WORKER_STATES
+from parmagic.verdict import verdict
+
+
+def _verdict(*arms, measured=False):
+    """Each arm: (model, count, speedup, and what differs: states' shares, `gil_wait_share`, `baseline`)."""
+    summary, workers = {}, {}
+    for model, count, speedup, more in arms:
+        label = f"{model}={count}"
+        summary[label] = {
+            "model": model, "n_workers": count, "wall_s": 2.0, "speedup": speedup, "efficiency": speedup / count,
+            "baseline": more.get("baseline", "measured"), "gil_wait_share": more.get("gil_wait_share", 0.0),
+        }  # fmt: skip
+        for rank in range(count):
+            workers[label, rank] = {**{f"{s}_s": 2.0 * more.get(s, 0.0) for s in WORKER_STATES}, "wall_s": 2.0, "measured": measured}
+    return verdict(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), None)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("startup", "starting workers took 60%"),
+        ("transfer", "moving items and results took 60%"),
+        ("lock_wait", "spent ~60% of the time waiting for locks"),
+        ("cpu_wait", "spent 60% of the time waiting for a core"),
+        ("idle", "had nothing to do for 60% of the time"),
+    ],
+)
+def test_each_reason_has_its_words(state, words):
+    """What took most of the time that was not work is named with its share; inferred shares have a tilde."""
+    text = _verdict(("procs", 2, 0.9, {state: 0.6, "running": 0.4}))
+    assert text.startswith("No gain: procs=2 is the best at 0.90×")
+    assert words in text
+
+
+def test_measured_shares_have_no_tilde():
+    """Where waits were recorded by hooks there is no tilde."""
+    assert "spent 60% of the time waiting for locks" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6}), measured=True)
+
+
+def test_small_shares_are_no_reason():
+    """A tenth of the time is not worth a word."""
+    assert _verdict(("procs", 2, 1.0, {"idle": 0.1})) == "No gain: procs=2 is the best at 1.00× of the serial speed."
+
+
+def test_what_is_not_known_is_no_reason():
+    """Shares that are NaN neither win nor break the sentence."""
+    nan = math.nan
+    text = _verdict(("threads", 2, 0.9, {"lock_wait": nan, "gil_wait_share": nan, "cpu_wait": 0.5}))
+    assert "waiting for a core" in text
+    assert "nan" not in text
+
+
+def test_a_weak_gain_says_why():
+    """Four workers for twice the speed deserve the reason; two workers for 1.9 do not."""
+    assert "though its workers had nothing to do for 40%" in _verdict(("procs", 4, 2.0, {"idle": 0.4}))
+    assert _verdict(("procs", 2, 1.9, {"idle": 0.3})) == "Use procs=2: 1.90× of the serial speed."
+
+
+def test_inferred_speedup_has_a_tilde():
+    """A speedup against a sampled or estimated baseline is marked."""
+    assert _verdict(("procs", 2, 1.9, {"baseline": "sampled"})) == "Use procs=2: ~1.90× of the serial speed."
+
+
+def test_the_fastest_arm_wins():
+    """The best of several arms is named; those that gain as well need no word."""
+    assert _verdict(("threads", 2, 1.5, {}), ("procs", 2, 1.9, {})) == "Use procs=2: 1.90× of the serial speed."
+
+
+@pytest.mark.parametrize(
+    ("arm", "advice"),
+    [
+        (("threads", 2, 0.9, {"gil_wait_share": 0.5}), "Try procs=2."),
+        (("procs", 2, 0.5, {"transfer": 0.5}), "Give each item more work, or stay serial."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5}), "Hold the lock for less of the body."),
+    ],
+)
+def test_advice(arm, advice):
+    """Where there is no gain, the sentence ends with what to do."""
+    assert _verdict(arm).endswith(advice)
+
+
+def test_processes_are_not_advised_twice():
+    """Who has tried processes already is not told to."""
+    assert "Try procs" not in _verdict(("threads", 2, 0.95, {"gil_wait_share": 0.5}), ("procs", 2, 0.5, {"startup": 0.6}))
+
+
+def test_without_a_serial_run_there_is_no_speedup():
+    """A NaN speedup is said to be none, not drawn into a comparison."""
+    assert _verdict(("procs", 2, math.nan, {})) == "No serial run to compare with, so there is no speedup to tell."
+
+
+def test_a_serial_run_alone():
+    """A line with only a serial arm is called the baseline."""
+    assert _verdict(("serial", 1, 1.0, {})).startswith("A serial run of 2 s")
