@@ -10,7 +10,7 @@ import pytest
 from IPython.core.error import UsageError
 
 import parmagic
-from parmagic import CellError, NotShippable, RunTimeout, WorkerDied
+from parmagic import CellError, NotShippable, ParmagicError, RunTimeout, WorkerDied
 
 
 @pytest.mark.parametrize(
@@ -187,3 +187,16 @@ def test_another_profiler(ip):
         ip("profile.disable()")
     assert any("not traced" in note for note in run.notes)
     assert run.results == [0, 1, 2]
+
+
+def test_a_system_that_cannot_fork(ip, monkeypatch):
+    """Without os.fork, processes are refused with what to do, and threads run with an estimated speedup."""
+    monkeypatch.delattr(os, "fork")
+    error = ip.fails("%%parallel procs=2 for n in range(2)\nn")
+    assert isinstance(error, ParmagicError)
+    assert "Use threads" in str(error)
+    run = ip("%%parallel serial threads=2 -q for n in range(3)\nn")
+    assert run.arm("serial").results == run.results == [0, 1, 2]
+    run = ip("%%parallel threads=2 -q for n in range(3)\nn")
+    assert list(run.summary["baseline"]) == ["estimated"]
+    assert any("cannot fork" in note for note in run.notes)
