@@ -11,9 +11,12 @@ import ast
 import hashlib
 import sysconfig
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from common import where
+from common import seconds, where
 
 import parmagic
 
@@ -48,14 +51,24 @@ def main() -> None:
     library = Path(sysconfig.get_paths()["stdlib"])
     paths = [p for p in sorted(library.rglob("*.py")) if "site-packages" not in p.parts and readable(p)]
     buffers = [bytes([i]) * (8 << 20) for i in range(40)]
-    for title, function, items, models in (
-        (f"ast.parse of {len(paths)} files", parse, paths, "threads=2 procs=2"),
-        ("sha256 of 8 MiB", sha256, buffers, "threads=2"),
-        ("sleep(0.05) × 40", nap, range(40), "threads=4"),
+    for title, function, items, models, workers in (
+        (f"ast.parse of {len(paths)} files", parse, paths, "threads=2 procs=2", 2),
+        ("sha256 of 8 MiB, 40 times the same", sha256, buffers[:1] * 40, "threads=2", 2),
+        ("sha256 of 8 MiB, 40 buffers", sha256, buffers, "threads=2", 2),
+        ("sleep(0.05) × 40", nap, range(40), "threads=4", 4),
     ):
         run = parmagic.run(function, items, models)
         print(f"\n{title}\n{run.verdict}")
         print(run.summary[["wall_s", "serial_s", "speedup", "baseline", "gil_wait_share", "trace_overhead"]].to_string())
+        print(f"without parmagic: {plainly(function, items, workers)}")
+
+
+def plainly(function: Callable[[Any], object], items: Sequence[Any], workers: int) -> str:
+    """Time a plain loop against a ThreadPoolExecutor, in this process: what a speedup of threads can be held against."""
+    serial = seconds(lambda: [function(item) for item in items])
+    with ThreadPoolExecutor(workers) as pool:
+        threads = seconds(lambda: list(pool.map(function, items)))
+    return f"loop {serial:.3f} s, ThreadPoolExecutor({workers}) {threads:.3f} s, speedup {serial / threads:.2f}"
 
 
 if __name__ == "__main__":
