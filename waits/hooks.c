@@ -1,0 +1,256 @@
+/* What runs in place of the functions that wait.
+ *
+ * Every hook calls the real function whatever happens, with errno as it left it. In a
+ * thread that is no worker of the current run, that is all a hook does.
+ */
+#define _GNU_SOURCE
+#include "waits.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The functions that just may block:
+ *   X(result, name, parameters, arguments, what it waits for, the object)
+ * K_FILE stands for any descriptor: which kind it is, is asked when it has blocked. */
+#define BLOCKING(X) \
+    X(int, sem_wait, (sem_t * s), (s), K_LOCK, s) \
+    X(int, sem_timedwait, (sem_t * s, const struct timespec *t), (s, t), K_LOCK, s) \
+    X(int, sem_clockwait, (sem_t * s, clockid_t c, const struct timespec *t), (s, c, t), K_LOCK, s) \
+    X(int, pthread_cond_clockwait, (pthread_cond_t * c, pthread_mutex_t * m, clockid_t k, const struct timespec *t), (c, m, k, t), K_LOCK, c) \
+    X(int, pthread_rwlock_rdlock, (pthread_rwlock_t * l), (l), K_LOCK, l) \
+    X(int, pthread_rwlock_wrlock, (pthread_rwlock_t * l), (l), K_LOCK, l) \
+    X(int, pthread_join, (pthread_t t, void **r), (t, r), K_LOCK, t) \
+    X(int, pthread_timedjoin_np, (pthread_t t, void **r, const struct timespec *w), (t, r, w), K_LOCK, t) \
+    X(int, clock_nanosleep, (clockid_t c, int f, const struct timespec *t, struct timespec *r), (c, f, t, r), K_SLEEP, 0) \
+    X(int, nanosleep, (const struct timespec *t, struct timespec *r), (t, r), K_SLEEP, 0) \
+    X(int, usleep, (useconds_t t), (t), K_SLEEP, 0) \
+    X(unsigned, sleep, (unsigned t), (t), K_SLEEP, 0) \
+    X(int, poll, (struct pollfd * p, nfds_t n, int t), (p, n, t), n ? K_POLL : K_SLEEP, n ? p->fd : 0) \
+    X(int, __poll_chk, (struct pollfd * p, nfds_t n, int t, size_t z), (p, n, t, z), n ? K_POLL : K_SLEEP, n ? p->fd : 0) \
+    X(int, ppoll, (struct pollfd * p, nfds_t n, const struct timespec *t, const sigset_t *s), (p, n, t, s), K_POLL, n ? p->fd : 0) \
+    X(int, select, (int n, fd_set * r, fd_set * w, fd_set * e, struct timeval * t), (n, r, w, e, t), n ? K_POLL : K_SLEEP, 0) \
+    X(int, pselect, (int n, fd_set * r, fd_set * w, fd_set * e, const struct timespec *t, const sigset_t *s), (n, r, w, e, t, s), n ? K_POLL : K_SLEEP, 0) \
+    X(int, epoll_wait, (int f, struct epoll_event * e, int n, int t), (f, e, n, t), K_POLL, f) \
+    X(int, epoll_pwait, (int f, struct epoll_event * e, int n, int t, const sigset_t *s), (f, e, n, t, s), K_POLL, f) \
+    X(ssize_t, recv, (int f, void *b, size_t n, int g), (f, b, n, g), K_FILE, f) \
+    X(ssize_t, __recv_chk, (int f, void *b, size_t n, size_t z, int g), (f, b, n, z, g), K_FILE, f) \
+    X(ssize_t, recvfrom, (int f, void *b, size_t n, int g, struct sockaddr *a, socklen_t *l), (f, b, n, g, a, l), K_FILE, f) \
+    X(ssize_t, __recvfrom_chk, (int f, void *b, size_t n, size_t z, int g, struct sockaddr *a, socklen_t *l), (f, b, n, z, g, a, l), K_FILE, f) \
+    X(ssize_t, recvmsg, (int f, struct msghdr * m, int g), (f, m, g), K_FILE, f) \
+    X(ssize_t, send, (int f, const void *b, size_t n, int g), (f, b, n, g), K_FILE, f) \
+    X(ssize_t, sendto, (int f, const void *b, size_t n, int g, const struct sockaddr *a, socklen_t l), (f, b, n, g, a, l), K_FILE, f) \
+    X(ssize_t, sendmsg, (int f, const struct msghdr *m, int g), (f, m, g), K_FILE, f) \
+    X(int, connect, (int f, const struct sockaddr *a, socklen_t l), (f, a, l), K_FILE, f) \
+    X(int, accept, (int f, struct sockaddr *a, socklen_t *l), (f, a, l), K_FILE, f) \
+    X(int, accept4, (int f, struct sockaddr *a, socklen_t *l, int g), (f, a, l, g), K_FILE, f) \
+    X(int, getaddrinfo, (const char *h, const char *s, const struct addrinfo *i, struct addrinfo **r), (h, s, i, r), K_SOCKET, 0) \
+    X(ssize_t, read, (int f, void *b, size_t n), (f, b, n), K_FILE, f) \
+    X(ssize_t, __read_chk, (int f, void *b, size_t n, size_t z), (f, b, n, z), K_FILE, f) \
+    X(ssize_t, readv, (int f, const struct iovec *v, int n), (f, v, n), K_FILE, f) \
+    X(ssize_t, pread64, (int f, void *b, size_t n, off_t o), (f, b, n, o), K_FILE, f) \
+    X(ssize_t, write, (int f, const void *b, size_t n), (f, b, n), K_FILE, f) \
+    X(ssize_t, writev, (int f, const struct iovec *v, int n), (f, v, n), K_FILE, f) \
+    X(ssize_t, pwrite64, (int f, const void *b, size_t n, off_t o), (f, b, n, o), K_FILE, f) \
+    X(int, fsync, (int f), (f), K_FILE, f) \
+    X(int, fdatasync, (int f), (f), K_FILE, f) \
+    X(int, flock, (int f, int g), (f, g), K_FILE, f) \
+    X(pid_t, wait, (int *s), (s), K_CHILD, 0) \
+    X(pid_t, waitpid, (pid_t p, int *s, int g), (p, s, g), K_CHILD, 0) \
+    X(pid_t, wait3, (int *s, int g, struct rusage *u), (s, g, u), K_CHILD, 0) \
+    X(pid_t, wait4, (pid_t p, int *s, int g, struct rusage *u), (p, s, g, u), K_CHILD, 0) \
+    X(int, waitid, (idtype_t t, id_t i, siginfo_t * s, int g), (t, i, s, g), K_CHILD, 0)
+
+/* The functions through which the GIL goes. */
+#define GIL(X) \
+    X(int, pthread_mutex_lock, (pthread_mutex_t * m)) \
+    X(int, pthread_cond_signal, (pthread_cond_t * c)) \
+    X(int, pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t * m)) \
+    X(int, pthread_cond_timedwait, (pthread_cond_t * c, pthread_mutex_t * m, const struct timespec *t))
+
+#define REAL_OF_BLOCKING(result, name, parameters, arguments, kind, object) static result(*real_##name) parameters;
+#define REAL_OF_GIL(result, name, parameters) static result(*real_##name) parameters;
+BLOCKING(REAL_OF_BLOCKING)
+GIL(REAL_OF_GIL)
+static int (*real_pthread_mutex_trylock)(pthread_mutex_t *);
+
+#define HOOK(result, name, parameters, arguments, kind, object) \
+    static result hook_##name parameters \
+    { \
+        struct lane *lane = lane_here(); \
+        if (!lane || lane->depth) \
+            return real_##name arguments; \
+        int64_t begin = lane_enter(lane); \
+        result outcome = real_##name arguments; \
+        int error = errno; \
+        lane_leave(lane, kind, (uint64_t)(uintptr_t)(object), begin); \
+        errno = error; \
+        return outcome; \
+    }
+BLOCKING(HOOK)
+
+/* A mutex of somebody else's: only one that is not free makes us wait. */
+static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
+{
+    int outcome = real_pthread_mutex_trylock(mutex);
+    if (outcome != EBUSY)
+        return outcome;
+    int64_t begin = lane_enter(lane);
+    outcome = real_pthread_mutex_lock(mutex);
+    lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)mutex, begin);
+    return outcome;
+}
+
+/* The way to the GIL, or away from it, begins with its mutex. What is dear is done
+ * before that is ours: a thread that is preempted while it holds it stops all others. */
+static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    if (gil_calibrating)
+        gil_saw(SAW_LOCK, mutex);
+    struct lane *lane = lane_here();
+    if (!lane || lane->depth || (void *)mutex == gil_switch_mutex)
+        return real_pthread_mutex_lock(mutex);
+    if ((void *)mutex != gil_mutex)
+        return lock_of_others(lane, mutex);
+    bool dropping = lane->held;
+    if (dropping) {
+        lane_settle(lane);
+    } else {
+        lane->wanting = true;
+        lane_want(lane);
+    }
+    int outcome = real_pthread_mutex_trylock(mutex);
+    if (outcome == EBUSY) {
+        outcome = real_pthread_mutex_lock(mutex);
+        if (dropping)
+            lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), NOBODY);
+        else if (!lane->contended) {
+            lane->contended = true;
+            lane->holder = gil_holder;
+        }
+    }
+    return outcome;
+}
+
+static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until)
+{
+    struct lane *lane = lane_here();
+    if (!lane || lane->depth)
+        return real_pthread_cond_timedwait(cond, mutex, until);
+    if ((void *)cond == gil_cond) {
+        if (!lane->contended) {
+            lane->contended = true;
+            lane->holder = gil_holder;
+        }
+        return real_pthread_cond_timedwait(cond, mutex, until);
+    }
+    int64_t begin = lane_enter(lane);
+    int outcome = real_pthread_cond_timedwait(cond, mutex, until);
+    lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
+    return outcome;
+}
+
+static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
+{
+    struct lane *lane = lane_here();
+    if (!lane || lane->depth)
+        return real_pthread_cond_wait(cond, mutex);
+    if ((void *)cond == gil_switch_cond) {
+        /* a forced switch: who was asked for the GIL waits until another thread has it */
+        int outcome = real_pthread_cond_wait(cond, mutex);
+        lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), gil_holder);
+        lane->dropped = lane->mark;
+        return outcome;
+    }
+    int64_t begin = lane_enter(lane);
+    int outcome = real_pthread_cond_wait(cond, mutex);
+    lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
+    return outcome;
+}
+
+static int hook_pthread_cond_signal(pthread_cond_t *cond)
+{
+    if (gil_calibrating)
+        gil_saw(SAW_SIGNAL, cond);
+    if ((void *)cond != gil_switch_cond && (void *)cond != gil_cond)
+        return real_pthread_cond_signal(cond);
+    struct lane *lane = lane_here();
+    if ((void *)cond == gil_cond) { /* dropped */
+        gil_holder = NOBODY;
+        if (lane && !lane->depth) {
+            lane->held = false;
+            lane->dropped = lane->mark;
+            lane->takes = gil_takes;
+        }
+    } else { /* taken */
+        gil_takes++;
+        gil_holder = lane ? lane->rank : NOBODY;
+        if (lane && !lane->depth) {
+            if (lane->contended)
+                lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), lane->holder);
+            lane->held = true;
+            lane->wanting = lane->contended = false;
+        }
+    }
+    return real_pthread_cond_signal(cond);
+}
+
+/* What a body imports while it runs is hooked as well. */
+static pthread_mutex_t scanning = PTHREAD_MUTEX_INITIALIZER;
+
+void hooks_rescan(void)
+{
+    pthread_mutex_lock(&scanning);
+    if (__atomic_load_n(&generation, __ATOMIC_RELAXED) && !got_find())
+        got_patch(true);
+    pthread_mutex_unlock(&scanning);
+}
+
+static void *(*real_dlopen)(const char *, int);
+
+static void *hook_dlopen(const char *path, int flags)
+{
+    if (!path || !strchr(path, '/'))
+        return real_dlopen(path, flags); /* a jump: the search path depends on who called */
+    void *object = real_dlopen(path, flags);
+    if (object)
+        hooks_rescan();
+    return object;
+}
+
+#define ROW_OF_BLOCKING(result, name, parameters, arguments, kind, object) {#name, (void *)hook_##name, NULL},
+#define ROW_OF_GIL(result, name, parameters) {#name, (void *)hook_##name, NULL},
+struct hook all_hooks[] = {GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL}};
+const int n_hooks = sizeof all_hooks / sizeof all_hooks[0];
+
+/* In executables that are not position-independent, dlsym(RTLD_DEFAULT) can return the
+ * executable's own stub, which leads back here: only the C library's own will do. */
+const char *hooks_resolve(void)
+{
+    void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    if (!libc)
+        return "the C library is not glibc";
+    int row = 0;
+#define RESOLVE(name) all_hooks[row++].real = (void *)(real_##name = (__typeof__(real_##name))dlsym(libc, #name));
+#define RESOLVE_GIL(result, name, parameters) RESOLVE(name)
+#define RESOLVE_BLOCKING(result, name, parameters, arguments, kind, object) RESOLVE(name)
+    GIL(RESOLVE_GIL)
+    BLOCKING(RESOLVE_BLOCKING)
+    RESOLVE(dlopen)
+    real_pthread_mutex_trylock = (__typeof__(real_pthread_mutex_trylock))dlsym(libc, "pthread_mutex_trylock");
+    dlclose(libc); /* it stays loaded: everything here needs it */
+    return real_pthread_mutex_trylock && real_pthread_mutex_lock ? NULL : "the C library lacks the functions of threads";
+}

@@ -1,0 +1,232 @@
+/* A thread's account: every nanosecond between lane_open() and the last settlement
+ * is in exactly one state.
+ *
+ * Time is cut into stretches by events: a wait begins or ends, the GIL is taken or
+ * dropped, a reading is asked for. A stretch outside of waits is running (with the
+ * GIL) or native (without it). Where the thread left its core meanwhile, its CPU
+ * clock says how much of the stretch it was on one; of the rest, what it stood in a
+ * run queue is cpu_wait, and what remains is blocked in the kernel below our hooks:
+ * io_wait, "not named".
+ *
+ * A wait wins over what lies inside of it: a run-queue delay within a wait for the
+ * GIL or a lock is that wait, also where the thread was preempted on its way from
+ * dropping the GIL to asking for it again (lane_want). A call that may block counts as I/O only for as long as
+ * the thread was off its core; copying data in the kernel is work.
+ */
+#define _GNU_SOURCE
+#include "waits.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+uint32_t generation;
+__thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
+
+/* A switch costs a few microseconds that no clock claims; they belong to the queueing. */
+#define SWITCH_COST 20000
+
+static const enum state state_of[N_KINDS] = {GIL_WAIT, LOCK_WAIT, SLEEP, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT};
+
+static int64_t between(int64_t low, int64_t value, int64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static struct total *total_for(struct lane *lane, enum kind kind, uint64_t object, int32_t line)
+{
+    uint64_t hash = (object ^ ((uint64_t)kind << 56) ^ ((uint64_t)line << 32)) * UINT64_C(0x9E3779B97F4A7C15);
+    for (int tries = 0; tries < 16; tries++) {
+        struct total *total = &lane->totals[N_KINDS + ((hash >> 40) + (uint64_t)tries) % (N_TOTALS - N_KINDS)];
+        if (!total->n) {
+            total->object = object;
+            total->kind = kind;
+            total->line = line;
+            return total;
+        }
+        if (total->object == object && total->kind == (int32_t)kind && total->line == line)
+            return total;
+    }
+    struct total *rest = &lane->totals[kind]; /* exact in sum, though no longer by object */
+    rest->kind = kind;
+    return rest;
+}
+
+static void keep(struct lane *lane, enum kind kind, uint64_t object, int64_t begin, int64_t end, int64_t spent, int32_t holder)
+{
+    if (!lane->in_item && kind != K_GIL)
+        return;
+    bool with_gil = lane->held && kind != K_GIL;
+    int32_t line = spent >= SHORTEST ? frame_line(lane) : 0;
+    struct total *total = total_for(lane, kind, object, line);
+    total->n++;
+    total->sum += spent;
+    total->with_gil += with_gil ? spent : 0;
+    if (spent > total->max)
+        total->max = spent;
+    if (spent < SHORTEST)
+        return;
+    uint32_t place = lane->n_events;
+    if (place == N_EVENTS) {
+        lane->lost++;
+        return;
+    }
+    lane->events[place] = (struct event){begin, end, object, kind, holder, line, with_gil};
+    /* whoever reads a killed worker's lane sees whole events only */
+    __atomic_store_n(&lane->n_events, place + 1, __ATOMIC_RELEASE);
+}
+
+void lane_open(struct lane *lane, int rank)
+{
+    lane->rank = rank;
+    lane->held = true;
+    lane->holder = NOBODY;
+    lane->schedstat = clock_open_schedstat();
+    core_arm();
+    lane->queue = clock_queue(lane->schedstat);
+    lane->cpu = clock_cpu();
+    lane->mark = clock_now();
+    __atomic_store_n(&lane->generation, generation, __ATOMIC_RELEASE);
+}
+
+/* Read the dear clocks; returns how long this thread was on a core since they were
+ * read last and that is not accounted for yet. A thread that is switched out between
+ * two of these readings would be off its core by one clock and not by another: they
+ * are read again until they belong to one stay on a core. */
+static int64_t read_clocks(struct lane *lane, int64_t *now, int64_t *queued)
+{
+    int64_t queue, cpu;
+    int tries = 0;
+    do {
+        core_arm();
+        queue = clock_queue(lane->schedstat);
+        cpu = clock_cpu();
+        *now = clock_now();
+    } while (core_left() && ++tries < 10);
+    *queued = queue - lane->queue;
+    int64_t on = cpu - lane->cpu - lane->on_core;
+    lane->queue = queue;
+    lane->cpu = cpu;
+    lane->on_core = 0;
+    lane->unsynced = false;
+    return on;
+}
+
+static void add_on_core(struct lane *lane, int64_t spent)
+{
+    lane->spent[lane->held ? RUNNING : NATIVE] += spent;
+}
+
+/* The stretch from the mark until now, of which the thread was on a core for that long. */
+static void divide(struct lane *lane, int64_t now, int64_t on, int64_t queued)
+{
+    int64_t off = now - lane->mark - on;
+    int64_t waited = between(0, queued, off);
+    int64_t blocked = off - waited;
+    if (blocked < SWITCH_COST) {
+        /* nobody blocks for so little: the cost of the switches, or of an interrupt */
+        waited += blocked;
+        blocked = 0;
+    }
+    add_on_core(lane, on);
+    lane->spent[CPU_WAIT] += waited;
+    lane->spent[IO_WAIT] += blocked;
+    if (blocked)
+        keep(lane, K_OTHER, 0, now - blocked, now, blocked, NOBODY);
+    lane->mark = now;
+}
+
+static int64_t settle_on_core(struct lane *lane)
+{
+    int64_t now = clock_now();
+    lane->on_core += now - lane->mark;
+    add_on_core(lane, now - lane->mark);
+    lane->mark = now;
+    return now;
+}
+
+int64_t lane_settle(struct lane *lane)
+{
+    bool left = core_left();
+    if (!left && !lane->unsynced)
+        return settle_on_core(lane);
+    int64_t now, queued;
+    int64_t on = read_clocks(lane, &now, &queued);
+    int64_t elapsed = now - lane->mark;
+    divide(lane, now, left ? between(0, on, elapsed) : elapsed, queued);
+    return now;
+}
+
+/* Who is asked to give the GIL away drops it and wants it back at once. The thread that
+ * it wakes may take its core as well: then it has done nothing in between and wakes up
+ * to find the GIL taken. The time in the run queue lies within a wait for the GIL. */
+void lane_want(struct lane *lane)
+{
+    bool gone_meanwhile = lane->mark == lane->dropped && lane->takes != gil_takes;
+    if (!gone_meanwhile || !core_left()) {
+        lane_settle(lane);
+        return;
+    }
+    int64_t now, queued;
+    int64_t on = read_clocks(lane, &now, &queued);
+    on = between(0, on, now - lane->mark);
+    int64_t off = now - lane->mark - on;
+    if (on > SWITCH_COST || off - queued > SWITCH_COST) {
+        divide(lane, now, on, queued); /* it was at work, or blocked, after all */
+        return;
+    }
+    lane->contended = lane->unsynced = true;
+    lane->holder = gil_holder;
+}
+
+int64_t lane_enter(struct lane *lane)
+{
+    lane->depth++;
+    return lane_settle(lane);
+}
+
+/* Sockets, pipes and files are told apart when one of them has really blocked. */
+static enum kind kind_of_descriptor(int descriptor)
+{
+    struct stat about;
+    if (fstat(descriptor, &about))
+        return K_OTHER;
+    if (S_ISSOCK(about.st_mode))
+        return K_SOCKET;
+    return S_ISFIFO(about.st_mode) ? K_PIPE : K_FILE;
+}
+
+void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begin)
+{
+    if (core_left()) {
+        int64_t now, queued;
+        int64_t on = read_clocks(lane, &now, &queued);
+        int64_t elapsed = now - begin;
+        on = between(0, on, elapsed);
+        if (kind == K_FILE)
+            kind = kind_of_descriptor((int)object);
+        enum state state = state_of[kind];
+        if (state != IO_WAIT)
+            on = 0; /* the way into a lock and out of it is part of the wait */
+        add_on_core(lane, on);
+        lane->spent[state] += elapsed - on;
+        keep(lane, kind, object, begin, now, elapsed - on, NOBODY);
+        lane->mark = now;
+    }
+    lane->depth--;
+}
+
+/* The GIL is ours after a wait. Its mutex is held now: nothing here may be a system
+ * call, so the clocks are read later (unsynced). */
+void lane_waited(struct lane *lane, enum kind kind, uint64_t object, int64_t begin, int64_t end, int32_t holder)
+{
+    lane->spent[state_of[kind]] += end - begin;
+    lane->mark = end;
+    if (core_left() || lane->unsynced) {
+        core_arm();
+        lane->unsynced = true;
+    } else {
+        lane->on_core += end - begin; /* it never slept for it: the CPU clock ran on */
+    }
+    keep(lane, kind, object, begin, end, end - begin, holder);
+}

@@ -1,0 +1,284 @@
+/* parmagic._waits: what Python sees. Every function is called with the GIL held. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "waits.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ROW (1 + N_STATES)
+
+static PyObject *reason; /* why nothing can be measured here; NULL: not asked yet; None: it can */
+static uint32_t generations;
+
+/* Lanes are never given back to the system: a thread that outlives its run still has
+ * a pointer to its own. They are used again. */
+static struct lane *free_lanes[64];
+static int n_free, n_lanes;
+
+static struct lane *new_lane(void)
+{
+    if (n_free)
+        return free_lanes[--n_free];
+    void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    n_lanes++;
+    return memory;
+}
+
+static void old_lane(struct lane *lane)
+{
+    double *rows = lane->rows;
+    uint32_t room = lane->row_room;
+    memset(lane, 0, offsetof(struct lane, events));
+    lane->rows = rows;
+    lane->row_room = room;
+    if (n_free < (int)(sizeof free_lanes / sizeof *free_lanes)) {
+        free_lanes[n_free++] = lane;
+    } else {
+        PyMem_RawFree(lane->rows);
+        munmap(lane, sizeof *lane);
+        n_lanes--;
+    }
+}
+
+/* A forked child is no worker of this run. */
+static void in_the_child(void)
+{
+    if (my_lane)
+        core_disarm();
+    my_lane = NULL;
+    generation = 0;
+    n_free = 0;
+}
+
+static const char *prepare(void)
+{
+    const char *why = hooks_resolve();
+    if (!why)
+        why = clock_check();
+    if (!why)
+        why = got_find();
+    if (!why) {
+        got_patch(true);
+        why = gil_find();
+        got_patch(false);
+#ifdef Py_GIL_DISABLED
+        why = NULL; /* there is none to be seen */
+#endif
+    }
+    if (!why && pthread_atfork(NULL, NULL, in_the_child))
+        why = "out of memory";
+    return why;
+}
+
+static PyObject *why_not(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    if (!reason) {
+        const char *why = prepare();
+        reason = why ? PyUnicode_FromString(why) : Py_NewRef(Py_None);
+        if (!reason)
+            return NULL;
+    }
+    return Py_NewRef(reason);
+}
+
+static PyObject *start(PyObject *self, PyObject *unused)
+{
+    PyObject *why = why_not(self, unused);
+    if (!why)
+        return NULL;
+    Py_DECREF(why);
+    if (why != Py_None) {
+        PyErr_SetObject(PyExc_RuntimeError, why);
+        return NULL;
+    }
+    if (generation)
+        Py_RETURN_FALSE;
+    const char *error = got_find();
+    if (error) {
+        PyErr_SetString(PyExc_RuntimeError, error);
+        return NULL;
+    }
+    got_patch(true);
+    gil_holder = NOBODY;
+    if (!++generations)
+        generations = 1;
+    generation = generations;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *stop(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    generation = 0;
+    got_patch(false);
+    Py_RETURN_NONE;
+}
+
+/* Also that of a run which is over: a thread that outlived it may still come and read. */
+static struct lane *here_or_error(void)
+{
+    if (!my_lane)
+        PyErr_SetString(PyExc_RuntimeError, "this thread is not attached");
+    return my_lane;
+}
+
+static int add_row(struct lane *lane, int64_t now)
+{
+    if (lane->n_rows == lane->row_room) {
+        uint32_t room = lane->row_room ? 2 * lane->row_room : 256;
+        double *rows = PyMem_RawRealloc(lane->rows, (size_t)room * ROW * sizeof *rows);
+        if (!rows) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        lane->rows = rows;
+        lane->row_room = room;
+    }
+    double *row = lane->rows + (size_t)lane->n_rows++ * ROW;
+    row[0] = (double)now * 1e-9;
+    for (int state = 0; state < N_STATES; state++)
+        row[1 + state] = (double)lane->spent[state] * 1e-9;
+    return 0;
+}
+
+static PyObject *attach(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int rank;
+    if (!PyArg_ParseTuple(arguments, "i", &rank))
+        return NULL;
+    if (!generation || my_lane) {
+        PyErr_SetString(PyExc_RuntimeError, generation ? "this thread is attached already" : "no run is on");
+        return NULL;
+    }
+    struct lane *lane = new_lane();
+    if (!lane)
+        return PyErr_NoMemory();
+    lane->thread_state = PyThreadState_Get();
+    lane_open(lane, rank);
+    my_lane = lane;
+    gil_holder = rank;
+    if (add_row(lane, lane->mark))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Tell waits by the lines of this file from now on. */
+static PyObject *lines_of(PyObject *self, PyObject *filename)
+{
+    (void)self;
+    struct lane *lane = here_or_error();
+    if (!lane)
+        return NULL;
+    if (!PyUnicode_Check(filename)) {
+        PyErr_SetString(PyExc_TypeError, "a file's name is a str");
+        return NULL;
+    }
+    Py_XSETREF(lane->filename, Py_NewRef(filename));
+    Py_RETURN_NONE;
+}
+
+static PyObject *attached(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(my_lane != NULL);
+}
+
+static PyObject *mark(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    if (!lane)
+        return NULL;
+    lane->in_item = true;
+    if (add_row(lane, lane_settle(lane)))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Hand over the readings and the waits since the last call: (rows, events, lost). What
+ * the thread waits for until the next mark is our own business: it is in the account,
+ * and in no list of waits, but for the GIL, which it may wait for on its way to an item. */
+static PyObject *take(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    if (!lane)
+        return NULL;
+    lane->in_item = false;
+    int64_t now = lane_settle(lane);
+    if (add_row(lane, now))
+        return NULL;
+    PyObject *taken = Py_BuildValue("(y#y#I)", (char *)lane->rows, (Py_ssize_t)(lane->n_rows * ROW * sizeof(double)),
+                                    (char *)lane->events, (Py_ssize_t)(lane->n_events * sizeof(struct event)), lane->lost);
+    if (!taken)
+        return NULL;
+    lane->n_rows = lane->n_events = lane->lost = 0;
+    add_row(lane, now); /* there is room: this is where the next readings go on */
+    return taken;
+}
+
+static PyObject *totals(struct lane *lane)
+{
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list && i < N_TOTALS; i++) {
+        const struct total *total = &lane->totals[i];
+        if (!total->n)
+            continue;
+        PyObject *row = Py_BuildValue("(iKiLddd)", total->kind, (unsigned long long)total->object, total->line, (long long)total->n,
+                                      (double)total->sum * 1e-9, (double)total->max * 1e-9, (double)total->with_gil * 1e-9);
+        if (!row || PyList_Append(list, row))
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyObject *detach(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    if (!lane)
+        return NULL;
+    lane_settle(lane);
+    my_lane = NULL;
+    core_disarm();
+    if (lane->schedstat >= 0)
+        close(lane->schedstat);
+    PyObject *list = totals(lane);
+    Py_CLEAR(lane->filename);
+    old_lane(lane);
+    return list;
+}
+
+static PyObject *state(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return Py_BuildValue("{s:i,s:O,s:i}", "patched", got_patch(generation != 0), "on", generation ? Py_True : Py_False, "lanes",
+                         n_lanes);
+}
+
+static PyMethodDef methods[] = {
+    {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
+    {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  {"attached", attached, METH_NOARGS, NULL},  {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
+    {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},   {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic._waits", "Measures what threads wait for.", -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__waits(void)
+{
+    return PyModule_Create(&module);
+}

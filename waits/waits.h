@@ -1,0 +1,126 @@
+/* What the parts of parmagic._waits share.
+ *
+ *   got.c     finds and patches the slots through which calls leave an object
+ *   clock.c   the clocks, and whether this thread has left its core
+ *   lane.c    a thread's account: where each nanosecond went
+ *   gil.c     the GIL's addresses, and who holds it
+ *   frames.c  which line of the cell a thread is on
+ *   hooks.c   what runs in place of the functions that wait
+ *   module.c  the face that Python sees
+ *
+ * Nothing here allocates, locks or calls Python while a thread waits.
+ */
+#ifndef PARMAGIC_WAITS_H
+#define PARMAGIC_WAITS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The states of a worker's time that are measured here, in the order of model.MEASURED. */
+enum state { RUNNING, NATIVE, GIL_WAIT, LOCK_WAIT, IO_WAIT, SLEEP, CPU_WAIT, N_STATES };
+
+/* What a thread waited for, in the order of model.WAIT_KINDS. */
+enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K_OTHER, N_KINDS };
+
+#define N_EVENTS 16384   /* kept between two reports of a worker; more are counted, and not kept */
+#define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
+#define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
+#define NOBODY (-1)
+
+struct event {
+    int64_t begin, end;  /* ns, CLOCK_MONOTONIC */
+    uint64_t object;     /* the address of what was waited for; a descriptor for I/O; 0: none */
+    int32_t kind;
+    int32_t holder;      /* the rank that held the GIL when the wait began, or NOBODY */
+    int32_t line;        /* of the cell, or 0 */
+    int32_t with_gil;    /* 1: blocked while holding the GIL */
+};
+
+struct total {
+    uint64_t object;
+    int32_t kind, line;
+    int64_t n, sum, max, with_gil;
+};
+
+struct _object;
+
+struct lane {
+    uint32_t generation; /* the run that it belongs to */
+    int32_t rank;
+    int32_t depth;       /* > 0: within a wait, or within our own bookkeeping */
+    bool in_item;        /* waits are the body's, and listed */
+    bool held;           /* this thread has the GIL */
+    bool wanting;        /* it has asked for the GIL */
+    bool contended;      /* and had to wait for it */
+    bool unsynced;       /* a wait for the GIL lies behind the last reading of the CPU clock */
+    int32_t holder;      /* who held the GIL when we began to want it */
+    int64_t dropped;     /* when it last dropped the GIL, or was through with a forced switch */
+    uint64_t takes;      /* how often anybody had taken the GIL by then */
+    int64_t mark;        /* everything before is accounted for */
+    int64_t cpu, queue;  /* the clocks when they were last read */
+    int64_t on_core;     /* accounted as on a core since then */
+    int schedstat;       /* descriptor of this thread's run-queue clock */
+    int64_t spent[N_STATES];
+    uint32_t n_events, lost, n_rows, row_room;
+    double *rows;        /* readings: a time, then spent[] at that time, in seconds */
+    void *thread_state;  /* this thread's PyThreadState */
+    struct _object *filename;  /* the cell's, a str */
+    struct total totals[N_TOTALS];
+    struct event events[N_EVENTS];
+};
+
+/* got.c */
+struct hook {
+    const char *name;
+    void *ours;
+    void *real;
+};
+extern struct hook all_hooks[];
+extern const int n_hooks;
+const char *got_find(void);  /* NULL, or why it cannot be */
+int got_patch(bool on);      /* returns how many slots are patched now */
+
+/* clock.c */
+const char *clock_check(void);
+int64_t clock_now(void);
+int64_t clock_cpu(void);
+int64_t clock_queue(int schedstat);
+int clock_open_schedstat(void);
+void core_arm(void);
+bool core_left(void);        /* this thread has left its core since core_arm() */
+void core_disarm(void);
+
+/* lane.c */
+extern uint32_t generation;  /* 0: no run is on */
+extern __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
+static inline struct lane *lane_here(void)
+{
+    struct lane *lane = my_lane;
+    return lane && lane->generation == __atomic_load_n(&generation, __ATOMIC_RELAXED) ? lane : NULL;
+}
+void lane_open(struct lane *, int rank);
+int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
+void lane_want(struct lane *);                           /* it is about to ask for the GIL */
+int64_t lane_enter(struct lane *);                       /* a call that may wait begins */
+void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin);
+void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
+
+/* frames.c */
+int frame_line(struct lane *);                           /* where in the cell the thread is, or 0 */
+
+/* gil.c */
+extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond;
+extern int32_t gil_holder;
+extern uint64_t gil_takes;   /* by any thread */
+const char *gil_find(void);  /* with the GIL held and the hooks on */
+extern __thread int gil_calibrating __attribute__((tls_model("initial-exec")));
+void gil_saw(int call, void *address);
+enum { SAW_LOCK, SAW_SIGNAL };
+
+/* hooks.c */
+const char *hooks_resolve(void);
+void hooks_rescan(void);     /* hook what was loaded since */
+
+#endif
