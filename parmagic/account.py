@@ -1,19 +1,4 @@
-"""Where the time went: timelines become a ledger per lane, and ledgers become tables.
-
-The ledger is the one source of every figure and every picture: for each state
-the seconds spent in it since the arm's begin, as a function of time. A row of
-a table is the ledger between two times; so is a bin of a drawn lane.
-
-What the ledger is made of, where waits are inferred:
-
-- ``startup`` and ``transfer`` are spans that the worker recorded (all before it
-  was ready is start-up); ``idle`` is what is left outside of items.
-- Inside of items, the thread's CPU clock and its run queue (Linux) are exact
-  between two readings. The rest of that interval was spent blocked.
-- What it was blocked on is sampled from outside of the process. The samples
-  only *divide* the blocked time; they never change how much of it there is.
-  Blocked time in a lane that was never seen blocked is ``unknown``.
-"""
+"""Tables: what the ledgers say of arms, workers, items and waits."""
 
 from __future__ import annotations
 
@@ -22,186 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from parmagic.model import STATES, WORKER_STATES, Lane, Timeline
-
-Floats = NDArray[np.float64]
+from parmagic.cells import Floats
+from parmagic.ledger import ledger
+from parmagic.model import WORKER_STATES, Lane, Timeline, Total
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
-_BLOCKED = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
-_SAMPLED = [state for state in STATES if state in _BLOCKED]
-
-
-class Ledger:
-    """Seconds per state since the arm's begin, as a function of time.
-
-    ``at`` (n times, rising) and ``seconds[state]`` (n sums, rising, the first
-    0). ``absent`` are the states about which nothing is known: their seconds
-    are 0 here and NaN in the tables.
-    """
-
-    def __init__(self, at: Floats, seconds: dict[str, Floats], absent: frozenset[str]) -> None:
-        self.at = at
-        self.seconds = seconds
-        self.absent = absent
-
-    def until(self, state: str, times: Any) -> Floats:
-        """Return the seconds in ``state`` up to each of ``times``."""
-        return np.asarray(np.interp(times, self.at, self.seconds[state]), dtype=float)
-
-    def shares(self, edges: Any) -> dict[str, Floats]:
-        """Return the seconds of each state in each of the bins between ``edges``."""
-        return {state: np.diff(self.until(state, edges)) for state in WORKER_STATES}
-
-    def between(self, state: str, begins: Any, ends: Any) -> Floats:
-        """Return the seconds in ``state`` from each begin to its end; NaN where not known."""
-        if state in self.absent:
-            return np.full(len(begins), np.nan)
-        return self.until(state, ends) - self.until(state, begins)
-
-
-def ledger(timeline: Timeline, lane: Lane) -> Ledger:
-    """Make one lane's ledger: its states tile the time from the arm's begin to its end."""
-    cells = _Cells(timeline, lane)
-    known = bool(len(cells.sample_at))
-    absent = {"native"}
-    if not known:
-        absent |= set(_BLOCKED.values())
-    if not timeline.gil:
-        absent.discard("gil_wait")
-    if len(cells.queue) and np.isnan(cells.queue).any():
-        absent.add("cpu_wait")
-    parts = cells.parts()
-    zero = np.zeros(1)
-    return Ledger(
-        cells.edges,
-        {state: np.concatenate([zero, np.cumsum(parts[state])]) for state in WORKER_STATES},
-        frozenset(absent),
-    )
-
-
-class _Cells:
-    """The arm's time, cut wherever anything about a lane changes."""
-
-    def __init__(self, timeline: Timeline, lane: Lane) -> None:
-        self.clock_at = np.asarray(lane.clocks.at, dtype=float)
-        self.cpu = np.asarray(lane.clocks.cpu, dtype=float)
-        self.queue = np.asarray(lane.clocks.queue, dtype=float)
-        self.sample_at = np.asarray(lane.samples.at, dtype=float)
-        self.sample_state = np.asarray(lane.samples.states, dtype=int)
-        self.busy = _stretches(lane)
-        spans = [(s.kind, s.begin, s.end) for s in lane.spans]
-        halfway = (self.sample_at[1:] + self.sample_at[:-1]) / 2
-        cuts = [[timeline.begin, timeline.end], self.busy.ravel(), self.clock_at, halfway]
-        cuts += [[begin, end] for _, begin, end in spans]
-        self.edges: Floats = np.unique(np.clip(np.concatenate(cuts), timeline.begin, timeline.end))
-        self.width = np.diff(self.edges)
-        self.middle = self.edges[:-1] + self.width / 2
-        self.kind = self._kinds(spans)
-
-    def _kinds(self, spans: Sequence[tuple[str, float, float]]) -> NDArray[np.str_]:
-        """Say of each cell what the worker did: items win over transfer, and that over start-up.
-
-        Between its first and its last item a worker is never idle: what is
-        left there is the way from one claim to the next, with the waits on it.
-        """
-        kind = np.full(len(self.middle), "idle", dtype="U8")
-        if len(self.busy):
-            kind[(self.middle >= self.busy[0, 0]) & (self.middle < self.busy[-1, 1])] = "busy"
-        ready = min((end for name, _, end in spans if name == "startup"), default=0.0)
-        kind[self.middle < ready] = "startup"
-        for wanted in ("startup", "transfer"):
-            for name, begin, end in spans:
-                if name == wanted:
-                    kind[(self.middle >= begin) & (self.middle < end)] = wanted
-        if len(self.busy):
-            place = np.searchsorted(self.busy[:, 0], self.middle, side="right") - 1
-            inside = (place >= 0) & (self.middle < self.busy[np.maximum(place, 0), 1])
-            kind[inside] = "busy"
-        return kind
-
-    def parts(self) -> dict[str, Floats]:
-        """Return the seconds of each state in each cell."""
-        parts = {state: np.zeros(len(self.width)) for state in WORKER_STATES}
-        for state in ("startup", "transfer", "idle"):
-            parts[state] = np.where(self.kind == state, self.width, 0.0)
-        self._busy_parts(parts)
-        return parts
-
-    def _busy_parts(self, parts: dict[str, Floats]) -> None:
-        """Divide the busy cells into on a core, in the run queue, and blocked by kind."""
-        busy = self.kind == "busy"
-        if not busy.any():
-            return
-        width = np.where(busy, self.width, 0.0)
-        seen = self._seen(busy)
-        interval = np.searchsorted(self.clock_at, self.middle, side="right")
-        on, queued, off = self._clock_shares(interval, width)
-        count = len(on)
-        # blocked time goes to the cells that were seen blocked; what does not fit there is spread
-        looks_off = np.where(seen >= 0, width, 0.0)
-        room = np.bincount(interval, looks_off, count)
-        fill = np.divide(np.minimum(off, room), room, out=np.zeros(count), where=room > 0)
-        blocked = looks_off * fill[interval]
-        rest = np.maximum(off - room, 0.0)
-        open_width = width - blocked
-        open_room = np.bincount(interval, open_width, count)
-        spread = np.divide(rest, open_room, out=np.zeros(count), where=open_room > 0)
-        more = open_width * spread[interval]
-        self._name_blocked(parts, seen, blocked, more, interval)
-        awake = width - blocked - more
-        running = np.divide(on, on + queued, out=np.ones(count), where=on + queued > 0)
-        parts["running"] = awake * running[interval]
-        parts["cpu_wait"] = awake * (1 - running[interval])
-
-    def _seen(self, busy: NDArray[np.bool_]) -> NDArray[np.int_]:
-        """Return what each cell was seen blocked on (a place in ``_SAMPLED``), or -1."""
-        seen = np.full(len(self.middle), -1)
-        if len(self.sample_at):
-            halfway = (self.sample_at[1:] + self.sample_at[:-1]) / 2
-            nearest = np.searchsorted(halfway, self.middle, side="right")
-            translate = np.array([_SAMPLED.index(s) if s in _BLOCKED else -1 for s in STATES])
-            seen = translate[self.sample_state[nearest]]
-        return np.where(busy, seen, -1)
-
-    def _clock_shares(self, interval: NDArray[np.int_], width: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the seconds on a core, queued and blocked in each interval between two readings.
-
-        Outside of all readings nothing is known but that the worker was busy:
-        that counts as blocked, and ends as ``unknown`` unless samples name it.
-        """
-        count = len(self.clock_at) + 1
-        total = np.bincount(interval, width, count)
-        on, queued = np.zeros(count), np.zeros(count)
-        if len(self.clock_at) > 1:
-            on[1:-1] = np.maximum(np.diff(self.cpu), 0.0)
-            queued[1:-1] = np.maximum(np.nan_to_num(np.diff(self.queue)), 0.0)
-        on = np.minimum(on, total)
-        queued = np.minimum(queued, total - on)
-        return on, queued, total - on - queued
-
-    def _name_blocked(
-        self, parts: dict[str, Floats], seen: NDArray[np.int_], blocked: Floats, more: Floats, interval: NDArray[np.int_]
-    ) -> None:
-        """Give blocked seconds their names; seconds that no sample saw follow the samples around them."""
-        count = len(self.clock_at) + 1
-        by_kind = np.array([np.bincount(interval, np.where(seen == k, blocked, 0.0), count) for k in range(len(_SAMPLED))])
-        whole = by_kind.sum(axis=1, keepdims=True)
-        here = by_kind.sum(axis=0)
-        basis = np.where(here > 0, by_kind, whole)
-        total = basis.sum(axis=0)
-        share = np.divide(basis, total, out=np.zeros_like(basis), where=total > 0)
-        for k, state in enumerate(_SAMPLED):
-            parts[_BLOCKED[state]] = np.where(seen == k, blocked, 0.0) + more * share[k][interval]
-        parts["unknown"] = np.where(total[interval] > 0, 0.0, more)
-
-
-def _stretches(lane: Lane) -> Floats:
-    """Return the (m, 2) begins and ends of the stretches in which items ran, in order."""
-    if not lane.batches:
-        return np.empty((0, 2))
-    return np.array([[batch.begins[0], batch.ends[-1]] for batch in lane.batches])
+_INFERRED_KINDS = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
 
 
 def workers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -228,7 +40,7 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
         "ctx_voluntary": usage.ctx_voluntary if usage else nan,
         "ctx_involuntary": usage.ctx_involuntary if usage else nan,
         "rss_mb": usage.rss_mb if usage else nan,
-        "measured": False,
+        "measured": lane.tally is not None,
     }
     for state in WORKER_STATES:
         row[f"{state}_s"] = book.between(state, [timeline.begin], [timeline.end])[0]
@@ -269,7 +81,7 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
 
 
 def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
-    """Return one row per (arm, rank, kind) that was seen.
+    """Return one row per (arm, rank, kind, object, line) that was waited for.
 
     Where waits are inferred, how often and how long one of them lasted, the
     object and the line are not known: NaN and None.
@@ -277,15 +89,31 @@ def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     rows, index = [], []
     for timeline in timelines:
         for lane in timeline.lanes:
-            book = ledger(timeline, lane)
-            for kind, state in _BLOCKED.items():
-                total = book.between(state, [timeline.begin], [timeline.end])[0]
-                if total > 0:
-                    index.append((timeline.arm.label, lane.worker.rank))
-                    rows.append((kind, None, np.nan, np.nan, total, np.nan))
+            found = _inferred_waits(timeline, lane) if lane.tally is None else _measured_waits(lane)
+            rows += found
+            index += [(timeline.arm.label, lane.worker.rank)] * len(found)
     columns = ["kind", "object", "line", "n", "total_s", "max_s"]
     levels = pd.MultiIndex.from_tuples(index, names=["arm", "rank"]) if index else _empty_index("rank")
     return pd.DataFrame(rows, index=levels, columns=columns)
+
+
+def _inferred_waits(timeline: Timeline, lane: Lane) -> list[tuple[Any, ...]]:
+    book = ledger(timeline, lane)
+    totals = {kind: book.between(state, [timeline.begin], [timeline.end])[0] for kind, state in _INFERRED_KINDS.items()}
+    return [(kind, None, np.nan, np.nan, total, np.nan) for kind, total in totals.items() if total > 0]
+
+
+def _measured_waits(lane: Lane) -> list[tuple[Any, ...]]:
+    """Return the totals of a lane, the longest first."""
+    totals = sorted(lane.totals, key=lambda total: -total.total_s)
+    return [(t.kind, _object(t), t.line or np.nan, t.n, t.total_s, t.max_s) for t in totals]
+
+
+def _object(total: Total) -> str | None:
+    """Name what was waited for: a lock by its address, I/O by its descriptor."""
+    if total.kind == "lock":
+        return f"0x{total.object:x}" if total.object else None
+    return f"fd {total.object}" if total.kind in {"socket", "poll", "file", "pipe"} and total.object else None
 
 
 def busy_seconds(timeline: Timeline) -> Floats:

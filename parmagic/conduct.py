@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from parmagic import sampler
+from parmagic import holding, sampler
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.merge import first_error, merge
 from parmagic.model import Displayed, Printed, Recording, Span, Timeline
@@ -44,7 +44,7 @@ def conduct(
     try:
         for report in reports:
             if isinstance(report, Recording):
-                if any(span.kind == "startup" for span in report.spans):
+                if report.worker.runtime and any(span.kind == "startup" for span in report.spans):
                     watch.add(report.worker)
                 parts.append(report)
                 if report.batches:
@@ -68,8 +68,9 @@ def conduct(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
         cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts),
     )  # fmt: skip
-    notes = _own_notes(parts)
-    if end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
+    notes = [*_own_notes(parts), *holding.notes(timeline)]
+    inferred = any(lane.tally is None for lane in timeline.lanes)
+    if inferred and end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
         notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
     return timeline, notes
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from parmagic.errors import Ended
 from parmagic.model import (
+    MEASURED,
     Arm,
     Batch,
     Clocks,
@@ -15,8 +16,10 @@ from parmagic.model import (
     Recording,
     Samples,
     Span,
+    Tally,
     Timeline,
     TraceFile,
+    Waits,
     WorkerId,
 )
 
@@ -51,14 +54,18 @@ def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lan
     spans: list[Span] = sorted((s for p in parts for s in p.spans), key=lambda s: s.begin)
     batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
     usages = [part.usage for part in parts if part.usage]
+    readings = [part.readings for part in parts if part.readings]
     worker: WorkerId = parts[-1].worker
     return Lane(
         WorkerId(rank, worker.pid, worker.tid),
         tuple(spans),
         tuple(batches),
-        _join(part.clocks for part in parts if part.clocks),
+        _join(r.clocks for r in readings if r.clocks),
         samples or Samples(array("d"), array("b")),
         usages[-1] if usages else None,
+        _add_up([r.tally for r in readings if r.tally]),
+        Waits(b"".join(r.waits.events for r in readings if r.waits), sum(r.waits.lost for r in readings if r.waits)),
+        tuple(total for part in parts for total in part.totals),
     )
 
 
@@ -77,6 +84,22 @@ def _join(parts: Iterable[Clocks]) -> Clocks:
         cpu.extend(c + cpu_shift for c in part.cpu)
         queue.extend(q + queue_shift for q in part.queue)
     return Clocks(at, cpu, queue)
+
+
+def _add_up(parts: Sequence[Tally]) -> Tally | None:
+    """Join readings in time order; None where there are none.
+
+    As with clocks, what a rank that was started again counts goes on where the one before ended.
+    """
+    if not parts:
+        return None
+    rows, width = array("d"), 1 + len(MEASURED)
+    for part in sorted((p for p in parts if p.rows), key=lambda p: p.rows[0]):
+        shift = [0.0] * width
+        if rows and sum(part.rows[1:width]) < sum(rows[1 - width :]):
+            shift[1:] = (before - own for before, own in zip(rows[1 - width :], part.rows[1:width], strict=True))
+        rows.extend(value + shift[place % width] for place, value in enumerate(part.rows))
+    return Tally(rows)
 
 
 def first_error(parts: Sequence[Recording]) -> BaseException | None:

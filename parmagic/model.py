@@ -7,8 +7,10 @@ All are frozen. Times are float seconds on ``CLOCK_MONOTONIC`` (what
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from struct import Struct
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["serial", "threads", "procs"]
 Trace = Literal["auto", "full", "off"]
@@ -63,8 +65,8 @@ class Plan:
 class WorkerId:
     """Who a worker is for the system: its rank in the arm, process and thread.
 
-    ``runtime`` is where its process keeps ``_PyRuntime`` (the sampler tells
-    the GIL from other locks by it).
+    ``runtime`` is where its process keeps ``_PyRuntime``: the sampler tells
+    the GIL from other locks by it. 0 where no sampler is needed.
     """
 
     rank: int
@@ -112,6 +114,90 @@ class Clocks:
     at: array[float]
     cpu: array[float]
     queue: array[float]
+
+
+MEASURED = ("running", "native", "gil_wait", "lock_wait", "io_wait", "sleep", "cpu_wait")
+"""The states that hooks measure, in the order of a tally's rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A worker's account, read now and then: where every second went until then.
+
+    ``rows`` holds readings one behind another, each of 1 + 7 numbers: the time, and
+    the seconds so far in each of the states of ``MEASURED``. Between two
+    readings these seconds add up to the time that passed.
+    """
+
+    rows: array[float]
+
+
+WAIT_KINDS = ("gil", "lock", "sleep", "socket", "poll", "file", "pipe", "child", "not named")
+"""What a worker can be seen waiting for. ``not named``: blocked in the kernel below the hooks."""
+
+WAIT_STATES = ("gil_wait", "lock_wait", "sleep", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait")
+"""The state of each kind."""
+
+
+class Wait(NamedTuple):
+    """A single wait: begin and end (ns on our clock), the object, kind, holder, line and whether it held the GIL.
+
+    ``object`` is an address, for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
+    the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0.
+    """
+
+    begin: int
+    end: int
+    object: int
+    kind: int
+    holder: int
+    line: int
+    with_gil: int
+
+
+WAIT_LAYOUT = Struct("=qqQiiii")
+"""A wait as the recorder writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Single waits as they were recorded, one :class:`Wait` behind another.
+
+    ``lost`` is how many more there were that did not fit; their seconds are in the
+    tally and in the totals all the same.
+    """
+
+    events: bytes = b""
+    lost: int = 0
+
+    def __iter__(self) -> Iterator[Wait]:
+        """Yield them in the order in which they ended."""
+        return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """All waits of one kind for one object on one line: how many, their seconds, the longest.
+
+    ``with_gil_s`` are the seconds in which the worker held the GIL while blocked.
+    """
+
+    kind: str
+    object: int
+    line: int
+    n: int
+    total_s: float
+    max_s: float
+    with_gil_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a worker's meter hands over with a report: clocks where waits are inferred, else a tally and waits."""
+
+    clocks: Clocks | None = None
+    tally: Tally | None = None
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +257,8 @@ class Recording:
     worker: WorkerId
     spans: tuple[Span, ...] = ()
     batches: tuple[Batch, ...] = ()
-    clocks: Clocks | None = None
-    samples: Samples | None = None
+    readings: Readings | None = None
+    totals: tuple[Total, ...] = ()
     usage: Usage | None = None
     trace: TraceFile | None = None
     notes: tuple[str, ...] = ()
@@ -198,7 +284,10 @@ class Displayed:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One worker's whole story in one arm: the parts of its Recordings, in time order."""
+    """One worker's whole story in one arm: the parts of its Recordings, in time order.
+
+    Where it has a tally its waits were measured; else they are inferred from clocks and samples.
+    """
 
     worker: WorkerId
     spans: tuple[Span, ...]
@@ -206,6 +295,9 @@ class Lane:
     clocks: Clocks
     samples: Samples
     usage: Usage | None
+    tally: Tally | None = None
+    waits: Waits = Waits()
+    totals: tuple[Total, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

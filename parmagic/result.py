@@ -134,9 +134,9 @@ class Run:
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the seconds of each state of a lane in each bin between ``edges``."""
-        from parmagic import account  # noqa: PLC0415
+        from parmagic.ledger import ledger  # noqa: PLC0415
 
-        return account.ledger(timeline, lane).shares(edges)
+        return ledger(timeline, lane).shares(edges)
 
     def functions(self) -> list[tuple[int, list[Slice]]]:
         """Return VizTracer's calls, by the arm's number; read from the trace files."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parmagic import compare, line, tracing
+from parmagic import compare, line, meter, tracing
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
@@ -55,7 +55,8 @@ def execute(task: Task, screen: Screen) -> Run:
     parked: Parked | None = None
     try:
         tracing.warm(task.plan.trace)
-        watch.wait_until_ready()
+        if meter.why_inferred():
+            watch.wait_until_ready()
         supply.prepare()
         parked = park(task, supply)
         _run_arms(task, screen, story, supply, parked, folder)

@@ -16,9 +16,9 @@ HOUSE = Path(parmagic.__file__).parent
 FLOORS = {
     "ground": {"errors", "model"},
     "door": {"line", "clause", "options", "cpus", "cell", "names", "order", "refusals"},
-    "meter": {"recorder", "tracing", "sampler"},
+    "meter": {"recorder", "meter", "_waits", "tracing", "sampler"},
     "workshop": {"dispatch", "output", "workers"},
-    "study": {"merge", "functions", "account", "compare", "verdict"},
+    "study": {"merge", "functions", "cells", "inferred", "measured", "ledger", "account", "holding", "compare", "verdict"},
     "gallery": {"render"},
     "hall": {"task", "conduct", "baseline", "files", "story", "result"},
     "desk": {"notebook"},

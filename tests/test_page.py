@@ -123,7 +123,7 @@ def test_figures_are_those_of_the_tables(run):
     for shown, (index, worker) in zip(cells(text, "workers"), run.workers.iterrows(), strict=True):
         assert shown[:4] == [index[0], str(index[1]), str(int(worker["n_items"])), f"{worker['wall_s']:.4f}"]
         assert shown[5] == f"{worker['running_s']:.4f}"
-        assert shown[6] == figures.UNKNOWN
+        assert shown[6] == (f"{worker['native_s']:.4f}" if worker["measured"] else figures.UNKNOWN)
 
 
 def test_lanes_add_up_to_the_workers_table(run):

@@ -10,7 +10,7 @@ import pytest
 
 from parmagic import account, baseline, compare, verdict
 from parmagic.merge import merge
-from parmagic.model import STATES, WORKER_STATES, Arm, Batch, Clocks, Recording, Samples, Span, Timeline, WorkerId
+from parmagic.model import STATES, WORKER_STATES, Arm, Batch, Clocks, Readings, Recording, Samples, Span, Timeline, WorkerId
 
 
 def _doubles(*values: float) -> array[float]:
@@ -23,7 +23,7 @@ def _recording(rank: int = 0, first: int = 0, cpu: float = 4.0, queue: float = 1
         WorkerId(rank, 100 + rank, 200 + rank),
         spans=(Span("startup", 0.0, 1.0), Span("transfer", 12.0, 13.0)),
         batches=(Batch(first, _doubles(2.0, 7.0), _doubles(7.0, 12.0), ["a", "b"]),),
-        clocks=Clocks(_doubles(2.0, 12.0), _doubles(0.5, 0.5 + cpu), _doubles(0.25, 0.25 + queue)),
+        readings=Readings(Clocks(_doubles(2.0, 12.0), _doubles(0.5, 0.5 + cpu), _doubles(0.25, 0.25 + queue))),
     )
 
 
@@ -131,7 +131,7 @@ def test_summary_formulas():
 
 def test_clocks_of_a_restarted_worker_go_on():
     """A rank that was started again after a death counts on, not back."""
-    again = Recording(WorkerId(0, 999, 999), clocks=Clocks(_doubles(20.0, 21.0), _doubles(0.1, 0.6), _doubles(0.0, 0.1)))
+    again = Recording(WorkerId(0, 999, 999), readings=Readings(Clocks(_doubles(20.0, 21.0), _doubles(0.1, 0.6), _doubles(0.0, 0.1))))
     clocks = merge(Arm("procs", 1), 0.0, 22.0, 2, [_recording(), again], {}).lanes[0].clocks
     assert clocks.cpu.tolist() == pytest.approx([0.5, 4.5, 4.5, 5.0])
     assert clocks.queue.tolist() == pytest.approx([0.25, 1.25, 1.25, 1.35])

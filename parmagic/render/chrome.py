@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model import STATES, Lane, Timeline
+from parmagic.model import STATES, WAIT_KINDS, WAIT_STATES, Lane, Timeline
 from parmagic.render.figures import LOOKS, clean, saved_verdict
 
 if TYPE_CHECKING:
@@ -138,13 +138,29 @@ def error_words(view: View, error: BaseException) -> str:
 
 
 def waits(lane: Lane) -> list[Piece]:
-    """Return a worker's waits: recorded spans, and between them what the samples saw while it had items."""
+    """Return a worker's waits: recorded spans, and between them what it waited for while it had items."""
     spans: list[Piece] = [(s.begin, s.end, LOOKS[s.kind].words if s.kind in LOOKS else clean(s.kind), {}) for s in lane.spans]
     if not lane.batches:
         return spans
     begin, end = lane.batches[0].begins[0], max(batch.ends[-1] for batch in lane.batches)
-    seen = _inside(_runs(lane), begin, end)
+    seen = _inside(_runs(lane) if lane.tally is None else _measured(lane), begin, end)
     return spans + [part for wait in seen for part in _without(wait, spans)]
+
+
+def _measured(lane: Lane) -> Iterator[Piece]:
+    """Return the waits that the hooks recorded; those for the GIL are named with its holder, where that was a worker."""
+    for wait in lane.waits:
+        kind = WAIT_KINDS[wait.kind]
+        state = LOOKS[WAIT_STATES[wait.kind]].words
+        name = f"GIL, held by worker {wait.holder}" if kind == "gil" and wait.holder >= 0 else state
+        args: dict[str, Any] = {"kind": kind}
+        if wait.line:
+            args["line"] = wait.line
+        if wait.object:
+            args["object"] = hex(wait.object) if kind == "lock" else wait.object
+        if wait.with_gil:
+            args["held the GIL"] = True
+        yield wait.begin * 1e-9, wait.end * 1e-9, name, args
 
 
 def _runs(lane: Lane) -> Iterator[Piece]:

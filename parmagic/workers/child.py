@@ -15,11 +15,11 @@ from typing import Any
 
 import tblib.pickling_support
 
-from parmagic import tracing
+from parmagic import meter, tracing
 from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
 from parmagic.errors import NotShippable
-from parmagic.model import Batch, Clocks, Displayed, Recording, Span, WorkerId
-from parmagic.recorder import Board, Meter, Worker, enter, runtime_address
+from parmagic.model import Batch, Displayed, Readings, Recording, Span, WorkerId
+from parmagic.recorder import Board, Worker, enter
 from parmagic.workers import ship
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -39,9 +39,16 @@ from parmagic.workers.orders import (
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
+    with meter.hooks(wanted=orders.measure):
+        _work(orders, descriptors, inherited)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _work(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     worker = Worker(*orders.worker)
-    me = WorkerId(worker.rank, os.getpid(), threading.get_native_id(), runtime_address())
-    meter = Meter(own_process=True)
+    gauge = meter.meter(worker.rank, own_process=True)
+    me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"
     channel = _Channel(Connection(descriptors[CONNECTION]), me)
@@ -58,7 +65,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
         if orders.gate:
             channel.wait()
         deck = _deck(orders, worker, (descriptors[TOKEN_READ], descriptors[TOKEN_WRITE]), board)
-        work(call, load, deck, worker, meter, board, channel.report, trace.refresh, keep_going=orders.plan.keep_going)
+        work(call, load, deck, worker, gauge, board, channel.report, trace.refresh, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
     finally:
@@ -66,10 +73,13 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     notes = _figures_left_open()
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
     written = trace.finish(orders.trace_path)
-    channel.send(Recording(me, spans=channel.take_spans(), usage=meter.usage(), trace=written, notes=tuple(notes)))
+    readings, usage = gauge.take(), gauge.usage()
+    channel.send(
+        Recording(
+            me, spans=channel.take_spans(), readings=readings, usage=usage, totals=gauge.close(), trace=written, notes=tuple(notes)
+        )
+    )  # fmt: skip
     channel.send(None)
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 def _redirect(out: int, err: int) -> None:
@@ -158,22 +168,24 @@ class _Channel:
         spans, self.spans = tuple(self.spans), []
         return spans
 
-    def report(self, batch: Batch, clocks: Clocks) -> None:
+    def report(self, batch: Batch, readings: Readings) -> None:
         """Send a batch with its results, and note how long that took."""
         begin = perf_counter()
         for item, error in batch.errors.items():
             batch.errors[item] = _portable(error)
         spans = self.take_spans()
         try:
-            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), clocks=clocks))
+            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
         except Exception:  # noqa: BLE001  (found and reported item by item)
             _give_up_on_values(batch)
-            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), clocks=clocks))
+            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
         self.send_packed(packed)
         self.spans.append(Span("transfer", begin, perf_counter()))
 
 
 _channel: _Channel | None = None
+
+meter.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks
 
 
 def _give_up_on_values(batch: Batch) -> None:

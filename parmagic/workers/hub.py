@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from parmagic import meter
 from parmagic.errors import NotShippable, WorkerDied
 from parmagic.workers import server
 
@@ -224,9 +225,10 @@ def get() -> Hub:
     global _server  # noqa: PLW0603  (one server per process is the point)
     if _server is None or not _server.alive():
         _server = launch()
-        from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
+        if meter.why_inferred():
+            from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
 
-        watch.warm()  # before the server imports what only workers need
+            watch.warm()  # before the server imports what only workers need
         _server.preload(["parmagic.workers.child", "viztracer"])
     return _server
 

@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.model import Batch, Displayed, Printed, Recording, WorkerId
@@ -162,7 +163,7 @@ class _Crew:
         orders = Orders(
             (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
             claims, left, job.trace_path(rank), cargo.manifest if cargo else None,
-            environment() if cargo else None,
+            environment() if cargo else None, not meter.why_inferred(),
         )  # fmt: skip
         null = self._board_file
         descriptors = [

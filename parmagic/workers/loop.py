@@ -7,8 +7,9 @@ from time import perf_counter
 from typing import Any
 
 from parmagic.dispatch import Deck
-from parmagic.model import Batch, Clocks
-from parmagic.recorder import STOP, Board, Meter, Worker, item_slot, perform
+from parmagic.meter import Meter
+from parmagic.model import Batch, Readings
+from parmagic.recorder import STOP, Board, Worker, item_slot, perform
 
 Call = Callable[[Any, Worker], Any]
 
@@ -20,7 +21,7 @@ def work(
     worker: Worker,
     meter: Meter,
     board: Board,
-    report: Callable[[Batch, Clocks], None],
+    report: Callable[[Batch, Readings], None],
     between: Callable[[], None],
     *,
     keep_going: bool,
@@ -31,6 +32,7 @@ def work(
     ``report`` after each claim.
     """
     slot = item_slot(worker.rank)
+    meter.lines_of(_filename(call))
     while not board[STOP] and (claim := deck.take()) is not None:
         board[slot + 1], board[slot + 2] = claim.start, claim.stop
         between()
@@ -42,6 +44,14 @@ def work(
         report(batch, meter.take())
 
 
+def _filename(call: Call) -> str:
+    """Return the file that a body's lines are in; nothing where it is no Python function."""
+    function: Any = call
+    while hasattr(function, "function"):
+        function = function.function
+    return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
+
+
 class InTurn:
     """Runs the ranks of an SPMD body one after another on one worker, as a serial run does.
 
@@ -49,7 +59,7 @@ class InTurn:
     """
 
     def __init__(self, call: Call, count: int) -> None:
-        self._call = call
+        self.function = call
         self._count = count
 
     def __call__(self, rank: int, worker: Worker) -> Any:
@@ -57,6 +67,6 @@ class InTurn:
         worker.count = self._count
         worker.rank = rank
         try:
-            return self._call(rank, worker)
+            return self.function(rank, worker)
         finally:
             worker.rank = 0

@@ -48,6 +48,7 @@ class Orders:
     trace_path: str
     manifest: Manifest | None  # None: the body and the items are in our memory already
     environment: dict[str, Any] | None
+    measure: bool  # by hooks, as the notebook does
 
 
 CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, TRACKER, FILE, FIRST_OF_CARGO = range(9)

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
-from parmagic import tracing
+from parmagic import meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
-from parmagic.model import Batch, Clocks, Recording, Span, WorkerId
+from parmagic.model import Batch, Readings, Recording, Span, WorkerId
 from parmagic.output import ThreadOutput
-from parmagic.recorder import STOP, Meter, Worker, board_size, enter, runtime_address
+from parmagic.recorder import STOP, Worker, board_size, enter
 from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.loop import InTurn, work
 
@@ -30,7 +30,7 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        with ThreadOutput(crew.reports.put):
+        with ThreadOutput(crew.reports.put), meter.hooks():
             crew.trace = tracing.begin(job.plan.trace)
             try:
                 crew.start()
@@ -126,18 +126,18 @@ class _Crew:
     def _run(self, rank: int) -> None:
         """Be worker ``rank``."""
         worker = Worker(rank, self.count, self.job.arm.kind)
-        me = WorkerId(rank, os.getpid(), threading.get_native_id(), runtime_address())
+        gauge = meter.meter(rank, own_process=False)
+        me = meter.who(rank, gauge)
         self.tids[rank] = me.tid
         enter(worker)
-        meter = Meter(own_process=False)
         try:
             self.trace.attach(rank)
             self.reports.put(Recording(me, spans=(Span("startup", self._begin, perf_counter()),)))
             if self._gate:
                 self._gate.wait()
             work(
-                self._call, self._load, self._deck(rank), worker, meter, self.board,
-                lambda batch, clocks: self._report(me, batch, clocks), self.trace.refresh, keep_going=self.job.plan.keep_going,
+                self._call, self._load, self._deck(rank), worker, gauge, self.board,
+                lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
             )  # fmt: skip
         except (Ended, threading.BrokenBarrierError):
             pass  # the run is over: what was done is reported
@@ -145,8 +145,7 @@ class _Crew:
             self.fault = error
         finally:
             self.trace.detach()
-            self.reports.put(Recording(me, usage=meter.usage()))
-            meter.close()
+            self.reports.put(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
             enter(None)
             self.reports.put(None)
 
@@ -158,8 +157,8 @@ class _Crew:
     def _load(self, claim: range) -> Sequence[Any]:
         return self.job.items[claim.start : claim.stop]
 
-    def _report(self, me: WorkerId, batch: Batch, clocks: Clocks) -> None:
-        self.reports.put(Recording(me, batches=(batch,), clocks=clocks))
+    def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
+        self.reports.put(Recording(me, batches=(batch,), readings=readings))
 
 
 def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:

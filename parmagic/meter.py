@@ -1,0 +1,245 @@
+"""What a worker's time went to, read inside of the worker.
+
+Two meters with one face. Where our C extension can hook what waits, its account
+is read, which costs next to nothing. Elsewhere the thread's CPU clock and its
+run queue are read, and what it was blocked on is inferred from samples that
+another process takes (:mod:`parmagic.sampler`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from time import perf_counter, thread_time
+from types import ModuleType
+from typing import Protocol
+
+from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
+
+
+class Meter(Protocol):
+    """The calling thread's account. Make it in the thread that it measures; close it there.
+
+    ``every`` is how many seconds should lie between two readings at least;
+    ``measures`` tells whether its waits are measured, else samples have to say.
+    """
+
+    every: float
+    measures: bool
+
+    def lines_of(self, filename: str) -> None:
+        """Tell waits by the lines of this file from now on: the cell's."""
+        ...
+
+    def read(self) -> None:
+        """Note the account at this moment."""
+        ...
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the thread (and the process, where it is the worker's own) used so far."""
+        ...
+
+    def close(self) -> tuple[Total, ...]:
+        """End the account; return what was waited for, where that was measured."""
+        ...
+
+
+@cache
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        import parmagic._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
+    except ImportError:
+        return None, "the C extension was not built when parmagic was installed"
+    why = _waits.why_not()
+    return (None, why) if why else (_waits, "")
+
+
+def _extension() -> tuple[ModuleType | None, str]:
+    """Return the extension, or None and why waits have to be inferred."""
+    if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
+        return None, "PARMAGIC_WAITS is off"
+    return _load()
+
+
+def why_inferred() -> str:
+    """Return why waits cannot be measured in this process; empty where they can."""
+    return _extension()[1]
+
+
+@contextmanager
+def hooks(*, wanted: bool = True) -> Iterator[None]:
+    """While entered, what waits is hooked in this process, if it can be; meters made meanwhile measure."""
+    extension = _extension()[0] if wanted else None
+    on = extension is not None and extension.start()  # False: a run around this one has them on
+    try:
+        yield
+    finally:
+        if on and extension is not None:
+            extension.stop()
+
+
+def meter(rank: int, *, own_process: bool) -> Meter:
+    """Return a meter for the calling thread.
+
+    Within a run inside of a run, the inner one infers.
+    """
+    extension, _ = _extension()
+    usage = _Used(own_process=own_process)
+    if extension is None or not extension.state()["on"] or extension.attached():
+        return InferringMeter(usage)
+    return MeasuringMeter(extension, rank, usage)
+
+
+def runtime_address() -> int:
+    """Return where this process keeps ``_PyRuntime``, CPython's global state."""
+    return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+
+
+def who(rank: int, gauge: Meter) -> WorkerId:
+    """Return who the calling thread is for the system, and what a sampler would need to know."""
+    return WorkerId(rank, os.getpid(), threading.get_native_id(), 0 if gauge.measures else runtime_address())
+
+
+class MeasuringMeter:
+    """Reads the account that the hooks keep."""
+
+    every = 50e-6
+    measures = True
+
+    def __init__(self, extension: ModuleType, rank: int, used: _Used) -> None:
+        self._extension = extension
+        self._used = used
+        extension.attach(rank)
+        self.lines_of = extension.lines_of
+        self.read = extension.mark
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        rows, events, lost = self._extension.take()
+        tally = array("d")
+        tally.frombytes(rows)
+        return Readings(tally=Tally(tally), waits=Waits(events, lost))
+
+    def usage(self) -> Usage:
+        """Return what was used so far."""
+        return self._used.so_far()
+
+    def close(self) -> tuple[Total, ...]:
+        """End the account and take the thread out of the hooks' sight."""
+        return tuple(Total(WAIT_KINDS[kind], *rest) for kind, *rest in self._extension.detach())
+
+
+class InferringMeter:
+    """Reads the thread's CPU clock and its run queue; between two readings they are taken to run evenly."""
+
+    every = 500e-6  # a reading takes about 2 µs
+    measures = False
+
+    def __init__(self, used: _Used) -> None:
+        self._used = used
+        self._schedstat = _open_schedstat()
+        self._clear()
+        self.read()
+
+    def lines_of(self, filename: str) -> None:
+        """Do nothing: single waits are not known here."""
+
+    def read(self) -> None:
+        """Note the clocks at this moment."""
+        self._at.append(perf_counter())
+        self._cpu.append(thread_time())
+        if self._schedstat is None:
+            self._queue.append(math.nan)
+        else:
+            self._queue.append(int(os.pread(self._schedstat, 96, 0).split()[1]) * 1e-9)
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        self.read()
+        clocks = Clocks(self._at, self._cpu, self._queue)
+        self._clear()
+        for ours, theirs in ((self._at, clocks.at), (self._cpu, clocks.cpu), (self._queue, clocks.queue)):
+            ours.append(theirs[-1])
+        return Readings(clocks=clocks)
+
+    def usage(self) -> Usage:
+        """Return what was used so far."""
+        return self._used.so_far()
+
+    def close(self) -> tuple[Total, ...]:
+        """Give the descriptor back; single waits are not known here."""
+        if self._schedstat is not None:
+            os.close(self._schedstat)
+            self._schedstat = None
+        return ()
+
+    def _clear(self) -> None:
+        self._at, self._cpu, self._queue = array("d"), array("d"), array("d")
+
+
+class _Used:
+    """What the calling thread, or its whole process, used since this was made."""
+
+    def __init__(self, *, own_process: bool) -> None:
+        self._own_process = own_process
+        self._switches = _switches()
+        self._process_cpu = time.process_time()
+        self._cpu = thread_time()
+
+    def so_far(self) -> Usage:
+        voluntary, involuntary = _switches()
+        return Usage(
+            cpu_s=thread_time() - self._cpu,
+            process_cpu_s=time.process_time() - self._process_cpu if self._own_process else math.nan,
+            ctx_voluntary=voluntary - self._switches[0],
+            ctx_involuntary=involuntary - self._switches[1],
+            rss_mb=peak_rss_mb(),
+        )
+
+
+def _open_schedstat() -> int | None:
+    """Open the calling thread's scheduler figures, where the system has them."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _switches() -> tuple[float, float]:
+    """Return the calling thread's context switches so far: voluntary, involuntary."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        usage = resource.getrusage(resource.RUSAGE_THREAD)
+    except (ImportError, AttributeError):
+        return math.nan, math.nan
+    return usage.ru_nvcsw, usage.ru_nivcsw
+
+
+def peak_rss_mb() -> float:
+    """Return the peak resident memory of this process, in MB (10**6 bytes)."""
+    if sys.platform.startswith("linux"):
+        # not getrusage: a forked child inherits its parent's peak there
+        with Path("/proc/self/status").open("rb") as status:
+            for line in status:
+                if line.startswith(b"VmHWM"):
+                    return int(line.split()[1]) * 1024 / 1e6
+    import psutil  # noqa: PLC0415  (only where Linux does not tell)
+
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss)) / 1e6

@@ -1,0 +1,307 @@
+"""Measured waits against theory, the clock and the kernel: real threads, processes and locks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import parmagic
+from parmagic import meter
+from parmagic.model import WORKER_STATES
+
+pytestmark = pytest.mark.skipif(bool(meter.why_inferred()), reason=f"waits are inferred here: {meter.why_inferred()}")
+
+SPIN = "end = __import__('time').perf_counter() + 1.0\nwhile __import__('time').perf_counter() < end:\n    sum(range(500))"
+
+
+def waits():
+    """Return the extension."""
+    return sys.modules["parmagic._waits"]
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_threads_that_compute_wait_for_each_other(ip, n):
+    """While N CPU-bound threads are at work, each spends (N - 1) / N of its time waiting for the GIL, on a busy machine, too."""
+    run = ip(f"%%parallel threads={n} -q --once --trace off\n{SPIN}")
+    (arm,) = run.timelines
+    begin = max(batch.begins[0] for lane in arm.lanes for batch in lane.batches)
+    end = min(batch.ends[-1] for lane in arm.lanes for batch in lane.batches)
+    waited = sum(run.shares(arm, lane, np.array([begin, end]))["gil_wait"][0] for lane in arm.lanes)
+    assert waited / (n * (end - begin)) == pytest.approx((n - 1) / n, abs=0.05)
+    assert run.workers["measured"].all()
+
+
+def test_a_library_that_keeps_the_gil(ip):
+    """Four naps of 50 ms that keep the GIL take 200 ms: blocked with the GIL held, and named in a note."""
+    ip("import ctypes; nap = ctypes.PyDLL(None).usleep")
+    run = ip("%%parallel threads=4 -q --once --trace off\nnap(50_000)")
+    assert run.summary["wall_s"].iloc[0] >= 0.2
+    assert run.workers["io_wait_s"].sum() == pytest.approx(0.2, abs=0.02)
+    assert run.workers["gil_wait_s"].sum() > 0.28  # 0 + 1 + 2 + 3 naps; and to get it back after a forced switch
+    notes = [note for note in run.notes if "held the GIL while blocked" in note]
+    assert len(notes) == 4
+    assert "line 2" in notes[0]
+
+
+def test_a_library_that_lets_the_gil_go(ip):
+    """The same naps without the GIL overlap: nobody waits for it, and no note says so."""
+    ip("import ctypes; nap = ctypes.CDLL(None).usleep")
+    run = ip("%parallel threads=4 -q --once --trace off nap(50_000) for _ in range(4)")
+    assert run.workers["io_wait_s"].sum() == pytest.approx(0.2, abs=0.02)
+    assert run.workers["gil_wait_s"].sum() < 0.05
+    assert not [note for note in run.notes if "held the GIL" in note]
+
+
+def test_io_beside_a_loop_costs_a_switch_interval_per_request(ip):
+    """A thread that comes back from I/O waits for the loop to give the GIL away: about a switch interval each time."""
+    ip("import time")
+    run = ip(f"""%%parallel threads=2 -q --once --trace off
+if worker.rank == 0:
+    end = time.perf_counter() + 1.0
+    while time.perf_counter() < end:
+        sum(range(500))
+else:
+    for _ in range(50):
+        time.sleep({sys.getswitchinterval() / 5})
+""")
+    per_request = run.workers["gil_wait_s"].iloc[1] / 50 / sys.getswitchinterval()
+    assert 0.8 < per_request < 2.0
+
+
+def test_a_lock_that_is_held_in_turn(ip):
+    """Four threads that each hold a lock for 20 ms wait 3 + 2 + 1 holds for it; the table knows the line and the lock."""
+    ip("import threading, time; lock = threading.Lock()")
+    run = ip("%%parallel threads=4 -q --once --trace off\nwith lock:\n    time.sleep(0.02)")
+    holds = run.workers["lock_wait_s"].sum() / 0.02
+    assert 5.5 < holds < 7.5
+    table = run.waits[run.waits["kind"] == "lock"]
+    assert set(table["line"]) == {2}
+    assert table["total_s"].sum() == pytest.approx(run.workers["lock_wait_s"].sum(), rel=0.02)
+    assert run.waits[run.waits["kind"] == "sleep"]["n"].sum() == 4
+
+
+def test_states_agree_with_the_clocks(ip):
+    """On a core, by the hooks, is the thread's CPU time, by the kernel, for work with and without the GIL."""
+    ip("import hashlib; block = bytes(1 << 22)")
+    run = ip("%%parallel threads=2 -q --once --trace off for n in range(40)\nhashlib.sha256(block).hexdigest(), sum(range(100_000))")
+    mine = run.workers
+    assert (mine["running_s"] + mine["native_s"]).sum() == pytest.approx(mine["cpu_s"].sum(), rel=0.05)
+    assert mine["native_s"].sum() > mine["running_s"].sum() > 0
+
+
+WORK = {
+    "loop": ("", "sum(range(300_000))"),
+    "zlib": ("import zlib; data = bytes(1 << 21)", "len(zlib.compress(data))"),
+    "hashlib": ("import hashlib; data = bytes(1 << 22)", "hashlib.sha256(data).hexdigest()"),
+    "numpy": ("import numpy as np; a = np.ones((200, 200))", "float((a @ a @ a @ a).sum())"),
+    "sleep": ("import time", "time.sleep(0.01)"),
+    "socket": ("import socket", """a, b = socket.socketpair()
+for _ in range(50):
+    a.send(b'x'); b.recv(1)
+a.settimeout(0.01)
+try:
+    a.recv(1)
+except TimeoutError:
+    pass
+a.close(); b.close()"""),
+    "child": ("import subprocess, sys", "subprocess.run(['sleep', '0.01'])"),
+}
+
+
+@pytest.mark.parametrize("model", ["threads=1", "threads=2", "threads=4", "threads=16", "procs=1", "procs=4"])
+@pytest.mark.parametrize("work", sorted(WORK))
+def test_every_second_is_accounted_for(ip, work, model):
+    """No more than 2 % of any worker's wall time is unknown, whatever it does, and the states tile it."""
+    setup, body = WORK[work]
+    ip(setup)
+    run = ip(f"%%parallel {model} -q --once --trace off for _ in range(48)\n{body}")
+    assert_closed(run)
+
+
+SHARED = {
+    "lock": ("import threading, time; lock = threading.Lock()", "with lock:\n    time.sleep(0.001)"),
+    "queue": (
+        "import queue; things = queue.Queue(4)",
+        "for n in range(200):\n    things.put(n) if worker.rank % 2 == 0 else things.get()",
+    ),
+}
+
+
+@pytest.mark.parametrize("n", [2, 4, 16])
+@pytest.mark.parametrize("work", sorted(SHARED))
+def test_every_second_of_waiting_for_each_other(ip, work, n):
+    """The same where threads wait for each other's locks and queues."""
+    setup, body = SHARED[work]
+    ip(setup)
+    clause = "for _ in range(64)" if work == "lock" else ""
+    run = ip(f"%%parallel threads={n} -q --once --trace off {clause}\n{body}")
+    assert_closed(run)
+    assert run.workers["lock_wait_s"].sum() > 0
+
+
+def test_every_second_of_a_queue_between_processes(ip):
+    """The same for multiprocessing's queue: its locks and its pipe."""
+    ip("import multiprocessing as mp, time; q = mp.get_context('forkserver').Queue()")
+    run = ip(
+        "%%parallel procs=2 -q --once --trace off\n"
+        "for n in range(20):\n"
+        "    if worker.rank == 0:\n"
+        "        time.sleep(0.002); q.put(n)\n"
+        "    else:\n"
+        "        q.get()"
+    )
+    assert_closed(run)
+    consumer = run.workers.loc["procs=2", 1]
+    assert consumer["lock_wait_s"] + consumer["io_wait_s"] > 0.02
+
+
+def assert_closed(run):
+    """Assert that the account of every worker is closed."""
+    for (arm, rank), row in run.workers.iterrows():
+        assert row["measured"], (arm, rank)
+        assert row["unknown_s"] <= 0.02 * row["wall_s"], (arm, rank, row)
+        assert sum(row[f"{state}_s"] for state in WORKER_STATES) == pytest.approx(row["wall_s"], rel=1e-6)
+
+
+def test_hooks_come_off_whatever_happens(ip):
+    """After a run, an exception and an interrupt, no call of this process goes to the recorder."""
+    ip("import time, _thread")
+    for cell in ("%parallel threads=2 -q n for n in range(4)", "%parallel threads=2 -q 1 / n for n in range(4)"):
+        ip.shell.run_cell(cell)
+        assert waits().state()["patched"] == 0
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), 2)).start()
+    error = ip.fails("%parallel threads=2 -q --once time.sleep(0.01) for n in range(1_000)")
+    assert isinstance(error, KeyboardInterrupt)
+    assert waits().state() == {"patched": 0, "on": False, "lanes": waits().state()["lanes"]}
+
+
+def test_hooks_are_on_while_a_body_runs(ip):
+    """While a body runs, calls go through the recorder, and what the body imports meanwhile is hooked, too."""
+    ip("import sys; waits = sys.modules['parmagic._waits']")
+    run = ip("%parallel threads=1 -q --once waits.state() for _ in range(1)")
+    assert run.results[0]["on"]
+    assert run.results[0]["patched"] > 20
+
+
+def test_a_forked_child_writes_nothing(ip):
+    """A child that the body forks is no worker: its waits are not in the parent's account."""
+    ip("import os, time")
+    run = ip("""%%parallel threads=1 -q --once --trace off for _ in range(1)
+pid = os.fork()
+if not pid:
+    time.sleep(0.05)
+    os._exit(0)
+os.waitpid(pid, 0)[1]""")
+    kinds = run.waits.set_index("kind")["total_s"]
+    assert "sleep" not in kinds.index
+    assert kinds["child"] >= 0.04
+
+
+def test_a_thread_that_outlives_its_run_does_no_harm(ip):
+    """A worker that cannot be ended stays behind in its call, and later runs are measured as ever."""
+    ip("import time, threading; done = threading.Event()")
+    error = ip.fails("%parallel threads=2 -q --once --timeout 0.2 done.wait(5) for _ in range(2)")
+    assert isinstance(error, parmagic.RunTimeout)
+    run = ip("%parallel threads=2 -q --once --trace off time.sleep(0.01) for _ in range(8)")
+    assert run.workers["sleep_s"].sum() == pytest.approx(0.08, abs=0.02)
+    done_event = ip.space["done"]
+    done_event.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("parmagic"):
+            thread.join(5)
+    assert_closed(ip("%parallel threads=2 -q --once --trace off time.sleep(0.01) for _ in range(8)"))
+
+
+def test_nothing_grows(ip):
+    """Two hundred runs need no more descriptors, accounts or memory than twenty."""
+    ip("import time")
+    process = psutil.Process()
+
+    def some(n):
+        for _ in range(n):
+            ip("%parallel threads=4 -q --once --trace off time.sleep(0) for _ in range(8)")
+        ip.shell.displayhook.flush()
+        return process.num_fds(), waits().state()["lanes"]
+
+    before = some(20)
+    memory = process.memory_info().rss
+    assert some(180) == before
+    assert process.memory_info().rss - memory < 8_000_000
+
+
+def test_off_by_the_environment(ip, monkeypatch):
+    """PARMAGIC_WAITS=off infers, in threads and in processes, and every figure that is inferred says so."""
+    monkeypatch.setenv("PARMAGIC_WAITS", "off")
+    assert meter.why_inferred() == "PARMAGIC_WAITS is off"
+    run = ip("%%parallel threads=2 procs=2 -q --once --trace off for _ in range(8)\nimport time\ntime.sleep(0.05)")
+    assert not run.workers["measured"].any()
+    assert "~" in repr(run)
+    monkeypatch.delenv("PARMAGIC_WAITS")
+    run = ip("%%parallel threads=2 procs=2 -q --once --trace off for _ in range(8)\nimport time\ntime.sleep(0.05)")
+    assert run.workers["measured"].all()
+
+
+def test_a_run_within_a_run_infers(ip):
+    """The hooks belong to the outer run; a run inside of its body works, and infers its waits."""
+    ip("import parmagic, time")
+    run = ip("""%%parallel threads=1 -q --once --trace off for _ in range(1)
+inner = parmagic.run(lambda n: time.sleep(0.01), range(4), 'threads=2', once=True, trace='off')
+bool(inner.workers['measured'].any())""")
+    assert run.workers["measured"].all()
+
+
+def test_libc_is_called_whatever_happens():
+    """Hooked calls keep their results and errno: an error of the system is the same with the hooks on."""
+    extension = waits()
+    with meter.hooks():
+        extension.attach(0)
+        try:
+            with pytest.raises(OSError, match="Bad file descriptor") as caught:
+                os.read(10_000, 1)
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.usleep(1) == 0
+        finally:
+            extension.detach()
+    assert caught.value.errno == 9
+
+
+def test_misuse_of_the_extension():
+    """Calls at the wrong time are a RuntimeError, not a crash."""
+    extension = waits()
+    for call in (extension.mark, extension.take, extension.detach, lambda: extension.attach(0)):
+        with pytest.raises(RuntimeError):
+            call()
+    with meter.hooks():
+        assert extension.start() is False
+        extension.attach(0)
+        with pytest.raises(RuntimeError, match="already"):
+            extension.attach(1)
+        with pytest.raises(TypeError):
+            extension.lines_of(b"bytes")
+        extension.detach()
+
+
+def test_time_within_and_between_marks():
+    """The states between two marks add up to the time between them, to a microsecond."""
+    extension = waits()
+    with meter.hooks():
+        extension.attach(0)
+        extension.mark()
+        begin = time.perf_counter()
+        time.sleep(0.02)
+        sum(range(100_000))
+        end = time.perf_counter()
+        rows, events, lost = extension.take()
+        extension.detach()
+    numbers = memoryview(rows).cast("d").tolist()
+    first, last = numbers[8:16], numbers[-8:]
+    assert last[0] - first[0] == pytest.approx(sum(last[1:]) - sum(first[1:]), abs=1e-6)
+    assert last[0] - first[0] == pytest.approx(end - begin, abs=1e-3)
+    assert (len(events), lost) == (40, 0)
