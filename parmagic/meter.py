@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -91,8 +91,8 @@ def hooks(*, wanted: bool = True) -> Iterator[None]:
             extension.stop()
 
 
-def meter(rank: int, *, own_process: bool) -> Meter:
-    """Return a meter for the calling thread.
+def meter(rank: int, *, own_process: bool, box: int = -1) -> Meter:
+    """Return a meter for the calling thread; ``box`` is a file of :func:`box_size` bytes that it survives in.
 
     Within a run inside of a run, the inner one infers.
     """
@@ -100,7 +100,7 @@ def meter(rank: int, *, own_process: bool) -> Meter:
     usage = _Used(own_process=own_process)
     if extension is None or not extension.state()["on"] or extension.attached():
         return InferringMeter(usage)
-    return MeasuringMeter(extension, rank, usage)
+    return MeasuringMeter(extension, rank, box, usage)
 
 
 def runtime_address() -> int:
@@ -119,19 +119,16 @@ class MeasuringMeter:
     every = 50e-6
     measures = True
 
-    def __init__(self, extension: ModuleType, rank: int, used: _Used) -> None:
+    def __init__(self, extension: ModuleType, rank: int, box: int, used: _Used) -> None:
         self._extension = extension
         self._used = used
-        extension.attach(rank)
+        extension.attach(rank, box)
         self.lines_of = extension.lines_of
         self.read = extension.mark
 
     def take(self) -> Readings:
         """Read once more, hand over what was read so far and begin anew."""
-        rows, events, lost = self._extension.take()
-        tally = array("d")
-        tally.frombytes(rows)
-        return Readings(tally=Tally(tally), waits=Waits(events, lost))
+        return _readings(*self._extension.take())
 
     def usage(self) -> Usage:
         """Return what was used so far."""
@@ -139,7 +136,37 @@ class MeasuringMeter:
 
     def close(self) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
-        return tuple(Total(WAIT_KINDS[kind], *rest) for kind, *rest in self._extension.detach())
+        return _totals(self._extension.detach())
+
+
+def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
+    tally = array("d")
+    tally.frombytes(rows)
+    return Readings(tally=Tally(tally), waits=Waits(events, lost))
+
+
+def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> tuple[Total, ...]:
+    return tuple(Total(WAIT_KINDS[kind], thing, line, n, *seconds) for kind, thing, line, n, *seconds in rows)
+
+
+def box_size() -> int:
+    """Return how many bytes a file must have that a worker's account is kept in; 0 where none is kept."""
+    extension, _ = _extension()
+    return int(extension.box_size()) if extension is not None else 0
+
+
+def autopsy(box: int, now: float, cpu_s: float) -> tuple[float, Readings, tuple[Total, ...]] | None:
+    """Return what a killed worker left in its box: its item's begin, its last readings, what it waited for.
+
+    ``now`` is when it died, ``cpu_s`` what its process had used by then. None
+    where it left nothing.
+    """
+    extension, _ = _extension()
+    found = extension.autopsy(box, now, cpu_s) if extension is not None else None
+    if found is None:
+        return None
+    begin, rows, events, lost, totals = found
+    return begin, _readings(rows, events, lost), _totals(totals)
 
 
 class InferringMeter:

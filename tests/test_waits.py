@@ -236,6 +236,27 @@ def test_nothing_grows(ip):
     assert process.memory_info().rss - memory < 8_000_000
 
 
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [("time.sleep(60)", "sleep_s"), ("while True:\n        pass", "running_s"), ("lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()", "lock_wait_s")],
+)
+def test_the_black_box(ip, before, state):
+    """What a killed worker did until it died is in the run: its item, and what it was in at the end."""
+    ip("import os, signal, threading, time")
+    error = ip.fails(f"""%%parallel procs=2 -q --once --trace off -o run for n in range(2)
+if n == 0:
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    {before}
+time.sleep(0.01)""")
+    assert isinstance(error, parmagic.WorkerDied)
+    run = ip.space["run"]
+    dead = run.workers.loc["procs=2", int(run.items["rank"].iloc[0])]
+    assert "WorkerDied" in run.items["error"].iloc[0]
+    assert 0.35 < run.items["wall_s"].iloc[0] < 2.0
+    assert dead[state] == pytest.approx(run.items["wall_s"].iloc[0], rel=0.1)
+    assert dead["unknown_s"] < 0.1 * dead["wall_s"]
+
+
 def test_off_by_the_environment(ip, monkeypatch):
     """PARMAGIC_WAITS=off infers, in threads and in processes, and every figure that is inferred says so."""
     monkeypatch.setenv("PARMAGIC_WAITS", "off")

@@ -40,7 +40,7 @@ static bool same_text(PyObject *one, PyObject *other)
 int frame_line(struct lane *lane)
 {
     PyThreadState *state = lane->thread_state;
-    if (!state || !lane->filename)
+    if (!state || !lane->filename || lane != my_lane) /* not our own: its frames are not here */
         return 0;
     _PyInterpreterFrame *frame = CURRENT(state);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {

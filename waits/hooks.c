@@ -93,7 +93,7 @@ static int (*real_pthread_mutex_trylock)(pthread_mutex_t *);
         struct lane *lane = lane_here(); \
         if (!lane || lane->depth) \
             return real_##name arguments; \
-        int64_t begin = lane_enter(lane); \
+        int64_t begin = lane_enter(lane, kind); \
         result outcome = real_##name arguments; \
         int error = errno; \
         lane_leave(lane, kind, (uint64_t)(uintptr_t)(object), begin); \
@@ -108,7 +108,7 @@ static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
     int outcome = real_pthread_mutex_trylock(mutex);
     if (outcome != EBUSY)
         return outcome;
-    int64_t begin = lane_enter(lane);
+    int64_t begin = lane_enter(lane, K_LOCK);
     outcome = real_pthread_mutex_lock(mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)mutex, begin);
     return outcome;
@@ -157,7 +157,7 @@ static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mu
         }
         return real_pthread_cond_timedwait(cond, mutex, until);
     }
-    int64_t begin = lane_enter(lane);
+    int64_t begin = lane_enter(lane, K_LOCK);
     int outcome = real_pthread_cond_timedwait(cond, mutex, until);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
     return outcome;
@@ -175,7 +175,7 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
         lane->dropped = lane->mark;
         return outcome;
     }
-    int64_t begin = lane_enter(lane);
+    int64_t begin = lane_enter(lane, K_LOCK);
     int outcome = real_pthread_cond_wait(cond, mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
     return outcome;

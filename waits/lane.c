@@ -179,10 +179,31 @@ void lane_want(struct lane *lane)
     lane->holder = gil_holder;
 }
 
-int64_t lane_enter(struct lane *lane)
+int64_t lane_enter(struct lane *lane, enum kind kind)
 {
+    lane->doing = kind;
     lane->depth++;
     return lane_settle(lane);
+}
+
+/* The lane of a thread that was killed at ``now`` with its CPU clock at ``cpu``: what it
+ * was in goes on until then. Where it was in no wait, it was on a core for as long as
+ * its CPU clock says; about the rest nothing is known. */
+void lane_close(struct lane *lane, int64_t now, int64_t cpu, int64_t *known_until)
+{
+    int64_t tail = now - lane->mark;
+    *known_until = now;
+    if (tail <= 0)
+        return;
+    if (lane->depth || lane->wanting) {
+        enum kind kind = lane->wanting ? K_GIL : (enum kind)lane->doing;
+        lane->spent[state_of[kind]] += tail;
+        keep(lane, kind, 0, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
+    } else {
+        int64_t on = between(0, cpu - lane->cpu - lane->on_core, tail);
+        add_on_core(lane, on);
+        *known_until = lane->mark + on;
+    }
 }
 
 /* Sockets, pipes and files are told apart when one of them has really blocked. */

@@ -17,8 +17,16 @@ static uint32_t generations;
 static struct lane *free_lanes[64];
 static int n_free, n_lanes;
 
-static struct lane *new_lane(void)
+/* ``box`` is a file that is as large as a lane, or -1: then it is our own memory. */
+static struct lane *new_lane(int box)
 {
+    if (box >= 0) {
+        void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, MAP_SHARED, box, 0);
+        if (memory == MAP_FAILED)
+            return NULL;
+        ((struct lane *)memory)->shared = true;
+        return memory;
+    }
     if (n_free)
         return free_lanes[--n_free];
     void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -30,6 +38,12 @@ static struct lane *new_lane(void)
 
 static void old_lane(struct lane *lane)
 {
+    if (lane->shared) {
+        PyMem_RawFree(lane->rows);
+        lane->rows = NULL;
+        munmap(lane, sizeof *lane);
+        return;
+    }
     double *rows = lane->rows;
     uint32_t room = lane->row_room;
     memset(lane, 0, offsetof(struct lane, events));
@@ -129,6 +143,19 @@ static struct lane *here_or_error(void)
     return my_lane;
 }
 
+static void put_row(double *row, int64_t at, const int64_t *spent)
+{
+    row[0] = (double)at * 1e-9;
+    for (int state = 0; state < N_STATES; state++)
+        row[1 + state] = (double)spent[state] * 1e-9;
+}
+
+static void handed_over(struct lane *lane, int64_t now)
+{
+    lane->taken = now;
+    memcpy(lane->taken_spent, lane->spent, sizeof lane->spent);
+}
+
 static int add_row(struct lane *lane, int64_t now)
 {
     if (lane->n_rows == lane->row_room) {
@@ -141,30 +168,28 @@ static int add_row(struct lane *lane, int64_t now)
         lane->rows = rows;
         lane->row_room = room;
     }
-    double *row = lane->rows + (size_t)lane->n_rows++ * ROW;
-    row[0] = (double)now * 1e-9;
-    for (int state = 0; state < N_STATES; state++)
-        row[1 + state] = (double)lane->spent[state] * 1e-9;
+    put_row(lane->rows + (size_t)lane->n_rows++ * ROW, now, lane->spent);
     return 0;
 }
 
 static PyObject *attach(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    int rank;
-    if (!PyArg_ParseTuple(arguments, "i", &rank))
+    int rank, box = -1;
+    if (!PyArg_ParseTuple(arguments, "i|i", &rank, &box))
         return NULL;
     if (!generation || my_lane) {
         PyErr_SetString(PyExc_RuntimeError, generation ? "this thread is attached already" : "no run is on");
         return NULL;
     }
-    struct lane *lane = new_lane();
+    struct lane *lane = new_lane(box);
     if (!lane)
-        return PyErr_NoMemory();
+        return PyErr_SetFromErrno(PyExc_OSError);
     lane->thread_state = PyThreadState_Get();
     lane_open(lane, rank);
     my_lane = lane;
     gil_holder = rank;
+    handed_over(lane, lane->mark);
     if (add_row(lane, lane->mark))
         return NULL;
     Py_RETURN_NONE;
@@ -200,7 +225,8 @@ static PyObject *mark(PyObject *self, PyObject *unused)
     if (!lane)
         return NULL;
     lane->in_item = true;
-    if (add_row(lane, lane_settle(lane)))
+    lane->item = lane_settle(lane);
+    if (add_row(lane, lane->item))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -225,6 +251,7 @@ static PyObject *take(PyObject *self, PyObject *unused)
         return NULL;
     lane->n_rows = lane->n_events = lane->lost = 0;
     add_row(lane, now); /* there is room: this is where the next readings go on */
+    handed_over(lane, now);
     return taken;
 }
 
@@ -262,6 +289,44 @@ static PyObject *detach(PyObject *self, PyObject *unused)
     return list;
 }
 
+static PyObject *box_size(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyLong_FromSize_t(sizeof(struct lane));
+}
+
+/* What a killed worker left in its box: (begin of its item, rows, events, lost, totals), or None
+ * where it had not come that far. */
+static PyObject *autopsy(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int box;
+    double now, cpu;
+    if (!PyArg_ParseTuple(arguments, "idd", &box, &now, &cpu))
+        return NULL;
+    struct lane *lane = mmap(NULL, sizeof *lane, PROT_READ | PROT_WRITE, MAP_PRIVATE, box, 0);
+    if (lane == MAP_FAILED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *found = NULL;
+    if (!lane->generation || lane->n_events > N_EVENTS) {
+        found = Py_NewRef(Py_None);
+    } else {
+        double rows[3 * ROW];
+        int64_t until;
+        put_row(rows, lane->taken, lane->taken_spent);
+        put_row(rows + ROW, lane->mark, lane->spent);
+        lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
+        put_row(rows + 2 * ROW, until, lane->spent);
+        PyObject *list = totals(lane);
+        if (list)
+            found = Py_BuildValue("(dy#y#IN)", (double)lane->item * 1e-9, (char *)rows, (Py_ssize_t)sizeof rows, (char *)lane->events,
+                                  (Py_ssize_t)(lane->n_events * sizeof(struct event)), lane->lost, list);
+    }
+    munmap(lane, sizeof *lane);
+    return found;
+}
+
 static PyObject *state(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -273,7 +338,8 @@ static PyObject *state(PyObject *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  {"attached", attached, METH_NOARGS, NULL},  {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
-    {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},   {NULL, NULL, 0, NULL},
+    {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
+    {"autopsy", autopsy, METH_VARARGS, NULL},   {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic._waits", "Measures what threads wait for.", -1, methods, NULL, NULL, NULL, NULL};

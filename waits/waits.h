@@ -24,7 +24,7 @@ enum state { RUNNING, NATIVE, GIL_WAIT, LOCK_WAIT, IO_WAIT, SLEEP, CPU_WAIT, N_S
 /* What a thread waited for, in the order of model.WAIT_KINDS. */
 enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K_OTHER, N_KINDS };
 
-#define N_EVENTS 16384   /* kept between two reports of a worker; more are counted, and not kept */
+#define N_EVENTS 131072  /* kept between two reports of a worker; memory is used as it fills */
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NOBODY (-1)
@@ -49,7 +49,9 @@ struct _object;
 struct lane {
     uint32_t generation; /* the run that it belongs to */
     int32_t rank;
-    int32_t depth;       /* > 0: within a wait, or within our own bookkeeping */
+    int32_t depth;       /* > 0: within a wait */
+    int32_t doing;       /* the kind of that wait */
+    bool shared;         /* in a file that the notebook holds: it survives us */
     bool in_item;        /* waits are the body's, and listed */
     bool held;           /* this thread has the GIL */
     bool wanting;        /* it has asked for the GIL */
@@ -59,10 +61,12 @@ struct lane {
     int64_t dropped;     /* when it last dropped the GIL, or was through with a forced switch */
     uint64_t takes;      /* how often anybody had taken the GIL by then */
     int64_t mark;        /* everything before is accounted for */
+    int64_t item;        /* the last reading was then: the current item began no earlier */
     int64_t cpu, queue;  /* the clocks when they were last read */
     int64_t on_core;     /* accounted as on a core since then */
     int schedstat;       /* descriptor of this thread's run-queue clock */
     int64_t spent[N_STATES];
+    int64_t taken, taken_spent[N_STATES]; /* the last reading that was handed over */
     uint32_t n_events, lost, n_rows, row_room;
     double *rows;        /* readings: a time, then spent[] at that time, in seconds */
     void *thread_state;  /* this thread's PyThreadState */
@@ -103,8 +107,9 @@ static inline struct lane *lane_here(void)
 void lane_open(struct lane *, int rank);
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
-int64_t lane_enter(struct lane *);                       /* a call that may wait begins */
+int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin);
+void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
 void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
 
 /* frames.c */

@@ -24,6 +24,7 @@ from parmagic.workers import ship
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
     BOARD,
+    BOX,
     CONNECTION,
     ERR,
     FILE,
@@ -47,7 +48,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
 
 def _work(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     worker = Worker(*orders.worker)
-    gauge = meter.meter(worker.rank, own_process=True)
+    gauge = meter.meter(worker.rank, own_process=True, box=descriptors[BOX])
     me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"

@@ -35,7 +35,7 @@ _keys = count(1)
 class Hub:
     """A running server: starts processes, and tells how they ended.
 
-    ``events`` holds ``("started", key, pid)`` and ``("ended", key, pid, code)``;
+    ``events`` holds ``("started", key, pid)`` and ``("ended", key, pid, code, cpu_s)``;
     ``code`` is negative for a signal, as in :mod:`subprocess`.
     """
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
-from parmagic.model import Batch, Displayed, Printed, Recording, WorkerId
+from parmagic.model import Batch, Displayed, Printed, Readings, Recording, Total, WorkerId
 from parmagic.output import Lines
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Report
@@ -39,6 +39,8 @@ from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environm
 
 if TYPE_CHECKING:
     from parmagic.workers.ship import Cargo
+
+Left = tuple[float, Readings | None, tuple[Total, ...]]
 
 _ENTRY = "parmagic.workers.child:main"
 
@@ -108,6 +110,8 @@ class _Member:
         self.connection = Connection(ours.detach())
         self.theirs = [theirs.detach()]
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
+        self.box = anonymous_file()
+        os.ftruncate(self.box, meter.box_size())
 
     def open_pipe(self, stream: str) -> int:
         read, write = os.pipe()
@@ -128,6 +132,9 @@ class _Member:
         for descriptor in self.pipes:
             os.close(descriptor)
         self.pipes.clear()
+        if self.box >= 0:
+            os.close(self.box)
+            self.box = -1
 
 
 class _Crew:
@@ -167,7 +174,7 @@ class _Crew:
         )  # fmt: skip
         null = self._board_file
         descriptors = [
-            member.theirs[0], *self._token, self._board_file, out, err,
+            member.theirs[0], *self._token, self._board_file, out, err, member.box,
             tracker_descriptor() if cargo else null, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
         member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=job.plan.start_method == "spawn")
@@ -254,10 +261,10 @@ class _Crew:
             self._hub.events.remove(event)
             for member in self._members:
                 if member.key == event[1]:
-                    yield from self._ended(member, event[2], event[3])
+                    yield from self._ended(member, *event[2:])
         self._hub.events.clear()
 
-    def _ended(self, member: _Member, pid: int, code: int) -> Iterator[Report]:
+    def _ended(self, member: _Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
         """Take what an ended worker left in its pipes; where it was not done, it died."""
         while not member.done and not member.broken and member.connection.poll():
             yield from self._message(member)
@@ -268,12 +275,17 @@ class _Crew:
             if text := lines.rest():
                 yield Printed(member.rank, stream, text)
         member.ended = code
+        now = perf_counter()
+        left = None if member.done else meter.autopsy(member.box, now, cpu_s)
         member.close()
         if not member.done:
-            yield self._died(member, pid, code)
+            yield self._died(member, pid, code, now, left or (now, None, ()))
 
-    def _died(self, member: _Member, pid: int, code: int) -> Recording:
-        """Report a death: its item failed; with ``--keep-going`` another worker takes its place."""
+    def _died(self, member: _Member, pid: int, code: int, now: float, left: Left) -> Recording:
+        """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
+
+        ``left`` is what its black box tells: its last item's begin, readings, waits.
+        """
         slot = item_slot(member.rank)
         claim = range(max(self._board[slot + 1], member.reported), self._board[slot + 2])
         item = self._board[slot] if self._board[slot] in claim else claim.start
@@ -286,19 +298,19 @@ class _Crew:
         if not self._job.spmd and item >= len(self._job.items):  # all of its items are done: nothing is lost, and nobody stops
             return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} after its last item.",))
         error = WorkerDied(f"{died} in item {item}.")
-        now = perf_counter()
         if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
-            left = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
+            undone = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
             for place in range(slot, slot + 3):
                 self._board[place] = 0
-            self._start(member.rank, left)
+            self._start(member.rank, undone)
         else:
             self._board[STOP] = 1
             if self._job.spmd and self._at_gate < self._job.arm.count:
                 self.end()  # the others wait at the gate for ever
         me = WorkerId(member.rank, pid, pid)
-        batch = Batch(item, array("d", [now]), array("d", [now]), [None], {item: error})
-        return Recording(me, batches=(batch,), notes=(str(error),))
+        begin, readings, totals = left
+        batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: error})
+        return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
 
     def unfinished(self) -> Iterator[Report]:
         """Yield the items that workers are on, as ended before their time."""

@@ -51,7 +51,7 @@ class Orders:
     measure: bool  # by hooks, as the notebook does
 
 
-CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, TRACKER, FILE, FIRST_OF_CARGO = range(9)
+CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, BOX, TRACKER, FILE, FIRST_OF_CARGO = range(10)
 """The places of the descriptors that come with the orders."""
 
 

@@ -161,13 +161,13 @@ class _Server:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 break
             if pid in self._keys:
-                send(self._sock, ("ended", self._keys.pop(pid), pid, os.waitstatus_to_exitcode(status)))
+                send(self._sock, ("ended", self._keys.pop(pid), pid, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
         end_descendants(set(self._keys))
 
 
