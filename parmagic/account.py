@@ -77,7 +77,9 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
                 errors[item] = describe(error)
     if not np.isnan(figures["rank"]).any():
         figures["rank"] = figures["rank"].astype(int)
-    return pd.DataFrame({**figures, "error": errors}, index=pd.RangeIndex(n, name="item"))
+    table = pd.DataFrame(figures, index=pd.RangeIndex(n, name="item"))
+    table["error"] = pd.Series(errors, dtype=object)  # None stays None: pandas would make it a NaN among texts
+    return table
 
 
 def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -182,7 +184,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead
 
 def describe(error: BaseException, limit: int = 80) -> str:
     """Return ``Type: message`` on one line, cut to ``limit`` characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

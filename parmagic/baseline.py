@@ -9,12 +9,12 @@ user's is alive.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from parmagic.errors import ParmagicError
+from parmagic.errors import ParmagicError, WorkerDied
 from parmagic.merge import first_error, merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.workers import HEARTBEAT, Job, hub
@@ -23,7 +23,7 @@ from parmagic.workers.orders import ForkOnly
 
 if TYPE_CHECKING:
     from parmagic.files import Folder
-    from parmagic.task import Task
+    from parmagic.task import Screen, Task
     from parmagic.workers.supply import Supply
 
 AT_LEAST = 5.0
@@ -74,13 +74,13 @@ class Parked:
         if self._own is not None:
             self._own.close()
 
-    def measure(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder) -> Baseline:
+    def measure(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Baseline:
         """Return the baseline of an arm; one serial run serves all arms with the same items."""
         known = self._measured.get(arm.n_items)
         if known is None or known.how == "estimated":
             if arm.n_items in self._serial or known is not None:
                 return _scaled(arm, self._serial.get(arm.n_items))
-            self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder)
+            self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder, screen)
             if serial.error is not None and not task.plan.keep_going:
                 failure = f"{type(serial.error).__name__}: {serial.error}"
                 self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
@@ -90,7 +90,7 @@ class Parked:
             return _scaled(arm, self._serial[arm.n_items])
         return known
 
-    def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder) -> Timeline:
+    def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Timeline:
         assert self.workers is not None
         limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
         items = task.items_for(arm.arm)
@@ -99,12 +99,17 @@ class Parked:
             task.call, items, Arm("serial"), task.plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
             claims, in_turn=task.items is None,
         )  # fmt: skip
-        return listen(self.workers, job, 1.5 * limit, _longest(arm))
+        screen.begin("serial baseline", len(claims) if claims else len(items))
+        try:
+            return listen(self.workers, job, 1.5 * limit, _longest(arm), screen.done)
+        finally:
+            screen.end()
 
     def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
         ended_well = serial.error is None or keep_going
         done = sum(len(b.begins) for lane in serial.lanes for b in lane.batches)
-        if done == arm.n_items and ended_well:
+        died = any(isinstance(error, WorkerDied) for lane in serial.lanes for b in lane.batches for error in b.errors.values())
+        if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
             return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
         done -= sum(len(b.errors) for lane in serial.lanes for b in lane.batches)
         scaled = _scaled(arm, serial)
@@ -177,8 +182,10 @@ def sample(busy: Sequence[float], limit: float) -> tuple[range, ...] | None:
     return tuple(range(number, number + 1) for number in sorted({(2 * i + 1) * n // (2 * count) for i in range(count)}))
 
 
-def listen(workers: IsolatedWorkers, job: Job, limit: float, longest: float) -> Timeline:
-    """Run the serial job silently; end it at the limit, or when it seems to hang.
+def listen(
+    workers: IsolatedWorkers, job: Job, limit: float, longest: float, done: Callable[[int], None] = lambda _: None
+) -> Timeline:
+    """Run the serial job, whose prints are dropped, and tell how many more items are done; end it at the limit, or when it seems to hang.
 
     It hangs when no item finished and its process used no CPU for a while: a
     second and three times the longest item.
@@ -195,6 +202,7 @@ def listen(workers: IsolatedWorkers, job: Job, limit: float, longest: float) -> 
                 parts.append(report)
                 cpu.of(report.worker.pid)
                 heard = now
+                done(sum(len(batch.begins) for batch in report.batches))
             elif cpu.moved():
                 heard = now
             if now - begin > limit or now - heard > PATIENCE + 3 * longest:

@@ -56,5 +56,5 @@ def sentence(items: list[int], arm: str) -> str:
     which = f"item {named}" if len(items) == 1 else f"{len(items)} items ({named})"
     return (
         f"The serial run and {arm} disagree on {which}: either the body is not deterministic "
-        "(random numbers, time, order), or it has a race."
+        "(random numbers, time, order, what earlier items left behind), or it has a race."
     )

@@ -39,7 +39,7 @@ def conduct(
     error: BaseException | None = None
     screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
-    cpu_before = time.process_time()
+    cpu_before = cpu_after = time.process_time()
     begin = end = perf_counter()
     try:
         for report in reports:
@@ -48,21 +48,21 @@ def conduct(
                     watch.add(report.worker)
                 parts.append(report)
                 if report.batches:
-                    end = perf_counter()
+                    end, cpu_after = perf_counter(), time.process_time()
                     screen.done(sum(len(batch.begins) for batch in report.batches))
             else:
                 _show(screen, report, job.arm.kind)
             if deadline is not None and time.monotonic() > deadline:
                 raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
         if not any(part.batches for part in parts):
-            end = perf_counter()  # no item, no result: the arm ends with its workers
+            end, cpu_after = perf_counter(), time.process_time()  # no item, no result: the arm ends with its workers
     except (KeyboardInterrupt, ParmagicError) as stopped:
         error = stopped
-        end = perf_counter()
+        end, cpu_after = perf_counter(), time.process_time()
         parts += _close(reports, stopped)
     finally:
         screen.end()
-    cpu_s = time.process_time() - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
+    cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
     samples = watch.take()
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,

@@ -57,6 +57,13 @@ class CellError(ParmagicError):
     """The body of the cell cannot run as a parallel body; nothing has run."""
 
 
+class NoShell(CellError, NameError):
+    """``get_ipython`` in a worker process, which has none.
+
+    A NameError as well, for that is what libraries expect where there is no IPython.
+    """
+
+
 class NotShippable(ParmagicError):
     """A name, an item or a result cannot be sent to or from a process."""
 

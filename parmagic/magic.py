@@ -68,6 +68,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             %%parallel threads=1,2,4 --once
             sum(range(worker.rank, 10_000_000, worker.count))
         """
+        __tracebackhide__ = True  # IPython leaves such frames out: the user's come first
         from parmagic import notebook  # noqa: PLC0415  (loads with the first cell)
 
         settings = notebook.Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs)

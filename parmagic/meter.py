@@ -21,9 +21,12 @@ from functools import cache
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
+
+Left = tuple[float, Readings, tuple[Total, ...]]
+"""What a worker left that will not report any more: its item's begin, readings, what it waited for."""
 
 
 class Meter(Protocol):
@@ -54,6 +57,10 @@ class Meter(Protocol):
 
     def close(self) -> tuple[Total, ...]:
         """End the account; return what was waited for, where that was measured."""
+        ...
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:
+        """Return, from another thread, what this one left that is blocked and will not report; see :func:`autopsy`."""
         ...
 
 
@@ -122,7 +129,7 @@ class MeasuringMeter:
     def __init__(self, extension: ModuleType, rank: int, box: int, used: _Used) -> None:
         self._extension = extension
         self._used = used
-        extension.attach(rank, box)
+        self._handle = extension.attach(rank, box)
         self.lines_of = extension.lines_of
         self.read = extension.mark
 
@@ -137,6 +144,10 @@ class MeasuringMeter:
     def close(self) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
         return _totals(self._extension.detach())
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:
+        """Return what a blocked thread left."""
+        return _left(self._extension.peek(self._handle, now, cpu_s))
 
 
 def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
@@ -155,18 +166,29 @@ def box_size() -> int:
     return int(extension.box_size()) if extension is not None else 0
 
 
-def autopsy(box: int, now: float, cpu_s: float) -> tuple[float, Readings, tuple[Total, ...]] | None:
+def autopsy(box: int, now: float, cpu_s: float) -> Left | None:
     """Return what a killed worker left in its box: its item's begin, its last readings, what it waited for.
 
     ``now`` is when it died, ``cpu_s`` what its process had used by then. None
     where it left nothing.
     """
     extension, _ = _extension()
-    found = extension.autopsy(box, now, cpu_s) if extension is not None else None
+    return _left(extension.autopsy(box, now, cpu_s)) if extension is not None else None
+
+
+def _left(found: Any) -> Left | None:
     if found is None:
         return None
     begin, rows, events, lost, totals = found
     return begin, _readings(rows, events, lost), _totals(totals)
+
+
+def cpu_seconds(pid: int, tid: int | None = None) -> float:
+    """Return the CPU time of a thread, by default a process's main one; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{tid or pid}/schedstat").read_text().split()[0]) * 1e-9
+    except OSError:
+        return 0.0
 
 
 class InferringMeter:
@@ -212,6 +234,10 @@ class InferringMeter:
             os.close(self._schedstat)
             self._schedstat = None
         return ()
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:  # noqa: ARG002  (as all meters)
+        """Return None: nobody else can read these clocks."""
+        return None
 
     def _clear(self) -> None:
         self._at, self._cpu, self._queue = array("d"), array("d"), array("d")

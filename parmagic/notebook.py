@@ -5,19 +5,22 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NoReturn
 
 from IPython import version_info
+from IPython.core.compilerop import code_name
 from IPython.core.error import UsageError
 from IPython.display import display
 from IPython.utils.text import DollarFormatter
 
 from parmagic import cell as door
 from parmagic import line as grammar
-from parmagic.errors import LineError
+from parmagic.errors import LineError, ParmagicError
 from parmagic.model import Displayed, Plan, Printed, Trace
 from parmagic.result import Run, remember
 from parmagic.story import execute
@@ -43,22 +46,30 @@ class Settings:
 
 def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
     """Run a cell, or with ``cell`` None a ``%parallel`` line; return its run, or raise what ended it."""
-    if cell is None:
-        line = line.rstrip().removesuffix(";")  # IPython's own way to show nothing
+    __tracebackhide__ = True
+    silent = cell is None and line.rstrip().endswith(";")  # IPython's own way to show nothing
+    if silent:
+        line = line.rstrip().removesuffix(";")
     plan = _plan(shell, line, cell, settings.trace)
-    body, items, notes = _read(shell, line, cell, plan)
+    try:
+        body, items, notes = _read(shell, line, cell, plan)
+    except ParmagicError as refused:
+        raise _without_traceback(refused) from None
     task = Task(
         body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
         show_items=settings.show_items,
     )  # fmt: skip
-    run = remember(execute(task, NoBar() if plan.quiet else Shown()))
-    run.notes += _advice(run, body, plan)
+    try:
+        run = remember(execute(task, NoBar() if plan.quiet else Shown()))
+    except ParmagicError as refused:
+        raise _without_traceback(refused) from None
+    run.notes += _advice(shell, run, body, plan)
     if plan.name:
         shell.user_ns[plan.name] = run
     if run.error is not None:
         _fail(shell, run, body, plan)
-    if plan.quiet:
+    if plan.quiet or silent:
         _hush(shell, run)
     return run
 
@@ -88,9 +99,10 @@ def _expanded(shell: Any, word: str) -> str:
 def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Body, Sequence[Any] | None, list[str]]:
     """Read the body, then list the items: nothing runs before both are understood."""
     title = _title(line, cell)
-    text = title if cell is None else f"{title}\n{cell}"
-    # tracebacks show the cell as the margin counts it: the magic line is line 1
-    filename = str(shell.compile.cache(text, _cell_number(shell)))
+    code = _transformed(shell, cell) if cell is not None else ""
+    # tracebacks show the cell as the margin counts it: the magic line is line 1, a comment, so that all of it is Python
+    text = title if cell is None else f"# {title}\n{code}"
+    filename = _remember(shell.compile, text, _cell_number(shell))
     target = plan.loop.target if plan.loop else None
     flags, names = shell.compile.flags, _names(shell)
     if cell is None:
@@ -98,7 +110,6 @@ def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Bod
         assert target is not None
         body = door.read_expression(plan.expression, line=title, target=target, namespace=names, filename=filename, flags=flags)
     else:
-        code = _transformed(shell, cell)
         body = door.read_body(code, line=title, target=target, namespace=names, filename=filename, flags=flags)
     if plan.loop is None:
         return body, None, []
@@ -106,6 +117,19 @@ def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Bod
     if len(items) < MANY:
         return body, items, []
     return body, items, [f"{len(items):,} items were listed before the first arm; an index range per item is cheaper."]
+
+
+def _remember(compiler: Any, text: str, number: int) -> str:
+    """Make tracebacks find the source of a body; return the name of its file, which shows as ``Cell In[number]``.
+
+    It is named as in a terminal: in a kernel, sources have paths, and for paths that do not exist
+    IPython falls back to a rough traceback, which is wrong for functions that came by pickle.
+    """
+    compiler.get_code_name = lambda raw, _code, cell: code_name(raw, cell)
+    try:
+        return str(compiler.cache(text, number))
+    finally:
+        del compiler.get_code_name
 
 
 def _transformed(shell: Any, cell: str) -> str:
@@ -127,14 +151,16 @@ def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
     return items
 
 
-def _advice(run: Run, body: door.Body, plan: Plan) -> list[str]:
+def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     """Return notes on what the body meant to give back, and did not."""
     notes = []
     kinds = {timeline.arm.kind for timeline in run.timelines}
     if "procs" in kinds and body.shared:
         notes.append(f"{_some(body.shared)}: what processes assign to a global name does not come back.")
-    if "procs" in kinds and body.mutates:
-        notes.append(f"{_some(body.mutates)}: changed in the body; what processes change stays in them.")
+    names = _names(shell)
+    private = {name for name in body.mutates if not type(names.get(name)).__module__.startswith("multiprocessing")}
+    if "procs" in kinds and private:
+        notes.append(f"{_some(private)}: changed in the body; what processes change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         notes.append("Every result is None: put the name that you want back on the last line of the body.")
@@ -156,8 +182,11 @@ def _hush(shell: Any, run: Run) -> None:
 
 def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:
     """Show the report, then raise what ended the run."""
+    __tracebackhide__ = True
     error = run.error
     assert error is not None
+    if isinstance(error, (KeyboardInterrupt, ParmagicError)) and not _comes_from(error, body.filename):
+        _without_traceback(error)
     if isinstance(error, NameError):
         advice = door.unbound_help(error, body, _names(shell))
         if advice:
@@ -175,12 +204,15 @@ class Shown(Quiet):
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._begin = 0.0
 
     def begin(self, arm: str, n_items: int) -> None:
         """Prepare the bar of an arm."""
         from tqdm import tqdm  # noqa: PLC0415  (loads when a run needs it)
 
-        self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=_bar_stream(), dynamic_ncols=True)
+        self._begin, stream = time.perf_counter(), _bar_stream()
+        if stream is not None:
+            self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True)
 
     def done(self, n_items: int) -> None:
         """Move the bar."""
@@ -189,7 +221,7 @@ class Shown(Quiet):
 
     def printed(self, printed: Printed, model: str) -> None:
         """Print above the bar."""
-        if self._bar is not None:
+        if self._bar is not None and time.perf_counter() - self._begin > QUIET_FOR:
             self._bar.clear()
         super().printed(printed, model)
 
@@ -205,8 +237,13 @@ class Shown(Quiet):
 
 
 def _bar_stream() -> Any:
-    """Return where a bar is drawn: not on a notebook's stderr, which is shown as an alarm."""
-    return sys.stderr if sys.stderr.isatty() else sys.stdout
+    """Return where a bar is drawn; None in a file or a pipe, where its frames would pile up.
+
+    In a notebook that is stdout: its stderr is shown as an alarm.
+    """
+    if sys.stderr.isatty():
+        return sys.stderr
+    return sys.stdout if type(sys.stdout).__module__.startswith("ipykernel") else None
 
 
 class NoBar(Shown):
@@ -214,6 +251,18 @@ class NoBar(Shown):
 
     def begin(self, arm: str, n_items: int) -> None:
         """Show nothing."""
+
+
+def _without_traceback(error: BaseException) -> BaseException:
+    """Have IPython show an error by its message alone: its frames are all ours, and tell the user nothing."""
+    vars(error)["_render_traceback_"] = lambda: [f"{type(error).__name__}: {error}".rstrip(": "), *getattr(error, "__notes__", ())]
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _comes_from(error: BaseException, filename: str) -> bool:
+    """Tell whether a frame of that file is in an error's traceback."""
+    return any(frame.f_code.co_filename == filename for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _cell_number(shell: Any) -> int:

@@ -18,9 +18,19 @@ class Lines:
 
     def __init__(self) -> None:
         self._open = ""
+        self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take text, and return the lines that are complete now."""
+        """Take text, and return the lines that are complete now.
+
+        Several progress bars of one worker move the cursor down with newlines before
+        a bar, and up again behind it: bare newlines are held until it shows which they are.
+        """
+        if text and not text.strip("\n") and (not self._open or "\r" in self._open):
+            self._held += text
+            return ""
+        held, self._held = ("" if text.startswith("\r") else self._held), ""
+        text = held + text.replace(_UP, "")
         whole, newline, self._open = (self._open + text).rpartition("\n")
         if len(self._open) > _LONG and "\r" in self._open:
             self._open = self._open[self._open.rstrip("\r").rfind("\r") + 1 :]
@@ -30,11 +40,14 @@ class Lines:
 
     def rest(self) -> str:
         """Return the line that was never ended, as a line."""
-        text, self._open = self._open, ""
+        text, blank, self._open, self._held = self._open, self._held, "", ""
+        if not text:
+            return blank
         return _last_state(text) + "\n" if text.strip("\r") else ""
 
 
 _LONG = 4096
+_UP = "\x1b[A"  # what moves the cursor up
 
 
 def _last_state(line: str) -> str:

@@ -61,7 +61,7 @@ def execute(task: Task, screen: Screen) -> Run:
         parked = park(task, supply)
         _run_arms(task, screen, story, supply, parked, folder)
         if story.error is None:
-            _run_baselines(task, story, parked, folder)
+            _run_baselines(task, screen, story, parked, folder)
     except KeyboardInterrupt as interrupt:
         story.error = story.error or interrupt
     finally:
@@ -116,13 +116,13 @@ def _job(task: Task, arm: Arm, trace_path: Callable[[int], str]) -> Job:
     return Job(task.call, items, arm, task.plan, spmd, trace_path, in_turn=task.items is None and not spmd)
 
 
-def _run_baselines(task: Task, story: _Story, parked: Parked | None, folder: Folder) -> None:
+def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
     own = next((t for t in story.timelines if t.arm.kind == "serial"), None)
     for timeline in story.timelines:
         if own is not None and (task.items is not None or own.n_items == timeline.n_items):
             story.baselines[timeline.arm.label] = Baseline.of(own)
         elif parked is not None and parked.workers is not None:
-            story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder)
+            story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder, screen)
     if parked is not None:
         story.notes += parked.notes
         story.serial_times = parked.times()
@@ -149,10 +149,31 @@ def _close_the_story(task: Task, story: _Story) -> None:
         story.notes.append(f"The body ran in the notebook's memory {len(kinds)} times, once per threads arm.")
     for baseline in story.baselines.values():
         baseline.results.clear()
-    story.notes += [_slowed(t) for t in story.timelines if task.plan.trace == "full" and _slowdown(t) > ALLOWED]
+    story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if _slowdown(t) > ALLOWED]
     story.notes = list(dict.fromkeys(story.notes))
     if story.error is not None:
         _annotate(task, story)
+        story.notes += _left_out(task, story)
+    story.notes += [note for note in map(_failures, story.timelines) if note and task.plan.keep_going]
+
+
+def _left_out(task: Task, story: _Story) -> list[str]:
+    """Say which arms an error kept from running."""
+    labels = [arm.label for arm in task.plan.arms[len(story.timelines) :]]
+    return [f"{', '.join(labels)} did not run."] if labels else []
+
+
+def _failures(timeline: Timeline) -> str:
+    """Say which items of an arm failed, and how the first of them did."""
+    failed = dict(sorted((item, error) for lane in timeline.lanes for batch in lane.batches for item, error in batch.errors.items()))
+    if not failed:
+        return ""
+    items = ", ".join(map(str, list(failed)[:5])) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004  (as many as one reads)
+    first = type(next(iter(failed.values()))).__name__
+    return (
+        f"{len(failed)} of {timeline.n_items} items of {timeline.arm.label} failed (item {items}; {first}); "
+        "run.items['error'] tells how."
+    )
 
 
 def _slowdown(timeline: Timeline) -> float:
@@ -160,10 +181,11 @@ def _slowdown(timeline: Timeline) -> float:
     return overhead_of(timeline) / wall if wall > 0 else 0.0
 
 
-def _slowed(timeline: Timeline) -> str:
+def _slowed(timeline: Timeline, trace: str) -> str:
+    short = " (short runs pay up to 50 ms for it)" if trace == "auto" else ""
     return (
-        f"--trace full made {timeline.arm.label} about {_slowdown(timeline):.0%} longer: its times and its speedup are not those of "
-        "an untraced run."
+        f"Tracing functions made {timeline.arm.label} about {_slowdown(timeline):.0%} longer{short}: its times and its speedup are "
+        "not those of an untraced run (--trace off)."
     )
 
 

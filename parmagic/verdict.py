@@ -10,10 +10,17 @@ import pandas as pd
 GAIN = 1.15
 """A speedup below this is called none: it is within what a busy machine does to two runs."""
 
-LOSS = 0.87
+DEAR = 0.05
+"""The share of wall time from which tracing bends a speedup."""
 
 WEAK = 0.7
 """An efficiency below this deserves its reason."""
+
+TINY = 2e-6
+"""Seconds: items shorter than this mostly measure what handing them out costs (0.3 to 0.5 µs)."""
+
+BRIEF = 2e-3
+"""Seconds: a serial run shorter than this is over before a second worker is there."""
 
 MUCH = 0.25
 """A share of the workers' time that is worth a word."""
@@ -26,6 +33,9 @@ def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> 
     arms = summary[summary["model"] != "serial"]
     if arms.empty:
         return f"A serial run of {_seconds(summary['wall_s'].iloc[0])}: the baseline that threads and processes have to beat."
+    brief = _too_brief(arms)
+    if brief:
+        return brief
     known = arms[arms["speedup"].notna()]
     if known.empty:
         return "No serial run to compare with, so there is no speedup to tell."
@@ -42,6 +52,21 @@ def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> 
     advice = _advice(best, summary, workers)
     because = f", because {reason}" if reason else ""
     return f"No gain: {best} is the best at {_times(summary, best)} of the serial speed{because}.{advice}"
+
+
+def _too_brief(arms: pd.DataFrame) -> str:
+    """Say that there is nothing to be told, where items were too few or too small."""
+    items, serial = arms["n_items"].max(), float(arms["serial_s"].min())
+    if items == 0:
+        return "There were no items: nothing was run."
+    if serial < BRIEF:
+        return f"Too short to tell: a serial run takes {_seconds(serial)}, which is less than starting workers does."
+    if serial / items < TINY:
+        return (
+            f"The items are too small to tell: {_seconds(serial / items)} each, most of which is the cost of handing one out. "
+            "Give each item more work, say a range instead of a number."
+        )
+    return ""
 
 
 def _failed(label: str, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
@@ -88,9 +113,12 @@ def _advice(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
 
 def _times(summary: pd.DataFrame, label: Any) -> str:
     row = summary.loc[label]
-    tilde = "" if row["baseline"] == "measured" else "~"
+    tilde = "" if row["baseline"] == "measured" and not row["trace_overhead"] > DEAR else "~"
     return f"{tilde}{row['speedup']:.2f}×"
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"

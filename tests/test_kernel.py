@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from nbclient import NotebookClient
 def kernel() -> Iterator[Callable[[str], list[Any]]]:
     """Return a function that runs a cell in one real kernel and returns its outputs."""
     notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3")
+    client = NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
     with client.setup_kernel():
 
         def run(source: str) -> list[Any]:
@@ -65,3 +66,42 @@ def test_c_level_output(kernel):
     outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nimport os\n_ = os.system('echo from a child')\nos.write(1, b'from C\\n')")
     assert "[procs 0] from a child\n" in _text(outputs)
     assert "[procs 0] from C\n" in _text(outputs)
+
+
+def _error(outputs):
+    """Return the traceback that a cell showed, without colours."""
+    (shown,) = [output for output in outputs if output.output_type == "error"]
+    return re.sub("\x1b\\[[0-9;]*m", "", "\n".join(shown.traceback))
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_traceback_shows_the_cell(kernel, model):
+    """The failing line of the body and that of a function in it are shown with their numbers, and no frame of ours."""
+    text = _error(kernel(f"%%parallel {model}=2 --once -q for i in range(3)\ny = i\ndef g(x):\n    return 1 / x\ng(i - 1)"))
+    assert "----> 5 g(i - 1)" in text
+    assert "----> 4     return 1 / x" in text
+    assert "parmagic/" not in text
+    assert "in item 1 (1), worker" in text
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("%%parallel threads=2\nreturn 3", "CellError: line 2: `return` cannot stand"),
+        ("%%parallel threads=2 -q --once --timeout 0.2 for _ in range(2)\nwhile True: pass", "RunTimeout: --timeout 0.2"),
+        ("%%parallel procs=1 -q --once for _ in range(1)\nimport os\nos._exit(3)", "WorkerDied: Worker 0"),
+    ],
+)
+def test_what_is_ours_has_no_traceback(kernel, cell, message):
+    """What parmagic itself refuses or reports is shown by its message alone."""
+    text = _error(kernel(cell))
+    assert text.startswith(message)
+    assert "Traceback" not in text
+
+
+def test_progress_bars_of_threads(kernel):
+    """Bars in the bodies of several threads end as one line each."""
+    outputs = kernel("%%parallel threads=2 --once -q\nimport tqdm\nfor _ in tqdm.tqdm(range(50), mininterval=0):\n    pass")
+    lines = [line for line in _text(outputs, "stderr").splitlines() if line.strip()]
+    assert sorted(line[:11] for line in lines) == ["[threads 0]", "[threads 1]"]
+    assert all("50/50" in line for line in lines)

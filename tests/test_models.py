@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 
+import psutil
 import pytest
 from test_arms import MODELS
 
@@ -199,7 +204,7 @@ def test_server_dies(ip):
     """When the server is killed under a run, that run says so, its items are kept, and the next run has a new one."""
     ip("import os, signal, time")
     dead = hub.get().pid
-    error = ip.fails("%%parallel procs=2 -q --once --chunk 1 for n in range(6)\nif n == 3:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)\nn")
+    error = ip.fails("%%parallel procs=1 -q --once --chunk 1 for n in range(6)\nif n == 3:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)\nn")
     assert isinstance(error, WorkerDied)
     assert "starts workers has ended" in str(error)
     assert parmagic.last().results[:3] == [0, 1, 2]
@@ -224,3 +229,98 @@ def test_interrupt_in_the_baseline(ip):
     run = parmagic.last()
     assert run.results == [0, 1, 2, 3]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_pandas_in_processes(ip):
+    """What asks for `get_ipython` under `except NameError`, as pandas does, works in a process; frames travel both ways."""
+    ip("import pandas as pd; frames = [pd.DataFrame({'a': range(n)}) for n in range(4)]")
+    run = ip("%parallel procs=2 -q --once frame.assign(b=frame['a'] * 2) for frame in frames")
+    assert [frame["b"].sum() for frame in run.results] == [0, 0, 2, 6]
+
+
+def test_spawn_beside_threads(ip):
+    """The baseline of a line with threads is a fork, also where its processes are spawned."""
+    run = ip("%parallel threads=2 procs=2 -q --start-method spawn n for n in range(10)")
+    assert run.summary["baseline"].tolist() == ["measured", "measured"]
+    assert not [note for note in run.notes if "failed" in note]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cores_are_at_most_the_workers(ip, model):
+    """CPU seconds end with the last result: what is done with the trace afterwards is nobody's work."""
+    ip("def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)")
+    run = ip(f"%parallel {model} -q --once fib(20) for _ in range(16)")
+    assert run.summary["cores_used"].iloc[0] < 2.5
+
+
+@pytest.mark.parametrize("model", ["threads=2", "procs=2"])
+def test_keep_going_tells_what_failed(ip, model):
+    """With --keep-going, a note says how many items failed and names them; good items have no error."""
+    run = ip(f"%parallel {model} -q --once --keep-going 1 / (n - 2) for n in range(6)")
+    assert f"1 of 6 items of {model} failed (item 2; ZeroDivisionError); run.items['error'] tells how." in run.notes
+    assert [error is None for error in run.items["error"]] == [True, True, False, True, True, True]
+
+
+def test_arms_that_did_not_run(ip):
+    """After a failure a note says which arms were left out."""
+    ip.fails("%parallel threads=2 procs=2 -q --once 1 / n for n in range(2)")
+    assert "procs=2 did not run." in parmagic.last().notes
+
+
+@pytest.mark.parametrize(("model", "body"), [("procs=2", "while True:\n    pass"), ("threads=2", "import time\ntime.sleep(3)")])
+def test_items_that_were_ended_were_not_idle(ip, model, body):
+    """Workers that a timeout ended were at work until then, and their items say when they began."""
+    ip.fails(f"%%parallel {model} -q --once --trace off --timeout 0.5 for _ in range(2)\n{body}")
+    run = parmagic.last()
+    assert run.items["wall_s"].min() > 0.3
+    if run.workers["measured"].all():
+        state = "running_s" if model == "procs=2" else "sleep_s"
+        # of a loop that was killed, the time in the run queue since its last reading is not known
+        assert (run.workers[state] + run.workers["cpu_wait_s"] + run.workers["unknown_s"]).min() > 0.3
+        assert run.workers[state].min() > 0.05
+    assert run.workers["idle_s"].max() < 0.2
+    for thread in threading.enumerate():
+        if thread.name.startswith("parmagic"):
+            thread.join(5)
+
+
+def test_threads_that_are_left_behind_do_not_stop_the_next_run(ip):
+    """A thread that is blocked in C keeps its exception; later runs, traced ones as well, take no notice."""
+    ip.fails("%%parallel threads=2 -q --once --timeout 0.2 for _ in range(2)\nimport time\ntime.sleep(3)")
+    begin = time.perf_counter()
+    assert ip("%parallel threads=2 -q --once n * n for n in range(4)").results == [0, 1, 4, 9]
+    assert time.perf_counter() - begin < 1.5
+    for thread in threading.enumerate():
+        if thread.name.startswith("parmagic"):
+            thread.join(5)
+
+
+def test_shared_objects_do_come_back(ip):
+    """What processes change in a Value or a Queue does come back: no note says that it would not."""
+    ip("import multiprocessing as mp; context = mp.get_context('forkserver'); value = context.Value('i', 0); q = context.Queue(); mine = []")
+    run = ip("%%parallel procs=2 -q --once for n in range(4)\nwith value.get_lock():\n    value.value += 1\nq.put(n)\nmine.append(n)")
+    assert ip("value.value") == 4
+    notes = [note for note in run.notes if "changed in the body" in note]
+    assert notes == ["mine: changed in the body; what processes change stays in them."]
+
+
+def test_children_of_workers_end_with_the_notebook(tmp_path):
+    """When the notebook is killed, what its workers started ends as well."""
+    script = f"""
+import os, subprocess, parmagic
+def work(_):
+    child = subprocess.Popen(["sleep", "60"])
+    open({str(tmp_path / "pid")!r}, "w").write(str(child.pid) + "\\n")
+    child.wait()
+parmagic.run(work, [1], "procs=1", once=True)
+"""
+    notebook = subprocess.Popen([sys.executable, "-c", script])
+    path = tmp_path / "pid"
+    while not path.exists() or not path.read_text().endswith("\n"):
+        assert notebook.poll() is None
+        time.sleep(0.01)
+    child = psutil.Process(int(path.read_text()))
+    notebook.kill()
+    notebook.wait()
+    child.wait(5)
+    assert not child.is_running()

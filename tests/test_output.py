@@ -21,7 +21,10 @@ from parmagic.recorder import Worker, enter
         (["a", "b", "\n"], "ab\n", ""),
         (["a\nb"], "a\n", "b\n"),
         ([""], "", ""),
-        (["\n\n"], "\n\n", ""),
+        (["\n\n"], "", "\n\n"),  # it may be a bar on its way down: it comes with what follows
+        (["\n\n", "a\n"], "\n\na\n", ""),
+        (["\n", "\r 5 %", "\x1b[A", "\n", "\r10 %", "\x1b[A"], "", "10 %\n"),  # a bar below another one
+        (["\r10 %", "\n", "next\n"], "10 %\nnext\n", ""),
         (["1 %\r", "2 %\r", "3 %\n"], "3 %\n", ""),
         (["1 %\r2 %\r"], "", "2 %\n"),
         (["windows\r\n"], "windows\n", ""),

@@ -187,6 +187,7 @@ def _verdict(rows: list[tuple[str, int, float, float]], error: str | None = None
         {
             "model": [r[0] for r in rows], "n_workers": [r[1] for r in rows], "speedup": [r[2] for r in rows],
             "efficiency": [r[2] / r[1] for r in rows], "baseline": "measured", "gil_wait_share": [r[3] for r in rows], "wall_s": 1.0,
+            "n_items": 10, "serial_s": [r[2] for r in rows], "trace_overhead": 0.0,
         },
         index=labels,
     )  # fmt: skip

@@ -17,7 +17,8 @@ def _verdict(*arms, measured=False):
     for model, count, speedup, more in arms:
         label = f"{model}={count}"
         summary[label] = {
-            "model": model, "n_workers": count, "wall_s": 2.0, "speedup": speedup, "efficiency": speedup / count,
+            "model": model, "n_workers": count, "n_items": more.get("n_items", 100), "wall_s": 2.0, "speedup": speedup, "efficiency": speedup / count,
+            "serial_s": more.get("serial_s", 2.0 * speedup), "trace_overhead": more.get("trace_overhead", 0.0),
             "baseline": more.get("baseline", "measured"), "gil_wait_share": more.get("gil_wait_share", 0.0),
         }  # fmt: skip
         for rank in range(count):
@@ -102,3 +103,17 @@ def test_without_a_serial_run_there_is_no_speedup():
 def test_a_serial_run_alone():
     """A line with only a serial arm is called the baseline."""
     assert _verdict(("serial", 1, 1.0, {})).startswith("A serial run of 2 s")
+
+
+def test_too_few_or_too_small_items_tell_nothing():
+    """Without items, with a serial run of microseconds, or with items that cost less than handing them out, no gain is claimed."""
+    assert _verdict(("procs", 2, 0.0, {"n_items": 0})) == "There were no items: nothing was run."
+    assert _verdict(("procs", 2, 1.3, {"serial_s": 12e-6})).startswith("Too short to tell: a serial run takes 12 µs")
+    found = _verdict(("threads", 2, 1.34, {"n_items": 1_000_000, "serial_s": 0.43}))
+    assert found.startswith("The items are too small to tell: 430 ns each")
+
+
+def test_a_dear_trace_makes_a_speedup_rough():
+    """Where tracing took more than 5 % of an arm, its speedup is marked."""
+    assert "~1.80×" in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.3}))
+    assert "~" not in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.04}))

@@ -192,7 +192,7 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     handed_over(lane, lane->mark);
     if (add_row(lane, lane->mark))
         return NULL;
-    Py_RETURN_NONE;
+    return PyLong_FromVoidPtr(lane);
 }
 
 /* Tell waits by the lines of this file from now on. */
@@ -296,6 +296,23 @@ static PyObject *box_size(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(sizeof(struct lane));
 }
 
+static PyObject *last_state(struct lane *lane, double now, double cpu)
+{
+    if (!lane->generation || lane->n_events > N_EVENTS)
+        Py_RETURN_NONE;
+    double rows[3 * ROW];
+    int64_t until;
+    put_row(rows, lane->taken, lane->taken_spent);
+    put_row(rows + ROW, lane->mark, lane->spent);
+    lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
+    put_row(rows + 2 * ROW, until, lane->spent);
+    PyObject *list = totals(lane);
+    if (!list)
+        return NULL;
+    return Py_BuildValue("(dy#y#IN)", (double)lane->item * 1e-9, (char *)rows, (Py_ssize_t)sizeof rows, (char *)lane->events,
+                         (Py_ssize_t)(lane->n_events * sizeof(struct event)), lane->lost, list);
+}
+
 /* What a killed worker left in its box: (begin of its item, rows, events, lost, totals), or None
  * where it had not come that far. */
 static PyObject *autopsy(PyObject *self, PyObject *arguments)
@@ -308,22 +325,29 @@ static PyObject *autopsy(PyObject *self, PyObject *arguments)
     struct lane *lane = mmap(NULL, sizeof *lane, PROT_READ | PROT_WRITE, MAP_PRIVATE, box, 0);
     if (lane == MAP_FAILED)
         return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *found = NULL;
-    if (!lane->generation || lane->n_events > N_EVENTS) {
-        found = Py_NewRef(Py_None);
-    } else {
-        double rows[3 * ROW];
-        int64_t until;
-        put_row(rows, lane->taken, lane->taken_spent);
-        put_row(rows + ROW, lane->mark, lane->spent);
-        lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
-        put_row(rows + 2 * ROW, until, lane->spent);
-        PyObject *list = totals(lane);
-        if (list)
-            found = Py_BuildValue("(dy#y#IN)", (double)lane->item * 1e-9, (char *)rows, (Py_ssize_t)sizeof rows, (char *)lane->events,
-                                  (Py_ssize_t)(lane->n_events * sizeof(struct event)), lane->lost, list);
-    }
+    PyObject *found = last_state(lane, now, cpu);
     munmap(lane, sizeof *lane);
+    return found;
+}
+
+/* The same of a thread of this process that is blocked and will not report any more. */
+static PyObject *peek(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *handle;
+    double now, cpu;
+    if (!PyArg_ParseTuple(arguments, "O!dd", &PyLong_Type, &handle, &now, &cpu))
+        return NULL;
+    const struct lane *blocked = PyLong_AsVoidPtr(handle);
+    if (!blocked)
+        return NULL;
+    size_t used = offsetof(struct lane, events) + blocked->n_events * sizeof(struct event);
+    struct lane *copy = PyMem_RawMalloc(used + sizeof(struct event)); /* with room for its last wait */
+    if (!copy)
+        return PyErr_NoMemory();
+    memcpy(copy, blocked, used);
+    PyObject *found = last_state(copy, now, cpu);
+    PyMem_RawFree(copy);
     return found;
 }
 
@@ -339,7 +363,7 @@ static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  {"attached", attached, METH_NOARGS, NULL},  {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
-    {"autopsy", autopsy, METH_VARARGS, NULL},   {NULL, NULL, 0, NULL},
+    {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic._waits", "Measures what threads wait for.", -1, methods, NULL, NULL, NULL, NULL};

@@ -39,6 +39,8 @@ def save(view: View, path: str | os.PathLike[str]) -> None:
     Raises ValueError for any other suffix, OSError where it can't be written.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
     name = target.name.lower()
     if name.endswith(".html"):
         from parmagic.render.page import page  # noqa: PLC0415  (the other suffixes do without)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "–"
 
+DEAR = 0.05
+"""The share of wall time from which tracing bends a speedup: it is shown with ``~`` then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -147,7 +150,7 @@ def arm_rows(view: View) -> list[ArmRow]:
 
 def _arm_row(view: View, label: str) -> ArmRow:
     row: Any = view.summary.loc[label]
-    rough = str(row["baseline"]) != "measured"
+    rough = str(row["baseline"]) != "measured" or float(row["trace_overhead"]) > DEAR
     speedup = float(row["speedup"])
     return ArmRow(
         label=clean(label),

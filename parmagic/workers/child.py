@@ -71,10 +71,11 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any) -> None:
         channel.send(error)
     finally:
         trace.detach()
+    usage = gauge.usage()  # before the trace is written, which is none of the body's work
     notes = _figures_left_open()
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
     written = trace.finish(orders.trace_path)
-    readings, usage = gauge.take(), gauge.usage()
+    readings = gauge.take()
     channel.send(
         Recording(
             me, spans=channel.take_spans(), readings=readings, usage=usage, totals=gauge.close(), trace=written, notes=tuple(notes)
@@ -105,13 +106,11 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
         ship.know_classes()
         return call, lambda claim: items[claim.start : claim.stop]
     reader = ship.Reader(descriptors[FILE], orders.manifest, descriptors[FIRST_OF_CARGO:])
-    begin = perf_counter()
     try:
         call = reader.body()
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     ship.know_classes()
-    channel.spans.append(Span("transfer", begin, perf_counter()))
 
     def load(claim: range) -> Any:
         begin = perf_counter()

@@ -40,8 +40,6 @@ from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environm
 if TYPE_CHECKING:
     from parmagic.workers.ship import Cargo
 
-Left = tuple[float, Readings | None, tuple[Total, ...]]
-
 _ENTRY = "parmagic.workers.child:main"
 
 _FRONT_ENDS = frozenset(
@@ -105,7 +103,7 @@ class _Member:
         self.ended: int | None = None
         self.broken = False
         self.reported = -1  # the item behind the last one that was reported
-        self.failed = False
+        self.heard = perf_counter()
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
         self.theirs = [theirs.detach()]
@@ -177,7 +175,7 @@ class _Crew:
             member.theirs[0], *self._token, self._board_file, out, err, member.box,
             tracker_descriptor() if cargo else null, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
-        member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=job.plan.start_method == "spawn")
+        member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
         member.release()
 
     def listen(self) -> Iterator[Report]:
@@ -187,7 +185,12 @@ class _Crew:
             for member in list(self._members):
                 yield from self._read(member, ready)
             if self._hub.fileno() in ready:
-                yield from self._news()
+                try:
+                    yield from self._news()
+                except WorkerDied:  # the server has gone, and its workers with it: take what they had sent
+                    for member in self._members:
+                        yield from self._last_messages(member)
+                    raise
             if not ready:
                 yield None
 
@@ -236,7 +239,8 @@ class _Crew:
         if what is None:
             member.done = True
         elif isinstance(what, Unreadable):
-            raise NotShippable(f"A worker process cannot read the body: {what}. Is a module missing, or does it live only in the notebook?")
+            why = str(what).rstrip(".")
+            raise NotShippable(f"A worker process cannot read the body: {why}. Is a module missing, or does it live only in the notebook?")
         elif isinstance(what, Displayed):
             yield what
         else:
@@ -250,9 +254,9 @@ class _Crew:
                 for each in self._members:
                     if each.ended is None:
                         each.connection.send_bytes(b"go")
+        member.heard = perf_counter()
         for batch in recording.batches:
             member.reported = max(member.reported, batch.first + len(batch.begins))
-            member.failed = member.failed or bool(batch.errors)
         return recording
 
     def _news(self) -> Iterator[Report]:
@@ -264,10 +268,13 @@ class _Crew:
                     yield from self._ended(member, *event[2:])
         self._hub.events.clear()
 
+    def _last_messages(self, member: _Member) -> Iterator[Report]:
+        while not member.done and not member.broken and not member.connection.closed and member.connection.poll():
+            yield from self._message(member)
+
     def _ended(self, member: _Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
         """Take what an ended worker left in its pipes; where it was not done, it died."""
-        while not member.done and not member.broken and member.connection.poll():
-            yield from self._message(member)
+        yield from self._last_messages(member)
         for descriptor in list(member.pipes):
             while descriptor in member.pipes and _readable(descriptor):
                 yield from self._printed(member, descriptor)
@@ -279,9 +286,9 @@ class _Crew:
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)
         member.close()
         if not member.done:
-            yield self._died(member, pid, code, now, left or (now, None, ()))
+            yield self._died(member, pid, code, now, left or (member.heard, None, ()))
 
-    def _died(self, member: _Member, pid: int, code: int, now: float, left: Left) -> Recording:
+    def _died(self, member: _Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]]) -> Recording:
         """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
 
         ``left`` is what its black box tells: its last item's begin, readings, waits.
@@ -313,13 +320,15 @@ class _Crew:
         return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
 
     def unfinished(self) -> Iterator[Report]:
-        """Yield the items that workers are on, as ended before their time."""
-        now = array("d", [perf_counter()])
+        """Yield the items that workers are on, as ended before their time, with what their black boxes tell."""
         for member in self._members:
             slot = item_slot(member.rank)
             item = self._board[slot]
             if member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]:
-                yield Recording(WorkerId(member.rank, member.pid, member.pid), batches=(Batch(item, now, now, [None], {item: Ended()}),))
+                now = perf_counter()
+                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (member.heard, None, ())
+                batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
+                yield Recording(WorkerId(member.rank, member.pid, member.pid), batches=(batch,), readings=readings, totals=totals)
 
     def _restore_token(self) -> None:
         """Put the token back, where the dead worker took it along.

@@ -84,7 +84,7 @@ def serve(sock: socket.socket, inherited: Any) -> None:
     except BaseException:  # noqa: BLE001  (the last line of a process)
         traceback.print_exc()
     finally:
-        end_descendants(set())
+        end_all()
         os._exit(code)
 
 
@@ -212,6 +212,16 @@ def end_descendants(keep: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def end_all() -> None:
+    """Kill all children of this process, and theirs, which become its own when their parents have ended."""
+    while _children():
+        end_descendants(set())
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def _children() -> set[int]:

@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from array import array
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,7 @@ from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
 from parmagic.model import Batch, Readings, Recording, Span, WorkerId
 from parmagic.output import ThreadOutput
-from parmagic.recorder import STOP, Worker, board_size, enter
+from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.loop import InTurn, work
 
@@ -55,6 +56,7 @@ class _Crew:
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.board = [0] * board_size(self.count)
         self.tids: dict[int, int] = {}
+        self.gauges: dict[int, meter.Meter] = {}
         self.trace: tracing.Tracing
         self.fault: Exception | None = None
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
@@ -88,11 +90,12 @@ class _Crew:
 
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""
-        left = self.end()
+        stuck = self.end()
         trace = self.trace.finish(self.job.trace_path(0))
         yield from self.waiting()
+        yield from self._unfinished(stuck)
         me = WorkerId(0, os.getpid(), self.tids.get(0, 0))
-        yield Recording(me, trace=trace, notes=tuple(left))
+        yield Recording(me, trace=trace, notes=tuple(self._stuck(self._threads[rank]) for rank in stuck))
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
@@ -101,10 +104,22 @@ class _Crew:
             if report is not None:
                 yield report
 
-    def end(self) -> list[str]:
+    def _unfinished(self, stuck: list[int]) -> Iterator[Report]:
+        """Yield the items that threads are blocked in, as ended before their time, with what their meters tell."""
+        for rank in stuck:
+            slot, now = item_slot(rank), perf_counter()
+            item, gauge = self.board[slot], self.gauges.get(rank)
+            if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
+                continue
+            tid = self.tids[rank]
+            begin, readings, totals = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid)) or (now, None, ())
+            batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
+            yield Recording(WorkerId(rank, os.getpid(), tid), batches=(batch,), readings=readings, totals=totals)
+
+    def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
 
-        Returns notes on those that would not end: they are blocked in C.
+        Returns the ranks of those that would not end: they are blocked in C.
         """
         self.board[STOP] = 1
         if self._gate:
@@ -116,7 +131,9 @@ class _Crew:
         deadline = perf_counter() + GRACE
         for thread in alive:
             thread.join(max(0.0, deadline - perf_counter()))
-        return [self._stuck(thread) for thread in alive if thread.is_alive()]
+        if any(thread.is_alive() for thread in alive):
+            _calm()
+        return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
     def _stuck(self, thread: threading.Thread) -> str:
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
@@ -128,7 +145,7 @@ class _Crew:
         worker = Worker(rank, self.count, self.job.arm.kind)
         gauge = meter.meter(rank, own_process=False)
         me = meter.who(rank, gauge)
-        self.tids[rank] = me.tid
+        self.tids[rank], self.gauges[rank] = me.tid, gauge
         enter(worker)
         try:
             self.trace.attach(rank)
@@ -165,3 +182,24 @@ def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
     """Raise ``kind`` in another thread, as soon as it runs Python."""
     if thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(kind))
+
+
+class _Nudge(BaseException):
+    """Raised in the calling thread by itself."""
+
+
+def _calm() -> None:
+    """Let threads that are blocked keep their exception without alarming all others.
+
+    Up to Python 3.12, an exception that waits for one thread makes every thread look for
+    it at every turn, and with a profiler on, 3.11 then never gets past a function's first
+    instruction. The alarm ends when any thread takes an exception of its own.
+    """
+    if sys.version_info >= (3, 13):
+        return
+    try:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Nudge))
+        while True:
+            pass
+    except _Nudge:
+        pass

@@ -10,6 +10,7 @@ copies them, and what a worker writes there stays with it.
 from __future__ import annotations
 
 import io
+import marshal
 import mmap
 import os
 import pickle
@@ -23,7 +24,7 @@ from typing import Any
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.errors import CellError, NotShippable
+from parmagic.errors import NoShell, NotShippable
 from parmagic.workers.orders import Blob, ForkOnly, Manifest, Place, anonymous_file
 
 _SEGMENT = 1 << 16
@@ -149,6 +150,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _no_ipython, ()
         if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
             return _display, ()
+        if isinstance(obj, types.CodeType):
+            return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
         if reducer is not None:
             return reducer(obj)
@@ -179,8 +182,8 @@ _arrived: list[int] = []
 
 
 def no_ipython() -> Any:
-    """Stand in for ``get_ipython`` in a process: always raises CellError."""
-    raise CellError(
+    """Stand in for ``get_ipython`` in a process: always raises NoShell."""
+    raise NoShell(
         "Shell escapes and line magics do not work in processes: there is no IPython there. "
         "Use subprocess.run(…) in the body, or threads."
     )
