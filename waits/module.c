@@ -341,11 +341,13 @@ static PyObject *peek(PyObject *self, PyObject *arguments)
     const struct lane *blocked = PyLong_AsVoidPtr(handle);
     if (!blocked)
         return NULL;
-    size_t used = offsetof(struct lane, events) + blocked->n_events * sizeof(struct event);
+    uint32_t n_events = __atomic_load_n(&blocked->n_events, __ATOMIC_ACQUIRE); /* it may wake up while we look */
+    size_t used = offsetof(struct lane, events) + n_events * sizeof(struct event);
     struct lane *copy = PyMem_RawMalloc(used + sizeof(struct event)); /* with room for its last wait */
     if (!copy)
         return PyErr_NoMemory();
     memcpy(copy, blocked, used);
+    copy->n_events = n_events;
     PyObject *found = last_state(copy, now, cpu);
     PyMem_RawFree(copy);
     return found;
