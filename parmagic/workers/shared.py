@@ -57,6 +57,7 @@ class _Crew:
         self.board = [0] * board_size(self.count)
         self.tids: dict[int, int] = {}
         self.gauges: dict[int, meter.Meter] = {}
+        self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace: tracing.Tracing
         self.fault: Exception | None = None
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
@@ -112,7 +113,7 @@ class _Crew:
             if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
                 continue
             tid = self.tids[rank]
-            begin, readings, totals = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid)) or (now, None, ())
+            begin, readings, totals = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid)) or (self.heard.get(rank, now), None, ())
             batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
             yield Recording(WorkerId(rank, os.getpid(), tid), batches=(batch,), readings=readings, totals=totals)
 
@@ -149,7 +150,8 @@ class _Crew:
         enter(worker)
         try:
             self.trace.attach(rank)
-            self.reports.put(Recording(me, spans=(Span("startup", self._begin, perf_counter()),)))
+            self.heard[rank] = ready = perf_counter()
+            self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
             if self._gate:
                 self._gate.wait()
             work(
@@ -175,6 +177,7 @@ class _Crew:
         return self.job.items[claim.start : claim.stop]
 
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
+        self.heard[me.rank] = perf_counter()
         self.reports.put(Recording(me, batches=(batch,), readings=readings))
 
 
