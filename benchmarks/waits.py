@@ -57,7 +57,7 @@ def threads(work: Callable[[], None], count: int, *, recorded: bool) -> None:
     """Run ``work`` in that many threads at once."""
 
     def run(rank: int) -> None:
-        gauge = meter.meter(rank, own_process=False) if recorded else None
+        gauge = meter.meter(rank, own_process=False, measuring=True) if recorded else None
         work()
         if gauge is not None:
             gauge.take()

@@ -8,6 +8,7 @@ another process takes (:mod:`parmagic.sampler`).
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
 import os
@@ -17,7 +18,6 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import ModuleType
@@ -64,21 +64,29 @@ class Meter(Protocol):
         ...
 
 
-@cache
+_loading = threading.Lock()
+_loaded: tuple[ModuleType | None, str] | None = None
+
+
 def _load() -> tuple[ModuleType | None, str]:
     try:
         import parmagic._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
     except ImportError:
         return None, "the C extension was not built when parmagic was installed"
     why = _waits.why_not()
+    atexit.register(_waits.stop)  # where the interpreter ends within a run
     return (None, why) if why else (_waits, "")
 
 
 def _extension() -> tuple[ModuleType | None, str]:
     """Return the extension, or None and why waits have to be inferred."""
+    global _loaded  # noqa: PLW0603  (asked once per process, by one thread: it looks at the GIL while it drops it)
     if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
         return None, "PARMAGIC_WAITS is off"
-    return _load()
+    with _loading:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
 
 
 def why_inferred() -> str:
@@ -87,27 +95,31 @@ def why_inferred() -> str:
 
 
 @contextmanager
-def hooks(*, wanted: bool = True) -> Iterator[None]:
-    """While entered, what waits is hooked in this process, if it can be; meters made meanwhile measure."""
+def hooks(*, wanted: bool = True) -> Iterator[bool]:
+    """While entered, what waits is hooked in this process, if it can be; yields whether this run's meters can measure.
+
+    The hooks belong to one run: another one beside it, or inside of it, infers.
+    """
     extension = _extension()[0] if wanted else None
-    on = extension is not None and extension.start()  # False: a run around this one has them on
+    on = False
     try:
-        yield
+        on = extension is not None and extension.start()
+        yield on
     finally:
         if on and extension is not None:
             extension.stop()
 
 
-def meter(rank: int, *, own_process: bool, box: int = -1) -> Meter:
-    """Return a meter for the calling thread; ``box`` is a file of :func:`box_size` bytes that it survives in.
+def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:
+    """Return a meter for the calling thread; ``measuring`` is what :func:`hooks` yielded.
 
-    Within a run inside of a run, the inner one infers.
+    ``box`` is a file of :func:`box_size` bytes that the account survives in.
     """
     extension, _ = _extension()
-    usage = _Used(own_process=own_process)
-    if extension is None or not extension.state()["on"] or extension.attached():
-        return InferringMeter(usage)
-    return MeasuringMeter(extension, rank, box, usage)
+    used = _Used(own_process=own_process)
+    if not measuring or extension is None:
+        return InferringMeter(used)
+    return MeasuringMeter(extension, rank, box, used)
 
 
 def runtime_address() -> int:

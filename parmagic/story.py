@@ -165,7 +165,8 @@ def _left_out(task: Task, story: _Story) -> list[str]:
 
 def _failures(timeline: Timeline) -> str:
     """Say which items of an arm failed, and how the first of them did."""
-    failed = dict(sorted((item, error) for lane in timeline.lanes for batch in lane.batches for item, error in batch.errors.items()))
+    errors = (pair for lane in timeline.lanes for batch in lane.batches for pair in batch.errors.items())
+    failed = dict(sorted(errors, key=lambda pair: pair[0]))
     if not failed:
         return ""
     items = ", ".join(map(str, list(failed)[:5])) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004  (as many as one reads)

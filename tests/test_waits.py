@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 import threading
 import time
 
@@ -220,7 +221,7 @@ def test_a_thread_that_outlives_its_run_does_no_harm(ip):
 
 
 def test_nothing_grows(ip):
-    """Two hundred runs need no more descriptors, accounts or memory than twenty."""
+    """Two hundred runs need no more descriptors, accounts or memory than one hundred."""
     ip("import time")
     process = psutil.Process()
 
@@ -230,10 +231,10 @@ def test_nothing_grows(ip):
         ip.shell.displayhook.flush()
         return process.num_fds(), waits().state()["lanes"]
 
-    before = some(20)
+    before = some(100)  # until then, the allocator still takes what it will keep
     memory = process.memory_info().rss
-    assert some(180) == before
-    assert process.memory_info().rss - memory < 8_000_000
+    assert some(100) == before
+    assert process.memory_info().rss - memory < 3_000_000
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,85 @@ def test_a_run_within_a_run_infers(ip):
     run = ip("""%%parallel threads=1 -q --once --trace off for _ in range(1)
 inner = parmagic.run(lambda n: time.sleep(0.01), range(4), 'threads=2', once=True, trace='off')
 bool(inner.workers['measured'].any())""")
+    assert run.results == [False]
     assert run.workers["measured"].all()
+
+
+def test_a_run_beside_a_run_infers(ip):
+    """Of two runs at once the first one has the hooks for itself, to its end, and its figures are not the other's."""
+    ready, runs = threading.Event(), {}
+
+    def first(_):
+        ready.set()
+        time.sleep(0.4)
+
+    beside = threading.Thread(target=lambda: runs.update(one=parmagic.run(first, range(1), "threads=1", once=True, trace="off")))
+    beside.start()
+    assert ready.wait(5)
+    other = parmagic.run(lambda _: time.sleep(0.01), range(2), "threads=1", once=True, trace="off")
+    beside.join()
+    assert not other.workers["measured"].any()
+    assert runs["one"].workers["measured"].all()
+    assert runs["one"].workers["sleep_s"].sum() == pytest.approx(0.4, abs=0.05)
+
+
+def test_hooks_of_what_is_unloaded(ip):
+    """A library that the body loads and unloads takes its slots along; taking the hooks off touches none of them."""
+    ip("import _ctypes, ctypes, ctypes.util, os; name = ctypes.util.find_library('sqlite3') or ctypes.util.find_library('z')")
+    run = ip("""%%parallel threads=1 -q --once --trace off for _ in range(20)
+handle = _ctypes.dlopen(name, os.RTLD_NOW)
+_ctypes.dlclose(handle)""")
+    assert run.error is None
+    assert waits().state()["patched"] == 0
+
+
+def test_a_body_that_closes_descriptors_of_others(ip):
+    """A body may close what is not its own; a file that takes such a number later is not closed with the worker."""
+    run = ip("""%%parallel threads=1 -q --once --trace off for _ in range(1)
+import os
+before = set(os.listdir('/proc/self/fd'))
+for number in before:
+    if 'schedstat' in (os.readlink(f'/proc/self/fd/{number}') if os.path.islink(f'/proc/self/fd/{number}') else ''):
+        os.close(int(number))
+        mine = os.open('/dev/null', os.O_RDONLY)
+mine""")
+    os.fstat(run.results[0])
+    os.close(run.results[0])
+
+
+def test_children_that_load_libraries_do_not_hang(ip):
+    """A child that is forked while other threads load libraries can load one itself."""
+    ip("import ctypes, os, _ssl; path = _ssl.__file__")
+    run = ip("""%%parallel threads=2 -q --once --trace off for _ in range(60)
+ctypes.CDLL(path)
+pid = os.fork()
+if not pid:
+    ctypes.CDLL(path)
+    os._exit(0)
+os.waitpid(pid, 0)[1]""")
+    assert run.results == [0] * 60
+
+
+def test_a_scribbled_box_tells_nothing():
+    """What a crashing worker wrote over its black box is not trusted."""
+    extension = waits()
+    with tempfile.TemporaryFile() as box:
+        box.truncate(extension.box_size())
+        assert extension.autopsy(box.fileno(), 1.0, 0.0) is None
+        box.write(b"\xff" * 4096)
+        box.flush()
+        assert extension.autopsy(box.fileno(), 1.0, 0.0) is None
+
+
+def test_many_threads_that_come_back_late(ip):
+    """A hundred threads that wake up while the interrupted run looks at them are each reported once."""
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), 2)).start()
+    with pytest.raises(KeyboardInterrupt):
+        parmagic.run(lambda n: time.sleep(1.2 + n / 500), range(100), "threads=100", once=True, trace="off")
+    for thread in threading.enumerate():
+        if thread.name.startswith("parmagic"):
+            thread.join(5)
+    assert waits().state()["patched"] == 0
 
 
 def test_libc_is_called_whatever_happens():
@@ -299,8 +378,11 @@ def test_misuse_of_the_extension():
     for call in (extension.mark, extension.take, extension.detach, lambda: extension.attach(0)):
         with pytest.raises(RuntimeError):
             call()
-    with meter.hooks():
+    assert extension.peek(123456789, 0.0, 0.0) is None
+    with meter.hooks(), tempfile.TemporaryFile() as small:
         assert extension.start() is False
+        with pytest.raises(OSError, match="Invalid argument"):
+            extension.attach(0, small.fileno())
         extension.attach(0)
         with pytest.raises(RuntimeError, match="already"):
             extension.attach(1)

@@ -39,9 +39,9 @@
     X(int, nanosleep, (const struct timespec *t, struct timespec *r), (t, r), K_SLEEP, 0) \
     X(int, usleep, (useconds_t t), (t), K_SLEEP, 0) \
     X(unsigned, sleep, (unsigned t), (t), K_SLEEP, 0) \
-    X(int, poll, (struct pollfd * p, nfds_t n, int t), (p, n, t), n ? K_POLL : K_SLEEP, n ? p->fd : 0) \
-    X(int, __poll_chk, (struct pollfd * p, nfds_t n, int t, size_t z), (p, n, t, z), n ? K_POLL : K_SLEEP, n ? p->fd : 0) \
-    X(int, ppoll, (struct pollfd * p, nfds_t n, const struct timespec *t, const sigset_t *s), (p, n, t, s), K_POLL, n ? p->fd : 0) \
+    X(int, poll, (struct pollfd * p, nfds_t n, int t), (p, n, t), n ? K_POLL : K_SLEEP, n && outcome >= 0 ? p->fd : 0) \
+    X(int, __poll_chk, (struct pollfd * p, nfds_t n, int t, size_t z), (p, n, t, z), n ? K_POLL : K_SLEEP, n && outcome >= 0 ? p->fd : 0) \
+    X(int, ppoll, (struct pollfd * p, nfds_t n, const struct timespec *t, const sigset_t *s), (p, n, t, s), K_POLL, n && outcome >= 0 ? p->fd : 0) \
     X(int, select, (int n, fd_set * r, fd_set * w, fd_set * e, struct timeval * t), (n, r, w, e, t), n ? K_POLL : K_SLEEP, 0) \
     X(int, pselect, (int n, fd_set * r, fd_set * w, fd_set * e, const struct timespec *t, const sigset_t *s), (n, r, w, e, t, s), n ? K_POLL : K_SLEEP, 0) \
     X(int, epoll_wait, (int f, struct epoll_event * e, int n, int t), (f, e, n, t), K_POLL, f) \
@@ -108,9 +108,11 @@ static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
     int outcome = real_pthread_mutex_trylock(mutex);
     if (outcome != EBUSY)
         return outcome;
+    int error = errno;
     int64_t begin = lane_enter(lane, K_LOCK);
     outcome = real_pthread_mutex_lock(mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)mutex, begin);
+    errno = error;
     return outcome;
 }
 
@@ -126,12 +128,14 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
     if ((void *)mutex != gil_mutex)
         return lock_of_others(lane, mutex);
     bool dropping = lane->held;
+    int error = errno;
     if (dropping) {
         lane_settle(lane);
     } else {
         lane->wanting = true;
         lane_want(lane);
     }
+    errno = error;
     int outcome = real_pthread_mutex_trylock(mutex);
     if (outcome == EBUSY) {
         outcome = real_pthread_mutex_lock(mutex);
@@ -211,23 +215,42 @@ static int hook_pthread_cond_signal(pthread_cond_t *cond)
 /* What a body imports while it runs is hooked as well. */
 static pthread_mutex_t scanning = PTHREAD_MUTEX_INITIALIZER;
 
-void hooks_rescan(void)
+static void rescan(void)
 {
+    if (!__atomic_load_n(&generation, __ATOMIC_RELAXED))
+        return; /* asked before the lock, too: a forked child may never get it */
     pthread_mutex_lock(&scanning);
-    if (__atomic_load_n(&generation, __ATOMIC_RELAXED) && !got_find())
+    if (__atomic_load_n(&generation, __ATOMIC_RELAXED))
         got_patch(true);
     pthread_mutex_unlock(&scanning);
+}
+
+void hooks_switch(uint32_t new_generation)
+{
+    pthread_mutex_lock(&scanning);
+    if (new_generation)
+        got_patch(true);
+    __atomic_store_n(&generation, new_generation, __ATOMIC_RELAXED);
+    if (!new_generation)
+        got_patch(false);
+    pthread_mutex_unlock(&scanning);
+}
+
+void hooks_forked(void)
+{
+    generation = 0;
+    scanning = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
 static void *(*real_dlopen)(const char *, int);
 
 static void *hook_dlopen(const char *path, int flags)
 {
-    if (!path || !strchr(path, '/'))
-        return real_dlopen(path, flags); /* a jump: the search path depends on who called */
+    if (!path || !strchr(path, '/') || strchr(path, '$'))
+        return real_dlopen(path, flags); /* a jump: where it looks depends on who called */
     void *object = real_dlopen(path, flags);
     if (object)
-        hooks_rescan();
+        rescan();
     return object;
 }
 

@@ -81,9 +81,11 @@ void lane_open(struct lane *lane, int rank)
     lane->rank = rank;
     lane->held = true;
     lane->holder = NOBODY;
-    lane->schedstat = clock_open_schedstat();
+    lane->schedstat = clock_open_schedstat(lane->schedstat_file);
     core_arm();
     lane->queue = clock_queue(lane->schedstat);
+    lane->queue = lane->queue < 0 ? 0 : lane->queue;
+    lane->magic = MAGIC;
     lane->cpu = clock_cpu();
     lane->mark = clock_now();
     __atomic_store_n(&lane->generation, generation, __ATOMIC_RELEASE);
@@ -103,9 +105,9 @@ static int64_t read_clocks(struct lane *lane, int64_t *now, int64_t *queued)
         cpu = clock_cpu();
         *now = clock_now();
     } while (core_left() && ++tries < 10);
-    *queued = queue - lane->queue;
+    *queued = queue < 0 ? 0 : queue - lane->queue;
     int64_t on = cpu - lane->cpu - lane->on_core;
-    lane->queue = queue;
+    lane->queue = queue < 0 ? lane->queue : queue;
     lane->cpu = cpu;
     lane->on_core = 0;
     lane->unsynced = false;
@@ -117,11 +119,15 @@ static void add_on_core(struct lane *lane, int64_t spent)
     lane->spent[lane->held ? RUNNING : NATIVE] += spent;
 }
 
-/* The stretch from the mark until now, of which the thread was on a core for that long. */
+/* The stretch from the mark until now, of which the thread was on a core for that long.
+ * Below 0: calm stretches before it had less CPU time than they lasted (interrupts, a
+ * virtual machine whose host was busy); what is missing is no blocking. */
 static void divide(struct lane *lane, int64_t now, int64_t on, int64_t queued)
 {
+    int64_t stolen = on < 0 ? -on : 0;
+    on = between(0, on, now - lane->mark);
     int64_t off = now - lane->mark - on;
-    int64_t waited = between(0, queued, off);
+    int64_t waited = between(0, queued + stolen, off);
     int64_t blocked = off - waited;
     if (blocked < SWITCH_COST) {
         /* nobody blocks for so little: the cost of the switches, or of an interrupt */
@@ -145,16 +151,32 @@ static int64_t settle_on_core(struct lane *lane)
     return now;
 }
 
-int64_t lane_settle(struct lane *lane)
+static int64_t settle(struct lane *lane)
 {
     bool left = core_left();
     if (!left && !lane->unsynced)
         return settle_on_core(lane);
     int64_t now, queued;
     int64_t on = read_clocks(lane, &now, &queued);
-    int64_t elapsed = now - lane->mark;
-    divide(lane, now, left ? between(0, on, elapsed) : elapsed, queued);
+    divide(lane, now, left ? on : now - lane->mark, queued);
     return now;
+}
+
+/* A signal's handler may write or wait in the middle of this: within depth it is not counted. */
+int64_t lane_settle(struct lane *lane)
+{
+    lane->depth++;
+    int64_t now = settle(lane);
+    lane->depth--;
+    return now;
+}
+
+void lane_heal(struct lane *lane)
+{
+    /* a jump out of a call (longjmp from a signal's handler) leaves it looking as if it went on */
+    lane->depth = 0;
+    lane->held = true;
+    lane->wanting = lane->contended = false;
 }
 
 /* Who is asked to give the GIL away drops it and wants it back at once. The thread that
@@ -167,16 +189,17 @@ void lane_want(struct lane *lane)
         lane_settle(lane);
         return;
     }
+    lane->depth++;
     int64_t now, queued;
     int64_t on = read_clocks(lane, &now, &queued);
-    on = between(0, on, now - lane->mark);
-    int64_t off = now - lane->mark - on;
+    int64_t off = now - lane->mark - between(0, on, now - lane->mark);
     if (on > SWITCH_COST || off - queued > SWITCH_COST) {
         divide(lane, now, on, queued); /* it was at work, or blocked, after all */
-        return;
+    } else {
+        lane->contended = lane->unsynced = true;
+        lane->holder = gil_holder;
     }
-    lane->contended = lane->unsynced = true;
-    lane->holder = gil_holder;
+    lane->depth--;
 }
 
 int64_t lane_enter(struct lane *lane, enum kind kind)
@@ -219,7 +242,8 @@ static enum kind kind_of_descriptor(int descriptor)
 
 void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begin)
 {
-    if (core_left()) {
+    /* not where the run is over by now: the interpreter may be gone, and our frames with it */
+    if (lane_here() == lane && core_left()) {
         int64_t now, queued;
         int64_t on = read_clocks(lane, &now, &queued);
         int64_t elapsed = now - begin;

@@ -4,8 +4,14 @@
 
 #include "waits.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#ifdef Py_GIL_DISABLED
+#error "without a GIL, nothing here is safe yet: build without this extension"
+#endif
 
 #define ROW (1 + N_STATES)
 
@@ -13,49 +19,68 @@ static PyObject *reason; /* why nothing can be measured here; NULL: not asked ye
 static uint32_t generations;
 
 /* Lanes are never given back to the system: a thread that outlives its run still has
- * a pointer to its own. They are used again. */
-static struct lane *free_lanes[64];
-static int n_free, n_lanes;
+ * a pointer to its own. They are used again; what their events took is given back. */
+static struct lane *free_lanes, *attached_lanes;
+static uint64_t serials;
+static int n_lanes;
 
 /* ``box`` is a file that is as large as a lane, or -1: then it is our own memory. */
 static struct lane *new_lane(int box)
 {
     if (box >= 0) {
-        void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, MAP_SHARED, box, 0);
-        if (memory == MAP_FAILED)
+        struct stat about;
+        if (fstat(box, &about))
             return NULL;
-        ((struct lane *)memory)->shared = true;
-        return memory;
+        if ((size_t)about.st_size < sizeof(struct lane)) {
+            errno = EINVAL;
+            return NULL;
+        }
+    } else if (free_lanes) {
+        struct lane *lane = free_lanes;
+        free_lanes = lane->next;
+        return lane;
     }
-    if (n_free)
-        return free_lanes[--n_free];
-    void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, box >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, box, 0);
     if (memory == MAP_FAILED)
         return NULL;
-    n_lanes++;
+    ((struct lane *)memory)->shared = box >= 0;
+    n_lanes += box < 0;
     return memory;
+}
+
+static void enlist(struct lane *lane)
+{
+    lane->serial = ++serials;
+    lane->next = attached_lanes;
+    attached_lanes = lane;
+}
+
+static void delist(struct lane *lane)
+{
+    struct lane **each = &attached_lanes;
+    while (*each && *each != lane)
+        each = &(*each)->next;
+    if (*each)
+        *each = lane->next;
 }
 
 static void old_lane(struct lane *lane)
 {
+    delist(lane);
+    clock_close_schedstat(lane->schedstat, lane->schedstat_file);
+    Py_CLEAR(lane->filename);
+    PyMem_RawFree(lane->rows);
     if (lane->shared) {
-        PyMem_RawFree(lane->rows);
         lane->rows = NULL;
         munmap(lane, sizeof *lane);
         return;
     }
-    double *rows = lane->rows;
-    uint32_t room = lane->row_room;
     memset(lane, 0, offsetof(struct lane, events));
-    lane->rows = rows;
-    lane->row_room = room;
-    if (n_free < (int)(sizeof free_lanes / sizeof *free_lanes)) {
-        free_lanes[n_free++] = lane;
-    } else {
-        PyMem_RawFree(lane->rows);
-        munmap(lane, sizeof *lane);
-        n_lanes--;
-    }
+    uintptr_t page = (uintptr_t)getpagesize();
+    uintptr_t from = ((uintptr_t)lane->events + page - 1) & ~(page - 1), to = (uintptr_t)(lane + 1) & ~(page - 1);
+    madvise((void *)from, to - from, MADV_DONTNEED);
+    lane->next = free_lanes;
+    free_lanes = lane;
 }
 
 /* A forked child is no worker of this run. */
@@ -64,8 +89,8 @@ static void in_the_child(void)
     if (my_lane)
         core_disarm();
     my_lane = NULL;
-    generation = 0;
-    n_free = 0;
+    free_lanes = attached_lanes = NULL;
+    hooks_forked();
 }
 
 static const char *prepare(void)
@@ -73,15 +98,10 @@ static const char *prepare(void)
     const char *why = hooks_resolve();
     if (!why)
         why = clock_check();
-    if (!why)
-        why = got_find();
     if (!why) {
         got_patch(true);
         why = gil_find();
         got_patch(false);
-#ifdef Py_GIL_DISABLED
-        why = NULL; /* there is none to be seen */
-#endif
     }
     if (!why && pthread_atfork(NULL, NULL, in_the_child))
         why = "out of memory";
@@ -113,16 +133,10 @@ static PyObject *start(PyObject *self, PyObject *unused)
     }
     if (generation)
         Py_RETURN_FALSE;
-    const char *error = got_find();
-    if (error) {
-        PyErr_SetString(PyExc_RuntimeError, error);
-        return NULL;
-    }
-    got_patch(true);
     gil_holder = NOBODY;
     if (!++generations)
         generations = 1;
-    generation = generations;
+    hooks_switch(generations);
     Py_RETURN_TRUE;
 }
 
@@ -130,8 +144,7 @@ static PyObject *stop(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    generation = 0;
-    got_patch(false);
+    hooks_switch(0);
     Py_RETURN_NONE;
 }
 
@@ -186,13 +199,18 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     if (!lane)
         return PyErr_SetFromErrno(PyExc_OSError);
     lane->thread_state = PyThreadState_Get();
+    enlist(lane);
     lane_open(lane, rank);
+    handed_over(lane, lane->mark);
+    PyObject *handle = add_row(lane, lane->mark) ? NULL : PyLong_FromUnsignedLongLong(lane->serial);
+    if (!handle) {
+        core_disarm();
+        old_lane(lane);
+        return NULL;
+    }
     my_lane = lane;
     gil_holder = rank;
-    handed_over(lane, lane->mark);
-    if (add_row(lane, lane->mark))
-        return NULL;
-    return PyLong_FromVoidPtr(lane);
+    return handle;
 }
 
 /* Tell waits by the lines of this file from now on. */
@@ -210,13 +228,6 @@ static PyObject *lines_of(PyObject *self, PyObject *filename)
     Py_RETURN_NONE;
 }
 
-static PyObject *attached(PyObject *self, PyObject *unused)
-{
-    (void)self;
-    (void)unused;
-    return PyBool_FromLong(my_lane != NULL);
-}
-
 static PyObject *mark(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -224,6 +235,7 @@ static PyObject *mark(PyObject *self, PyObject *unused)
     struct lane *lane = here_or_error();
     if (!lane)
         return NULL;
+    lane_heal(lane);
     lane->in_item = true;
     lane->item = lane_settle(lane);
     if (add_row(lane, lane->item))
@@ -241,18 +253,27 @@ static PyObject *take(PyObject *self, PyObject *unused)
     struct lane *lane = here_or_error();
     if (!lane)
         return NULL;
+    lane_heal(lane);
     lane->in_item = false;
     int64_t now = lane_settle(lane);
     if (add_row(lane, now))
         return NULL;
-    PyObject *taken = Py_BuildValue("(y#y#I)", (char *)lane->rows, (Py_ssize_t)(lane->n_rows * ROW * sizeof(double)),
-                                    (char *)lane->events, (Py_ssize_t)(lane->n_events * sizeof(struct event)), lane->lost);
-    if (!taken)
-        return NULL;
-    lane->n_rows = lane->n_events = lane->lost = 0;
-    add_row(lane, now); /* there is room: this is where the next readings go on */
+    /* making objects may run the collector, and that may wait: first take what there is */
     handed_over(lane, now);
-    return taken;
+    uint32_t n_rows = lane->n_rows, n_events = lane->n_events, lost = lane->lost;
+    PyObject *rows = PyBytes_FromStringAndSize((char *)lane->rows, (Py_ssize_t)(n_rows * ROW * sizeof(double)));
+    PyObject *events = PyBytes_FromStringAndSize((char *)lane->events, (Py_ssize_t)(n_events * sizeof(struct event)));
+    if (!rows || !events) {
+        Py_XDECREF(rows);
+        Py_XDECREF(events);
+        return NULL;
+    }
+    memmove(lane->events, lane->events + n_events, (lane->n_events - n_events) * sizeof(struct event));
+    lane->n_events -= n_events;
+    lane->lost -= lost;
+    put_row(lane->rows, now, lane->taken_spent); /* this is where the next readings go on */
+    lane->n_rows = 1;
+    return Py_BuildValue("(NNI)", rows, events, lost);
 }
 
 static PyObject *totals(struct lane *lane)
@@ -260,7 +281,7 @@ static PyObject *totals(struct lane *lane)
     PyObject *list = PyList_New(0);
     for (int i = 0; list && i < N_TOTALS; i++) {
         const struct total *total = &lane->totals[i];
-        if (!total->n)
+        if (!total->n || total->kind < 0 || total->kind >= N_KINDS)
             continue;
         PyObject *row = Py_BuildValue("(iKiLddd)", total->kind, (unsigned long long)total->object, total->line, (long long)total->n,
                                       (double)total->sum * 1e-9, (double)total->max * 1e-9, (double)total->with_gil * 1e-9);
@@ -278,13 +299,11 @@ static PyObject *detach(PyObject *self, PyObject *unused)
     struct lane *lane = here_or_error();
     if (!lane)
         return NULL;
+    lane_heal(lane);
     lane_settle(lane);
     my_lane = NULL;
     core_disarm();
-    if (lane->schedstat >= 0)
-        close(lane->schedstat);
     PyObject *list = totals(lane);
-    Py_CLEAR(lane->filename);
     old_lane(lane);
     return list;
 }
@@ -298,8 +317,11 @@ static PyObject *box_size(PyObject *self, PyObject *unused)
 
 static PyObject *last_state(struct lane *lane, double now, double cpu)
 {
-    if (!lane->generation || lane->n_events > N_EVENTS)
-        Py_RETURN_NONE;
+    if (lane->magic != MAGIC || !lane->generation || lane->n_events > N_EVENTS || lane->doing < 0 || lane->doing >= N_KINDS)
+        Py_RETURN_NONE; /* it had not begun, or has scribbled over itself */
+    for (uint32_t i = 0; i < lane->n_events; i++)
+        if (lane->events[i].kind < 0 || lane->events[i].kind >= N_KINDS || lane->events[i].begin > lane->events[i].end)
+            Py_RETURN_NONE;
     double rows[3 * ROW];
     int64_t until;
     put_row(rows, lane->taken, lane->taken_spent);
@@ -334,13 +356,15 @@ static PyObject *autopsy(PyObject *self, PyObject *arguments)
 static PyObject *peek(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    PyObject *handle;
+    unsigned long long serial;
     double now, cpu;
-    if (!PyArg_ParseTuple(arguments, "O!dd", &PyLong_Type, &handle, &now, &cpu))
+    if (!PyArg_ParseTuple(arguments, "Kdd", &serial, &now, &cpu))
         return NULL;
-    const struct lane *blocked = PyLong_AsVoidPtr(handle);
+    const struct lane *blocked = attached_lanes;
+    while (blocked && blocked->serial != serial)
+        blocked = blocked->next;
     if (!blocked)
-        return NULL;
+        Py_RETURN_NONE; /* it has come back and reported, after all */
     uint32_t n_events = __atomic_load_n(&blocked->n_events, __ATOMIC_ACQUIRE); /* it may wake up while we look */
     size_t used = offsetof(struct lane, events) + n_events * sizeof(struct event);
     struct lane *copy = PyMem_RawMalloc(used + sizeof(struct event)); /* with room for its last wait */
@@ -357,13 +381,14 @@ static PyObject *state(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    return Py_BuildValue("{s:i,s:O,s:i}", "patched", got_patch(generation != 0), "on", generation ? Py_True : Py_False, "lanes",
+    return Py_BuildValue("{s:i,s:O,s:i}", "patched", got_patched(), "on", generation ? Py_True : Py_False, "lanes",
                          n_lanes);
 }
 
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
-    {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  {"attached", attached, METH_NOARGS, NULL},  {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
+    {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  
+    {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},
 };

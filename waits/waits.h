@@ -28,6 +28,7 @@ enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NOBODY (-1)
+#define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
 
 struct event {
     int64_t begin, end;  /* ns, CLOCK_MONOTONIC */
@@ -47,7 +48,10 @@ struct total {
 struct _object;
 
 struct lane {
+    uint64_t magic;      /* MAGIC, where this is a lane at all */
     uint32_t generation; /* the run that it belongs to */
+    uint64_t serial;     /* what the notebook knows it by */
+    struct lane *next;   /* of those that are attached, or of those that are free */
     int32_t rank;
     int32_t depth;       /* > 0: within a wait */
     int32_t doing;       /* the kind of that wait */
@@ -65,6 +69,7 @@ struct lane {
     int64_t cpu, queue;  /* the clocks when they were last read */
     int64_t on_core;     /* accounted as on a core since then */
     int schedstat;       /* descriptor of this thread's run-queue clock */
+    uint64_t schedstat_file[2]; /* which file that is: a body may close descriptors that are not its own */
     int64_t spent[N_STATES];
     int64_t taken, taken_spent[N_STATES]; /* the last reading that was handed over */
     uint32_t n_events, lost, n_rows, row_room;
@@ -83,15 +88,16 @@ struct hook {
 };
 extern struct hook all_hooks[];
 extern const int n_hooks;
-const char *got_find(void);  /* NULL, or why it cannot be */
-int got_patch(bool on);      /* returns how many slots are patched now */
+int got_patch(bool on);      /* all loaded objects; returns how many slots are patched now */
+int got_patched(void);
 
 /* clock.c */
 const char *clock_check(void);
 int64_t clock_now(void);
 int64_t clock_cpu(void);
 int64_t clock_queue(int schedstat);
-int clock_open_schedstat(void);
+int clock_open_schedstat(uint64_t file[2]);
+void clock_close_schedstat(int schedstat, const uint64_t file[2]);
 void core_arm(void);
 bool core_left(void);        /* this thread has left its core since core_arm() */
 void core_disarm(void);
@@ -109,6 +115,7 @@ int64_t lane_settle(struct lane *);                      /* account for all unti
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
 int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin);
+void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
 void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
 void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
 
@@ -126,6 +133,7 @@ enum { SAW_LOCK, SAW_SIGNAL };
 
 /* hooks.c */
 const char *hooks_resolve(void);
-void hooks_rescan(void);     /* hook what was loaded since */
+void hooks_switch(uint32_t new_generation); /* on, or off with 0 */
+void hooks_forked(void);     /* in the child */
 
 #endif

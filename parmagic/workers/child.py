@@ -40,15 +40,15 @@ from parmagic.workers.orders import (
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
-    with meter.hooks(wanted=orders.measure):
-        _work(orders, descriptors, inherited)
+    with meter.hooks(wanted=orders.measure) as measuring:
+        _work(orders, descriptors, inherited, measuring=measuring)
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-def _work(orders: Orders, descriptors: list[int], inherited: Any) -> None:
+def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: bool) -> None:
     worker = Worker(*orders.worker)
-    gauge = meter.meter(worker.rank, own_process=True, box=descriptors[BOX])
+    gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=descriptors[BOX])
     me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"

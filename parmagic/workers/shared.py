@@ -31,7 +31,7 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        with ThreadOutput(crew.reports.put), meter.hooks():
+        with ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
             crew.trace = tracing.begin(job.plan.trace)
             try:
                 crew.start()
@@ -59,6 +59,8 @@ class _Crew:
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace: tracing.Tracing
+        self.measuring = False
+        self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self.fault: Exception | None = None
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
         self._counter = Counter(len(job.items))
@@ -102,7 +104,8 @@ class _Crew:
         """Yield what was reported and not yet taken."""
         while not self.reports.empty():
             report = self.reports.get()
-            if report is not None:
+            late = isinstance(report, Recording) and report.worker.rank in self.given_up
+            if report is not None and not late:
                 yield report
 
     def _unfinished(self, stuck: list[int]) -> Iterator[Report]:
@@ -113,7 +116,11 @@ class _Crew:
             if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
                 continue
             tid = self.tids[rank]
-            begin, readings, totals = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid)) or (self.heard.get(rank, now), None, ())
+            left = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid))
+            if left is None and gauge.measures:
+                continue  # it has come back meanwhile, and reported
+            begin, readings, totals = left or (self.heard.get(rank, now), None, ())
+            self.given_up.add(rank)
             batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
             yield Recording(WorkerId(rank, os.getpid(), tid), batches=(batch,), readings=readings, totals=totals)
 
@@ -144,7 +151,7 @@ class _Crew:
     def _run(self, rank: int) -> None:
         """Be worker ``rank``."""
         worker = Worker(rank, self.count, self.job.arm.kind)
-        gauge = meter.meter(rank, own_process=False)
+        gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
         me = meter.who(rank, gauge)
         self.tids[rank], self.gauges[rank] = me.tid, gauge
         enter(worker)
