@@ -28,14 +28,14 @@ except ImportError:
 
 def compute() -> None:
     """Run pure Python."""
-    for _ in range(300):
+    for _ in range(1500):
         sum(range(10_000))
 
 
 def numpy_work() -> None:
     """Multiply matrices: NumPy and its BLAS."""
     a = np.ones((400, 400))
-    for _ in range(20):
+    for _ in range(100):
         a = a @ a / 400
 
 
