@@ -324,3 +324,10 @@ parmagic.run(work, [1], "procs=1", once=True)
     notebook.wait()
     child.wait(5)
     assert not child.is_running()
+
+
+def test_processes_run_the_same_parmagic(ip):
+    """Workers run the parmagic that the notebook runs, also where another one is installed."""
+    ip("import sys")
+    run = ip("%parallel procs=1 -q --once sys.modules['parmagic'].__file__ for _ in range(1)")
+    assert run.results == [parmagic.__file__]

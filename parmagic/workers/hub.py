@@ -171,7 +171,9 @@ def _search_path() -> list[str]:
     ours = str(Path(server.__file__).parents[2])
     kept = [p for p in sys.path if p and (os.path.realpath(p) + os.sep).startswith(roots)]
     zipped = [p for p in sys.path if p.endswith(".zip")]
-    return [*zipped, *kept, ours]
+    packages = [p for p in kept if {"site-packages", "dist-packages"} & set(Path(p).parts)]
+    # before the packages: another parmagic may be installed there than the one that runs here
+    return [*zipped, *(p for p in kept if p not in packages), ours, *packages]
 
 
 def fork(call: Any, items: Any) -> Hub:
