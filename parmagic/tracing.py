@@ -75,7 +75,7 @@ class Tracing:
         """Hook the calling thread where tracing was switched on again meanwhile (3.11: only it can do so)."""
         if not _BY_MONITORING and self._on and sys.getprofile() is None:
             self._tracer.reset_stack()
-            self._tracer.enable_thread_tracing()
+            _hook_thread()
 
     def detach(self) -> None:
         """Stop recording the calling thread, and leave no hook in it."""
@@ -213,12 +213,13 @@ class _Controller:
 
 
 _tracer: Any = None
+_thread_hook: Any = None
 _call_cost: float | None = None
 
 
 def _get() -> Any:
     """Return this process's tracer."""
-    global _tracer  # noqa: PLW0603  (one per process, for ever)
+    global _tracer, _thread_hook  # noqa: PLW0603  (one per process, for ever)
     if _tracer is None:
         from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
 
@@ -227,7 +228,18 @@ def _get() -> Any:
         if not _BY_MONITORING:
             sys.setprofile(before)
             threading.setprofile(None)
+            _thread_hook = _tracer.threadtracefunc
     return _tracer
+
+
+def _hook_thread() -> None:
+    """Hook the calling thread (3.11), as ``VizTracer.enable_thread_tracing`` does, by an object that lives on.
+
+    3.11 calls a profile function without keeping it alive. The controller may take it away in
+    that moment, and the call then goes to whatever took its place in memory.
+    """
+    if not _BY_MONITORING:
+        sys.setprofile(_thread_hook)
 
 
 def call_cost() -> float:
@@ -237,8 +249,7 @@ def call_cost() -> float:
         tracer = _get()
         plain = min(_time_calls() for _ in range(3))
         tracer.start()
-        if not _BY_MONITORING:
-            tracer.enable_thread_tracing()
+        _hook_thread()
         traced = min(_time_calls() for _ in range(3))
         tracer.stop()
         if not _BY_MONITORING:
