@@ -111,11 +111,15 @@ def _measured_waits(lane: Lane) -> list[tuple[Any, ...]]:
     return [(t.kind, _object(t), t.line or np.nan, t.n, t.total_s, t.max_s) for t in totals]
 
 
+_DESCRIPTORS = 1 << 32
+"""Objects below this are descriptors, above it addresses."""
+
+
 def _object(total: Total) -> str | None:
-    """Name what was waited for: a lock by its address, I/O by its descriptor."""
-    if total.kind == "lock":
-        return f"0x{total.object:x}" if total.object else None
-    return f"fd {total.object}" if total.kind in {"socket", "poll", "file", "pipe"} and total.object else None
+    """Name what was waited for: as the body does, else a lock by its address, I/O by its descriptor."""
+    if total.name or not total.object or total.kind in {"gil", "sleep", "not named"}:
+        return total.name or None
+    return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or total.kind in {"lock", "queue"} else f"fd {total.object}"
 
 
 def busy_seconds(timeline: Timeline) -> Floats:

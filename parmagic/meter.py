@@ -18,11 +18,13 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
 
+from parmagic import things
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 
 Left = tuple[float, Readings, tuple[Total, ...]]
@@ -39,8 +41,8 @@ class Meter(Protocol):
     every: float
     measures: bool
 
-    def lines_of(self, filename: str) -> None:
-        """Tell waits by the lines of this file from now on: the cell's."""
+    def watch(self, function: Any) -> None:
+        """Tell waits by the lines of this function's file from now on, and things by the names that it has for them."""
         ...
 
     def read(self) -> None:
@@ -75,7 +77,33 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, "the C extension was not built when parmagic was installed"
     why = _waits.why_not()
     atexit.register(_waits.stop)  # where the interpreter ends within a run
-    return (None, why) if why else (_waits, "")
+    if why:
+        return None, why
+    _introduce(_waits)
+    return _waits, ""
+
+
+_PASS = -2
+_LIBRARY = {
+    "threading.py": "lock",
+    "queue.py": "queue",
+    "multiprocessing/synchronize.py": "lock",
+    "multiprocessing/queues.py": "queue",
+    "multiprocessing/connection.py": _PASS,
+    "concurrent/futures/_base.py": "lock",
+    "subprocess.py": _PASS,
+    "selectors.py": _PASS,
+}
+"""What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
+
+
+def _introduce(extension: ModuleType) -> None:
+    """Tell the extension where the standard library's own locks and queues are at work."""
+    folder = Path(threading.__file__).parent
+    for name, kind in _LIBRARY.items():
+        extension.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
+    for each in things.LOCKS:
+        extension.lock_type(each)
 
 
 def _extension() -> tuple[ModuleType | None, str]:
@@ -142,8 +170,13 @@ class MeasuringMeter:
         self._extension = extension
         self._used = used
         self._handle = extension.attach(rank, box)
-        self.lines_of = extension.lines_of
+        self._function: Any = None
         self.read = extension.mark
+
+    def watch(self, function: Any) -> None:
+        """Tell waits by the lines and names of this function from now on."""
+        self._function = function
+        self._extension.lines_of(str(getattr(getattr(function, "__code__", None), "co_filename", "")))
 
     def take(self) -> Readings:
         """Read once more, hand over what was read so far and begin anew."""
@@ -155,11 +188,28 @@ class MeasuringMeter:
 
     def close(self) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
-        return _totals(self._extension.detach())
+        return self._named(_totals(self._extension.detach()))
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
         """Return what a blocked thread left."""
-        return _left(self._extension.peek(self._handle, now, cpu_s))
+        left = _left(self._extension.peek(self._handle, now, cpu_s))
+        return left and (left[0], left[1], self._named(left[2]))
+
+    def _named(self, totals: tuple[Total, ...]) -> tuple[Total, ...]:
+        """Give names to what the body has names for."""
+        if all(total.kind in _NAMELESS for total in totals):
+            return totals
+        known = things.names(self._function)
+        return tuple(_name(total, known.get(total.object)) for total in totals)
+
+
+_NAMELESS = {"gil", "sleep", "not named"}
+
+
+def _name(total: Total, known: things.Known | None) -> Total:
+    if known is None or total.kind in _NAMELESS:
+        return total
+    return replace(total, name=known.name, kind="queue" if known.is_queue else total.kind)
 
 
 def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
@@ -169,7 +219,7 @@ def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
 
 
 def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> tuple[Total, ...]:
-    return tuple(Total(WAIT_KINDS[kind], thing, line, n, *seconds) for kind, thing, line, n, *seconds in rows)
+    return tuple(Total(WAIT_KINDS[kind], thing, line, n, total, longest, held) for kind, thing, line, n, total, longest, held in rows)
 
 
 def box_size() -> int:
@@ -215,7 +265,7 @@ class InferringMeter:
         self._clear()
         self.read()
 
-    def lines_of(self, filename: str) -> None:
+    def watch(self, function: Any) -> None:
         """Do nothing: single waits are not known here."""
 
     def read(self) -> None:

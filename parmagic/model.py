@@ -132,17 +132,17 @@ class Tally:
     rows: array[float]
 
 
-WAIT_KINDS = ("gil", "lock", "sleep", "socket", "poll", "file", "pipe", "child", "not named")
+WAIT_KINDS = ("gil", "lock", "sleep", "socket", "poll", "file", "pipe", "child", "not named", "queue")
 """What a worker can be seen waiting for. ``not named``: blocked in the kernel below the hooks."""
 
-WAIT_STATES = ("gil_wait", "lock_wait", "sleep", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait")
+WAIT_STATES = ("gil_wait", "lock_wait", "sleep", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait", "io_wait", "lock_wait")
 """The state of each kind."""
 
 
 class Wait(NamedTuple):
     """A single wait: begin and end (ns on our clock), the object, kind, holder, line and whether it held the GIL.
 
-    ``object`` is an address, for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
+    ``object`` is an address (a lock's, or its Python object's), for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
     the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0.
     """
 
@@ -179,7 +179,8 @@ class Waits:
 class Total:
     """All waits of one kind for one object on one line: how many, their seconds, the longest.
 
-    ``with_gil_s`` are the seconds in which the worker held the GIL while blocked.
+    ``with_gil_s`` are the seconds in which the worker held the GIL while blocked;
+    ``name`` is what the body calls the object, where it is known.
     """
 
     kind: str
@@ -189,6 +190,7 @@ class Total:
     total_s: float
     max_s: float
     with_gil_s: float = 0.0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,14 +77,15 @@ def read_names(body: Iterable[ast.stmt], namespace: Mapping[str, Any]) -> Names:
     text = "def body():\n" + "\n".join(
         _indented(ast.unparse(ast.fix_missing_locations(s))) for s in statements
     )
-    scope = symtable.symtable(text, "<outline>", "exec").get_children()[0]
-    symbols = [(table, symbol) for table in _tables(scope) for symbol in table.get_symbols()]
+    scopes = symtable.symtable(text, "<outline>", "exec").get_children()
+    scope = next(s for s in scopes if s.get_name() == "body")  # 3.14 has one for annotations beside it
+    symbols = [(table, symbol) for table in _tables(scope) for symbol in _symbols(table)]
     reads = {
         symbol.get_name()
         for table, symbol in symbols
         if symbol.is_referenced() and _from_notebook(table, symbol)
     }
-    own = list(scope.get_symbols())
+    own = list(_symbols(scope))
     return Names(
         reads=frozenset(name for name in reads if name in namespace or not hasattr(builtins, name)),
         writes=frozenset(symbol.get_name() for symbol in own if symbol.is_local()),
@@ -169,6 +170,11 @@ def _tables(scope: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield scope
     for child in scope.get_children():
         yield from _tables(child)
+
+
+def _symbols(table: symtable.SymbolTable) -> Iterator[symtable.Symbol]:
+    """Yield a table's names; those with a dot are the compiler's own."""
+    return (symbol for symbol in table.get_symbols() if "." not in symbol.get_name())
 
 
 def _from_notebook(table: symtable.SymbolTable, symbol: symtable.Symbol) -> bool:

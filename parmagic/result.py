@@ -125,7 +125,7 @@ class Run:
         error = account.describe(self.error) if self.error is not None else None
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
-        return verdict.verdict(self.summary, self.workers, error)
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits), error)
 
     @property
     def timeline(self) -> Trace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,10 +26,19 @@ MUCH = 0.25
 """A share of the workers' time that is worth a word."""
 
 
-def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> str:
+class Tables(NamedTuple):
+    """What a verdict is made from: a run's tables."""
+
+    summary: pd.DataFrame
+    workers: pd.DataFrame
+    waits: pd.DataFrame
+
+
+def verdict(tables: Tables, error: str | None) -> str:
     """Return the sentence for a finished run; ``error`` says what ended it early."""
     if error is not None:
         return f"The run ended early: {error}"
+    summary = tables.summary
     arms = summary[summary["model"] != "serial"]
     if arms.empty:
         return f"A serial run of {_seconds(summary['wall_s'].iloc[0])}: the baseline that threads and processes have to beat."
@@ -41,15 +50,15 @@ def verdict(summary: pd.DataFrame, workers: pd.DataFrame, error: str | None) -> 
         return "No serial run to compare with, so there is no speedup to tell."
     best = known["speedup"].idxmax()
     speedup = float(known["speedup"].max())
-    reason = _reason(best, summary, workers)
+    reason = _reason(best, tables)
     if speedup >= GAIN:
         weak_ones = known.index[(known["speedup"] < GAIN) & (known.index != best)]
-        others = [_failed(label, summary, workers) for label in weak_ones]
+        others = [_failed(label, tables) for label in weak_ones]
         tail = f"; {others[0]}" if others and others[0] else ""
         efficiency = float(known["efficiency"].to_numpy()[known["speedup"].argmax()])
         weak = f", though {reason}" if efficiency < WEAK and reason else ""
         return f"Use {best}: {_times(summary, best)} of the serial speed{weak}{tail}."
-    advice = _advice(best, summary, workers)
+    advice = _advice(best, tables)
     because = f", because {reason}" if reason else ""
     return f"No gain: {best} is the best at {_times(summary, best)} of the serial speed{because}.{advice}"
 
@@ -69,14 +78,14 @@ def _too_brief(arms: pd.DataFrame) -> str:
     return ""
 
 
-def _failed(label: str, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
-    reason = _reason(label, summary, workers)
-    return f"{label} gains nothing ({_times(summary, label)})" + (f": {reason}" if reason else "")
+def _failed(label: str, tables: Tables) -> str:
+    reason = _reason(label, tables)
+    return f"{label} gains nothing ({_times(tables.summary, label)})" + (f": {reason}" if reason else "")
 
 
-def _reason(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
+def _reason(label: Any, tables: Tables) -> str:
     """Return what took most of an arm's time that was not work, where it is much."""
-    mine = workers.loc[[label]]
+    summary, mine = tables.summary, tables.workers.loc[[label]]
     tilde = "" if bool(mine["measured"].all()) else "~"
     row = summary.loc[label]
     if row["gil_wait_share"] > MUCH:
@@ -89,24 +98,39 @@ def _reason(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
     words = {
         "startup": "starting workers took {share} of the time",
         "transfer": "moving items and results took {share} of the time",
-        "lock_wait": "its workers spent {share} of the time waiting for locks or queues",
+        "lock_wait": "its workers spent {share} of the time waiting for {locks}",
         "cpu_wait": "its workers spent {share} of the time waiting for a core",
         "idle": "its workers had nothing to do for {share} of the time (too few or too uneven items)",
     }
     mark = tilde if name == "lock_wait" else ""
-    return words[name].format(share=f"{mark}{shares[name]:.0%}")
+    locks = _locks(label, tables) if name == "lock_wait" else ""
+    return words[name].format(share=f"{mark}{shares[name]:.0%}", locks=locks)
 
 
-def _advice(label: Any, summary: pd.DataFrame, workers: pd.DataFrame) -> str:
+def _locks(label: Any, tables: Tables) -> str:
+    """Say which lock or queue that was, where one thing that has a name was most of it."""
+    waits = tables.waits[tables.waits.index.get_level_values(0) == label]
+    waits = waits[waits["kind"].isin(["lock", "queue"])]
+    named = waits[waits["object"].map(lambda name: isinstance(name, str) and not name.startswith("0x")).astype(bool)]
+    seconds = named.groupby(["kind", "object"])["total_s"].sum()
+    if seconds.empty or not seconds.max() > 0.5 * waits["total_s"].sum():
+        return "locks or queues"
+    kind, name = seconds.idxmax()
+    lines = named[(named["kind"] == kind) & (named["object"] == name)].groupby("line")["total_s"].sum()
+    return f"the {kind} `{name}`" + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
+
+
+def _advice(label: Any, tables: Tables) -> str:
+    summary = tables.summary
     row = summary.loc[label]
     has_procs = bool((summary["model"] == "procs").any())
     if row["gil_wait_share"] > MUCH and not has_procs:
         return f" Try procs={row['n_workers']}."
-    mine = workers.loc[[label]]
+    mine = tables.workers.loc[[label]]
     overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
     if row["model"] == "procs" and overhead > MUCH:
         return " Give each item more work, or stay serial."
-    if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH:
+    if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH and not _locks(label, tables).startswith("the queue"):
         return " Hold the lock for less of the body."
     return ""
 

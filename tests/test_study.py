@@ -194,7 +194,7 @@ def _verdict(rows: list[tuple[str, int, float, float]], error: str | None = None
     states = dict.fromkeys((f"{state}_s" for state in WORKER_STATES), 0.0)
     index = pd.MultiIndex.from_tuples([(label, 0) for label in labels])
     workers = pd.DataFrame([{**states, "wall_s": 1.0, "measured": False}] * len(rows), index=index)
-    return verdict.verdict(summary, workers, error)
+    return verdict.verdict(verdict.Tables(summary, workers, account.waits_table([])), error)
 
 
 def test_verdict_names_what_to_do():

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from parmagic.model import WORKER_STATES
-from parmagic.verdict import verdict
+from parmagic.verdict import Tables, verdict
 
 
 def _verdict(*arms, measured=False):
-    """Each arm: (model, count, speedup, and what differs: states' shares, `gil_wait_share`, `baseline`)."""
-    summary, workers = {}, {}
+    """Each arm: (model, count, speedup, and what differs: states' shares, `gil_wait_share`, `baseline`, `waits`)."""
+    summary, workers, waits = {}, {}, []
     for model, count, speedup, more in arms:
         label = f"{model}={count}"
         summary[label] = {
@@ -21,9 +21,11 @@ def _verdict(*arms, measured=False):
             "serial_s": more.get("serial_s", 2.0 * speedup), "trace_overhead": more.get("trace_overhead", 0.0),
             "baseline": more.get("baseline", "measured"), "gil_wait_share": more.get("gil_wait_share", 0.0),
         }  # fmt: skip
+        waits += [(label, *row) for row in more.get("waits", ())]
         for rank in range(count):
             workers[label, rank] = {**{f"{s}_s": 2.0 * more.get(s, 0.0) for s in WORKER_STATES}, "wall_s": 2.0, "measured": measured}
-    return verdict(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), None)
+    table = pd.DataFrame(waits, columns=["arm", "rank", "kind", "object", "line", "total_s"]).set_index(["arm", "rank"])
+    return verdict(Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table), None)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,14 @@ def test_each_reason_has_its_words(state, words):
 def test_measured_shares_have_no_tilde():
     """Where waits were recorded by hooks there is no tilde."""
     assert "spent 60% of the time waiting for locks" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6}), measured=True)
+
+
+def test_the_lock_is_named():
+    """Where one thing with a name was most of what was waited for, the sentence has its name and line."""
+    waits = [(0, "lock", "guard", 3, 0.6), (1, "lock", "guard", 3, 0.5), (1, "lock", "guard", 9, 0.2), (1, "queue", "q", 4, 0.4)]
+    assert "60% of the time waiting for the lock `guard` (line 3)" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
+    waits = [(0, "lock", "guard", 3, 0.5), (1, "lock", "0x7f00", 3, 0.7)]
+    assert "waiting for locks or queues" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
 
 
 def test_small_shares_are_no_reason():

@@ -1,4 +1,4 @@
-/* Which line of the cell a thread is on, without the GIL.
+/* Where in the cell a thread is, and what object it called there, without the GIL.
  *
  * A thread's own frames stand still while it waits, and the code that they run is
  * alive with them, so they can be read without the GIL and without touching a
@@ -9,23 +9,68 @@
 #define Py_BUILD_CORE 1
 #include <Python.h>
 
-#if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
 #define FRAMES_ARE_KNOWN
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#else
 #include <internal/pycore_frame.h>
+#endif
 #endif
 
 #include "waits.h"
 
 #define DEEPEST 200
+#define MOST_LIBRARIES 16
+#define MOST_TYPES 4
+
+static struct {
+    PyObject *filename;
+    int32_t kind;
+} libraries[MOST_LIBRARIES];
+static int n_libraries;
+static PyTypeObject *lock_types[MOST_TYPES];
+static int n_lock_types;
+
+/* With the GIL held, before any run. What is registered stays for good. */
+int frame_library(PyObject *filename, int32_t kind)
+{
+    if (n_libraries == MOST_LIBRARIES)
+        return -1;
+    libraries[n_libraries].filename = Py_NewRef(filename);
+    libraries[n_libraries++].kind = kind;
+    return 0;
+}
+
+int frame_lock_type(PyTypeObject *type)
+{
+    if (n_lock_types == MOST_TYPES)
+        return -1;
+    lock_types[n_lock_types++] = (PyTypeObject *)Py_NewRef((PyObject *)type);
+    return 0;
+}
 
 #ifdef FRAMES_ARE_KNOWN
 
+#if PY_VERSION_HEX >= 0x030E0000
+static PyObject *from_ref(_PyStackRef ref)
+{
+    return PyStackRef_IsNull(ref) || PyStackRef_IsTaggedInt(ref) ? NULL : PyStackRef_AsPyObjectBorrow(ref);
+}
+#define CODE(frame) from_ref((frame)->f_executable)
+#define FIRST(frame) from_ref((frame)->localsplus[0])
+#elif PY_VERSION_HEX >= 0x030D0000
+#define CODE(frame) ((frame)->f_executable)
+#define FIRST(frame) ((frame)->localsplus[0])
+#else
+#define CODE(frame) ((PyObject *)(frame)->f_code)
+#define FIRST(frame) ((frame)->localsplus[0])
+#endif
+
 #if PY_VERSION_HEX >= 0x030D0000
 #define CURRENT(state) ((state)->current_frame)
-#define CODE(frame) ((frame)->f_executable)
 #else
 #define CURRENT(state) ((state)->cframe->current_frame)
-#define CODE(frame) ((PyObject *)(frame)->f_code)
 #endif
 
 static bool same_text(PyObject *one, PyObject *other)
@@ -37,29 +82,97 @@ static bool same_text(PyObject *one, PyObject *other)
            !memcmp(PyUnicode_DATA(one), PyUnicode_DATA(other), (size_t)length * PyUnicode_KIND(one));
 }
 
-int frame_line(struct lane *lane)
+static PyCodeObject *code_of(_PyInterpreterFrame *frame)
+{
+    PyObject *executable = CODE(frame);
+    return executable && PyCode_Check(executable) ? (PyCodeObject *)executable : NULL;
+}
+
+/* Not our own, or of no cell: nothing can be told. */
+static _PyInterpreterFrame *innermost(struct lane *lane)
 {
     PyThreadState *state = lane->thread_state;
-    if (!state || !lane->filename || lane != my_lane) /* not our own: its frames are not here */
-        return 0;
-    _PyInterpreterFrame *frame = CURRENT(state);
+    return state && lane->filename && lane == my_lane ? CURRENT(state) : NULL;
+}
+
+static int32_t line_from(struct lane *lane, _PyInterpreterFrame *frame)
+{
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
-        PyObject *executable = CODE(frame);
-        if (!executable || !PyCode_Check(executable))
-            continue;
-        PyCodeObject *code = (PyCodeObject *)executable;
-        if (same_text(code->co_filename, lane->filename))
+        PyCodeObject *code = code_of(frame);
+        if (code && same_text(code->co_filename, lane->filename))
             return PyCode_Addr2Line(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
     }
     return 0;
 }
 
+int32_t frame_line(struct lane *lane)
+{
+    return line_from(lane, innermost(lane));
+}
+
+/* The lock that is being called: from 3.14 on it waits at an address of the thread's own, but
+ * lies among the topmost values of the frame that called it, which are saved while C runs. */
+static uint64_t lock_on_top(_PyInterpreterFrame *frame, PyCodeObject *code)
+{
+#if PY_VERSION_HEX >= 0x030E0000
+    _PyStackRef *bottom = frame->localsplus + code->co_nlocalsplus, *top = frame->stackpointer;
+    for (int depth = 0; top && depth < 6 && --top >= bottom; depth++) {
+        PyObject *object = from_ref(*top);
+        for (int i = 0; object && i < n_lock_types; i++)
+            if (Py_TYPE(object) == lock_types[i])
+                return (uint64_t)(uintptr_t)object;
+    }
+#else
+    (void)frame;
+    (void)code;
+#endif
+    return 0;
+}
+
+static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct site *site)
+{
+    for (int i = 0; i < n_libraries; i++) {
+        if (!same_text(code->co_filename, libraries[i].filename))
+            continue;
+        if (libraries[i].kind != SITE_PASS && code->co_argcount) {
+            site->object = (uint64_t)(uintptr_t)FIRST(frame);
+            site->kind = libraries[i].kind;
+        }
+        return true;
+    }
+    return false;
+}
+
+/* Calls of the standard library's own locks and queues lead through frames of theirs: the
+ * outermost one of these is the method that the user called, and its first argument the thing. */
+struct site frame_site(struct lane *lane)
+{
+    struct site site = {.kind = SITE_KEEP};
+    _PyInterpreterFrame *frame = innermost(lane);
+    PyCodeObject *code = frame ? code_of(frame) : NULL;
+    if (code)
+        site.lock = lock_on_top(frame, code);
+    for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
+        code = code_of(frame);
+        if (code && !in_library(frame, code, &site))
+            break;
+    }
+    site.line = line_from(lane, frame);
+    return site;
+}
+
 #else
 
-int frame_line(struct lane *lane)
+int32_t frame_line(struct lane *lane)
 {
     (void)lane;
     return 0;
+}
+
+struct site frame_site(struct lane *lane)
+{
+    (void)lane;
+    return (struct site){.kind = SITE_KEEP};
 }
 
 #endif

@@ -26,7 +26,7 @@ __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
 /* A switch costs a few microseconds that no clock claims; they belong to the queueing. */
 #define SWITCH_COST 20000
 
-static const enum state state_of[N_KINDS] = {GIL_WAIT, LOCK_WAIT, SLEEP, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT};
+static const enum state state_of[N_KINDS] = {GIL_WAIT, LOCK_WAIT, SLEEP, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, LOCK_WAIT};
 
 static int64_t between(int64_t low, int64_t value, int64_t high)
 {
@@ -52,12 +52,11 @@ static struct total *total_for(struct lane *lane, enum kind kind, uint64_t objec
     return rest;
 }
 
-static void keep(struct lane *lane, enum kind kind, uint64_t object, int64_t begin, int64_t end, int64_t spent, int32_t holder)
+static void keep(struct lane *lane, enum kind kind, uint64_t object, int32_t line, int64_t begin, int64_t end, int64_t spent, int32_t holder)
 {
     if (!lane->in_item && kind != K_GIL)
         return;
     bool with_gil = lane->held && kind != K_GIL;
-    int32_t line = spent >= SHORTEST ? frame_line(lane) : 0;
     struct total *total = total_for(lane, kind, object, line);
     total->n++;
     total->sum += spent;
@@ -74,6 +73,11 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, int64_t beg
     lane->events[place] = (struct event){begin, end, object, kind, holder, line, with_gil};
     /* whoever reads a killed worker's lane sees whole events only */
     __atomic_store_n(&lane->n_events, place + 1, __ATOMIC_RELEASE);
+}
+
+static int32_t line_of(struct lane *lane, int64_t spent)
+{
+    return spent >= SHORTEST ? frame_line(lane) : 0;
 }
 
 void lane_open(struct lane *lane, int rank)
@@ -138,7 +142,7 @@ static void divide(struct lane *lane, int64_t now, int64_t on, int64_t queued)
     lane->spent[CPU_WAIT] += waited;
     lane->spent[IO_WAIT] += blocked;
     if (blocked)
-        keep(lane, K_OTHER, 0, now - blocked, now, blocked, NOBODY);
+        keep(lane, K_OTHER, 0, line_of(lane, blocked), now - blocked, now, blocked, NOBODY);
     lane->mark = now;
 }
 
@@ -221,7 +225,7 @@ void lane_close(struct lane *lane, int64_t now, int64_t cpu, int64_t *known_unti
     if (lane->depth || lane->wanting) {
         enum kind kind = lane->wanting ? K_GIL : (enum kind)lane->doing;
         lane->spent[state_of[kind]] += tail;
-        keep(lane, kind, 0, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
+        keep(lane, kind, 0, 0, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
     } else {
         int64_t on = between(0, cpu - lane->cpu - lane->on_core, tail);
         add_on_core(lane, on);
@@ -240,6 +244,18 @@ static enum kind kind_of_descriptor(int descriptor)
     return S_ISFIFO(about.st_mode) ? K_PIPE : K_FILE;
 }
 
+/* A wait within the standard library's own objects is for that object, whatever it is made of:
+ * a multiprocessing.Queue waits for its pipe where a queue.Queue waits for a lock. */
+static void name_it(const struct site *site, enum kind *kind, uint64_t *object)
+{
+    if (site->object) {
+        *object = site->object;
+        *kind = site->kind == SITE_KEEP ? *kind : (enum kind)site->kind;
+    } else if (site->lock && *kind == K_LOCK) {
+        *object = site->lock;
+    }
+}
+
 void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begin)
 {
     /* not where the run is over by now: the interpreter may be gone, and our frames with it */
@@ -250,12 +266,18 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
         on = between(0, on, elapsed);
         if (kind == K_FILE)
             kind = kind_of_descriptor((int)object);
+        struct site site = {.kind = SITE_KEEP};
+        if (lane->in_item && kind == K_SLEEP)
+            site.line = line_of(lane, elapsed);
+        else if (lane->in_item && elapsed >= SHORTEST)
+            site = frame_site(lane);
+        name_it(&site, &kind, &object);
         enum state state = state_of[kind];
         if (state != IO_WAIT)
             on = 0; /* the way into a lock and out of it is part of the wait */
         add_on_core(lane, on);
         lane->spent[state] += elapsed - on;
-        keep(lane, kind, object, begin, now, elapsed - on, NOBODY);
+        keep(lane, kind, object, site.line, begin, now, elapsed - on, NOBODY);
         lane->mark = now;
     }
     lane->depth--;
@@ -273,5 +295,5 @@ void lane_waited(struct lane *lane, enum kind kind, uint64_t object, int64_t beg
     } else {
         lane->on_core += end - begin; /* it never slept for it: the CPU clock ran on */
     }
-    keep(lane, kind, object, begin, end, end - begin, holder);
+    keep(lane, kind, object, line_of(lane, end - begin), begin, end, end - begin, holder);
 }

@@ -228,6 +228,35 @@ static PyObject *lines_of(PyObject *self, PyObject *filename)
     Py_RETURN_NONE;
 }
 
+/* A file of the standard library, and what waits within it are for. */
+static PyObject *library(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *filename;
+    int kind;
+    if (!PyArg_ParseTuple(arguments, "Ui", &filename, &kind))
+        return NULL;
+    if (kind < SITE_PASS || kind >= N_KINDS) {
+        PyErr_SetString(PyExc_ValueError, "there is no such kind of wait");
+        return NULL;
+    }
+    if (frame_library(filename, kind)) {
+        PyErr_SetString(PyExc_RuntimeError, "too many files");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *lock_type(PyObject *self, PyObject *type)
+{
+    (void)self;
+    if (!PyType_Check(type) || frame_lock_type((PyTypeObject *)type)) {
+        PyErr_SetString(PyExc_TypeError, "a few types of locks are known, and no more");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *mark(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -387,7 +416,8 @@ static PyObject *state(PyObject *self, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
-    {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},  
+    {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
+    {"library", library, METH_VARARGS, NULL}, {"lock_type", lock_type, METH_O, NULL},
     {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},

@@ -22,7 +22,7 @@
 enum state { RUNNING, NATIVE, GIL_WAIT, LOCK_WAIT, IO_WAIT, SLEEP, CPU_WAIT, N_STATES };
 
 /* What a thread waited for, in the order of model.WAIT_KINDS. */
-enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K_OTHER, N_KINDS };
+enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K_OTHER, K_QUEUE, N_KINDS };
 
 #define N_EVENTS 131072  /* kept between two reports of a worker; memory is used as it fills */
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
@@ -32,7 +32,7 @@ enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K
 
 struct event {
     int64_t begin, end;  /* ns, CLOCK_MONOTONIC */
-    uint64_t object;     /* the address of what was waited for; a descriptor for I/O; 0: none */
+    uint64_t object;     /* the address of what was waited for, or its Python object's; a descriptor for I/O; 0: none */
     int32_t kind;
     int32_t holder;      /* the rank that held the GIL when the wait began, or NOBODY */
     int32_t line;        /* of the cell, or 0 */
@@ -120,7 +120,18 @@ void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
 void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
 
 /* frames.c */
-int frame_line(struct lane *);                           /* where in the cell the thread is, or 0 */
+enum { SITE_KEEP = -1, SITE_PASS = -2 }; /* in place of a kind: what was hooked; the caller's frame tells */
+struct site {
+    int32_t line;     /* of the cell, or 0 */
+    int32_t kind;     /* what the standard library's frames say, or SITE_KEEP */
+    uint64_t object;  /* the object that was called there, or 0 */
+    uint64_t lock;    /* the lock that waits for a call's end, or 0 */
+};
+struct _typeobject;
+int frame_library(struct _object *filename, int32_t kind);
+int frame_lock_type(struct _typeobject *);
+int32_t frame_line(struct lane *);                       /* of the cell, where the thread is the calling one */
+struct site frame_site(struct lane *);                   /* the same, and what was called there */
 
 /* gil.c */
 extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond;

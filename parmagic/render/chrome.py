@@ -151,6 +151,7 @@ def waits(lane: Lane) -> list[Piece]:
 
 def _measured(lane: Lane) -> Iterator[Piece]:
     """Return the waits that the hooks recorded; those for the GIL are named with its holder, where that was a worker."""
+    names = {total.object: clean(total.name) for total in lane.totals if total.name}
     for wait in lane.waits:
         kind = WAIT_KINDS[wait.kind]
         state = LOOKS[WAIT_STATES[wait.kind]].words
@@ -159,7 +160,7 @@ def _measured(lane: Lane) -> Iterator[Piece]:
         if wait.line:
             args["line"] = wait.line
         if wait.object:
-            args["object"] = hex(wait.object) if kind == "lock" else wait.object
+            args["object"] = names.get(wait.object) or (hex(wait.object) if kind in {"lock", "queue"} else wait.object)
         if wait.with_gil:
             args["held the GIL"] = True
         yield wait.begin * 1e-9, wait.end * 1e-9, name, args

@@ -32,7 +32,7 @@ def work(
     ``report`` after each claim.
     """
     slot = item_slot(worker.rank)
-    meter.lines_of(_filename(call))
+    meter.watch(_function(call))
     while not board[STOP] and (claim := deck.take()) is not None:
         board[slot + 1], board[slot + 2] = claim.start, claim.stop
         between()
@@ -44,12 +44,12 @@ def work(
         report(batch, meter.take())
 
 
-def _filename(call: Call) -> str:
-    """Return the file that a body's lines are in; nothing where it is no Python function."""
+def _function(call: Call) -> Any:
+    """Return the body itself, out of what it is wrapped in."""
     function: Any = call
     while hasattr(function, "function"):
         function = function.function
-    return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
+    return function
 
 
 class InTurn:

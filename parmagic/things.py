@@ -1,0 +1,109 @@
+"""What a body calls the things that it waits for: its locks and queues, by their addresses.
+
+A hooked wait knows an address: of the semaphore that a lock is made of, or of the
+object whose method was called. Names are looked up once, when a worker ends, among
+what the body reads: ``lock``, ``forks[2]``, ``account.lock``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
+
+MOST = 10_000
+"""No more things than these are looked at: it is done while a user waits."""
+
+DEEPEST = 2
+"""``pool.accounts[3]`` is two steps from its name."""
+
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+
+_SEMAPHORE = object.__basicsize__
+_LIBRARIES = ("threading", "queue", "_queue", "multiprocessing.", "concurrent.futures.", "_multiprocessing")
+
+
+class Known(NamedTuple):
+    """What the body calls a thing, and whether it is a queue in C, which waits like a lock."""
+
+    name: str
+    is_queue: bool
+
+
+def names(function: Any) -> dict[int, Known]:
+    """Return what ``function`` calls the things that it reads, by each address that a wait can have."""
+    found: dict[int, Known] = {}
+    level = list(_read(function))
+    for depth in range(DEEPEST + 1):
+        below: list[tuple[str, Any]] = []
+        for name, value in level[:MOST]:
+            for address in _addresses(value):
+                found.setdefault(address, Known(name, type(value).__module__ == "_queue"))
+            if depth < DEEPEST and len(below) < MOST:
+                below += _parts(name, value)
+        level = below
+    return found
+
+
+def _read(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names that a function's code reads from around it, and their values."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue  # nothing has been bound to it yet
+    around = function.__globals__
+    for name in dict.fromkeys(_global_names(code)):
+        if name in around:
+            yield name, around[name]
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what lies in a thing, with its name; no code of the user's runs for that."""
+    kind = type(value)
+    if kind in {list, tuple}:
+        for place, each in enumerate(value[:MOST]):
+            yield f"{name}[{place}]", each
+    elif kind is dict:
+        for key, each in list(value.items())[:MOST]:
+            yield f"{name}[{key!r}]" if type(key) in {str, int} else name, each
+    elif not isinstance(value, (type, ModuleType)) and not callable(value):
+        ours = _in_library(kind)
+        attributes = getattr(value, "__dict__", None)
+        for attribute, each in list(attributes.items()) if type(attributes) is dict else ():
+            # the parts of a Condition are what the user knows as the Condition
+            yield name if ours else f"{name}.{attribute}", each
+
+
+def _in_library(kind: type) -> bool:
+    return str(kind.__module__).startswith(_LIBRARIES)
+
+
+def _addresses(value: Any) -> Iterator[int]:
+    """Yield the addresses by which a wait may know a thing."""
+    kind = type(value)
+    if kind in LOCKS or kind.__module__ == "_queue":
+        yield id(value)
+        if sys.version_info < (3, 14) and not (kind.__module__ == "_queue" and sys.version_info >= (3, 13)):
+            # PyThread_type_lock is the first field of these: a pointer to a sem_t
+            semaphore = ctypes.c_void_p.from_address(id(value) + _SEMAPHORE).value
+            if semaphore:
+                yield semaphore
+    elif kind.__module__ == "_multiprocessing" and kind.__name__ == "SemLock":
+        yield int(value.handle)
+    elif _in_library(kind):
+        yield id(value)
