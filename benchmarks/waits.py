@@ -20,6 +20,7 @@ from common import arguments, seconds, where
 
 from parmagic import meter
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two threads with two of BLAS's each measure the scheduler's moods
 try:
     import numpy as np
 except ImportError:

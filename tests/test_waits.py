@@ -11,7 +11,6 @@ import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 import parmagic
