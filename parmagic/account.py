@@ -122,6 +122,33 @@ def _object(total: Total) -> str | None:
     return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or total.kind in {"lock", "queue"} else f"fd {total.object}"
 
 
+def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, rank) of processes: what was packed once for the arm, and what crossed this worker's border.
+
+    ``packed_mb`` and ``pack_s`` are the arm's, in each of its rows: names and items, pickled by the notebook; NaN where
+    it was forked. ``unpacked_mb`` and ``unpack_s`` are what the worker unpickled of these (large buffers are mapped, and
+    count), ``returned_mb`` and ``return_s`` its results, pickled and sent. In MB (10**6 bytes) and seconds.
+    """
+    rows = {}
+    for timeline in timelines:
+        packed = timeline.packed
+        for lane in timeline.lanes:
+            if lane.moved is None:
+                continue
+            moved = lane.moved
+            rows[timeline.arm.label, lane.worker.rank] = {
+                "packed_mb": packed.size / 1e6 if packed else np.nan,
+                "pack_s": packed.seconds if packed else np.nan,
+                "unpacked_mb": moved.unpacked / 1e6,
+                "unpack_s": moved.unpack_s,
+                "returned_mb": moved.returned / 1e6,
+                "return_s": moved.return_s,
+            }
+    columns = ["packed_mb", "pack_s", "unpacked_mb", "unpack_s", "returned_mb", "return_s"]
+    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "rank"]) if rows else _empty_index("rank")
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+
+
 def busy_seconds(timeline: Timeline) -> Floats:
     """Return each item's wall seconds, by item number; NaN for one that did not end well."""
     busy = np.full(timeline.n_items, np.nan)

@@ -12,7 +12,7 @@ from typing import Any
 from parmagic import holding, sampler
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.merge import first_error, merge
-from parmagic.model import Displayed, Printed, Recording, Span, Timeline
+from parmagic.model import Displayed, Packed, Printed, Recording, Span, Timeline
 from parmagic.task import Screen
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.shared import SharedWorkers
@@ -28,12 +28,12 @@ NOT_SEEN = {
 
 
 def conduct(
-    workers: Workers, job: Job, screen: Screen, deadline: float | None = None, shipped_s: float = 0.0
+    workers: Workers, job: Job, screen: Screen, deadline: float | None = None, packed: Packed | None = None
 ) -> tuple[Timeline, list[str]]:
     """Run one arm and merge what its workers reported; return its timeline and notes.
 
-    ``shipped_s`` is how long the names and items took to pack: every arm of
-    processes counts it as if it had run alone, as ``transfer`` at its begin.
+    ``packed`` is what the names and items took to pack: every arm of processes
+    counts it as if it had run alone, as ``transfer`` at its begin.
     """
     parts: list[Recording] = []
     error: BaseException | None = None
@@ -64,9 +64,10 @@ def conduct(
         screen.end()
     cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
     samples = watch.take()
+    shipped_s = packed.seconds if packed else 0.0
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
-        cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts),
+        cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts), packed=packed,
     )  # fmt: skip
     notes = [*_own_notes(parts), *holding.notes(timeline)]
     inferred = any(lane.tally is None for lane in timeline.lanes)

@@ -13,6 +13,8 @@ from parmagic.model import (
     Batch,
     Clocks,
     Lane,
+    Moved,
+    Packed,
     Recording,
     Samples,
     Span,
@@ -35,6 +37,7 @@ def merge(
     cpu_s: float = float("nan"),
     gil: bool = True,
     error: BaseException | None = None,
+    packed: Packed | None = None,
 ) -> Timeline:
     """Join the parts that an arm's workers reported into its timeline.
 
@@ -47,7 +50,7 @@ def merge(
     if cpu_s != cpu_s:
         cpu_s = sum(part.usage.process_cpu_s for part in parts if part.usage)
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed)
 
 
 def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
@@ -55,6 +58,7 @@ def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lan
     batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
     usages = [part.usage for part in parts if part.usage]
     readings = [part.readings for part in parts if part.readings]
+    moved = [part.moved for part in parts if part.moved]
     worker: WorkerId = parts[-1].worker
     return Lane(
         WorkerId(rank, worker.pid, worker.tid),
@@ -66,6 +70,7 @@ def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lan
         _add_up([r.tally for r in readings if r.tally]),
         Waits(b"".join(r.waits.events for r in readings if r.waits), sum(r.waits.lost for r in readings if r.waits)),
         tuple(total for part in parts for total in part.totals),
+        sum(moved, Moved()) if moved else None,
     )
 
 

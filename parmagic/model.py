@@ -232,6 +232,22 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """What crossed a worker process's border, names and items on their way in, results on their way home: bytes and seconds."""
+
+    unpacked: int = 0
+    unpack_s: float = 0.0
+    returned: int = 0
+    return_s: float = 0.0
+
+    def __add__(self, other: Moved) -> Moved:
+        """Add up what a rank moved that was started again after a death."""
+        return Moved(
+            self.unpacked + other.unpacked, self.unpack_s + other.unpack_s, self.returned + other.returned, self.return_s + other.return_s
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TraceFile:
     """What VizTracer recorded in one process, on disk.
 
@@ -264,6 +280,7 @@ class Recording:
     usage: Usage | None = None
     trace: TraceFile | None = None
     notes: tuple[str, ...] = ()
+    moved: Moved | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +317,23 @@ class Lane:
     tally: Tally | None = None
     waits: Waits = Waits()
     totals: tuple[Total, ...] = ()
+    moved: Moved | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What the notebook packed for the processes of an arm: bytes and seconds."""
+
+    size: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order."""
+    """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order.
+
+    ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
+    """
 
     arm: Arm
     begin: float
@@ -315,6 +344,7 @@ class Timeline:
     cpu_s: float = float("nan")
     gil: bool = True
     error: BaseException | None = None
+    packed: Packed | None = None
 
 # A worker's time, as the columns of ``Run.workers`` name it (each with ``_s``).
 WORKER_STATES = (

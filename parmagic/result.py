@@ -118,6 +118,13 @@ class Run:
         return account.waits_table(self.timelines)
 
     @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
+        from parmagic import account  # noqa: PLC0415
+
+        return account.transfers_table(self.timelines)
+
+    @cached_property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
         from parmagic import account, verdict  # noqa: PLC0415

@@ -93,7 +93,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
         else:
             workers = supply.workers(arm)
         job = _job(task, arm, lambda rank, number=number: str(folder.path / f"{number}-{rank}.json"))  # type: ignore[misc]
-        timeline, notes = conduct(workers, job, screen, deadline, shipped_s=supply.shipping_seconds(arm))
+        timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
         story.timelines.append(timeline)
         story.notes += notes
         story.times.append(sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches))

@@ -6,6 +6,7 @@ import builtins
 import faulthandler
 import mmap
 import os
+import random
 import sys
 import threading
 from multiprocessing import current_process, resource_tracker, util
@@ -18,9 +19,9 @@ import tblib.pickling_support
 from parmagic import meter, tracing
 from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
 from parmagic.errors import NotShippable
-from parmagic.model import Batch, Displayed, Readings, Recording, Span, WorkerId
+from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
 from parmagic.recorder import Board, Worker, enter
-from parmagic.workers import ship
+from parmagic.workers import home, ship
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
     BOARD,
@@ -59,6 +60,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     try:
         enter(worker)
         call, load = _cargo(orders, descriptors, inherited, channel)
+        _reseed()
         if orders.in_turn:
             call = InTurn(call, orders.n_items)
         trace.attach(worker.rank)
@@ -78,10 +80,19 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     readings = gauge.take()
     channel.send(
         Recording(
-            me, spans=channel.take_spans(), readings=readings, usage=usage, totals=gauge.close(), trace=written, notes=tuple(notes)
+            me, spans=channel.take_spans(), readings=readings, usage=usage, totals=gauge.close(), trace=written, notes=tuple(notes),
+            moved=channel.moved(),
         )
     )  # fmt: skip
     channel.send(None)
+
+
+def _reseed() -> None:
+    """Let every worker draw random numbers of its own: forks of one server would all draw the same."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 def _redirect(out: int, err: int) -> None:
@@ -103,19 +114,24 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
         _take_over(orders.environment, descriptors[TRACKER])
     if orders.manifest is None:
         call, items = inherited
-        ship.know_classes()
+        home.know_classes()
         return call, lambda claim: items[claim.start : claim.stop]
-    reader = ship.Reader(descriptors[FILE], orders.manifest, descriptors[FIRST_OF_CARGO:])
+    reader = channel.reader = ship.Reader(descriptors[FILE], orders.manifest, descriptors[FIRST_OF_CARGO:])
+    begin = perf_counter()
     try:
         call = reader.body()
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
-    ship.know_classes()
+    channel.unpack_s += perf_counter() - begin
+    channel.shared = orders.manifest.shared
+    home.know_classes()
 
     def load(claim: range) -> Any:
         begin = perf_counter()
         items = reader.load(claim)
-        channel.spans.append(Span("transfer", begin, perf_counter()))
+        end = perf_counter()
+        channel.spans.append(Span("transfer", begin, end))
+        channel.unpack_s += end - begin
         return items
 
     return call, load
@@ -139,6 +155,12 @@ def _deck(orders: Orders, worker: Worker, token: tuple[int, int], board: Board) 
     return Chain(OwnItem(*orders.left), deck) if orders.left else deck
 
 
+_READ_ONLY = (
+    "All worker processes share the memory of {names} without a copy, so it is read-only in the body: "
+    "write to a copy (mine = name.copy()), or use threads."
+)
+
+
 class _Channel:
     """The way home: recordings, results, what is displayed."""
 
@@ -147,17 +169,24 @@ class _Channel:
         self._me = me
         self._lock = threading.Lock()
         self.spans: list[Span] = []
+        self.reader: ship.Reader | None = None
+        self.shared: tuple[str, ...] = ()
+        self.unpack_s = self._return_s = 0.0
+        self._returned = 0
         global _channel  # noqa: PLW0603  (display() has no other way to find it)
         _channel = self
 
     def send(self, what: Any) -> None:
         """Send anything that pickles."""
-        self.send_packed(ship.pack_result(what))
+        self._send(home.pack(what))
 
-    def send_packed(self, packed: bytes) -> None:
-        """Send what is pickled already."""
+    def _send(self, parcel: home.Parcel) -> None:
         with self._lock:
-            self._connection.send_bytes(packed)
+            home.send(self._connection, parcel)
+
+    def moved(self) -> Moved:
+        """Return what went each way so far."""
+        return Moved(self.reader.size if self.reader else 0, self.unpack_s, self._returned, self._return_s)
 
     def wait(self) -> None:
         """Wait for the gate to open."""
@@ -172,15 +201,20 @@ class _Channel:
         """Send a batch with its results, and note how long that took."""
         begin = perf_counter()
         for item, error in batch.errors.items():
+            if self.shared and isinstance(error, ValueError) and "read-only" in str(error):
+                error.add_note(_READ_ONLY.format(names=", ".join(map(repr, self.shared))))
             batch.errors[item] = _portable(error)
         spans = self.take_spans()
         try:
-            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
+            parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
         except Exception:  # noqa: BLE001  (found and reported item by item)
             _give_up_on_values(batch)
-            packed = ship.pack_result(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
-        self.send_packed(packed)
-        self.spans.append(Span("transfer", begin, perf_counter()))
+            parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
+        self._send(parcel)
+        end = perf_counter()
+        self.spans.append(Span("transfer", begin, end))
+        self._returned += parcel.size
+        self._return_s += end - begin
 
 
 _channel: _Channel | None = None
@@ -192,7 +226,7 @@ def _give_up_on_values(batch: Batch) -> None:
     """Replace each value that cannot be pickled by an error that names its item."""
     for place, value in enumerate(batch.values):
         try:
-            ship.pack_result(value)
+            home.pack(value)
         except Exception as error:  # noqa: BLE001  (it is reported)
             kind = type(value)
             name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -209,7 +243,7 @@ def _portable(error: BaseException) -> BaseException:
     _shorten(error)
     try:
         tblib.pickling_support.install(error)
-        ship.loads_as_home(ship.pack_result(error))
+        home.unpack(home.pack(error))
     except Exception as why:  # noqa: BLE001  (it is reported)
         stand_in = NotShippable(
             f"The body raised {type(error).__name__}: {error} (that exception itself cannot be sent back from a process: {why})"

@@ -183,9 +183,9 @@ def fork(call: Any, items: Any) -> Hub:
     :func:`parmagic.workers.isolated.user_threads`.
     """
     # what a worker needs is imported here: the child would do it each time anew
-    from parmagic.workers import child, ship  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
+    from parmagic.workers import child, home  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
-    ship.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
+    home.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
     ours, theirs = socket.socketpair()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe

@@ -15,7 +15,6 @@ from __future__ import annotations
 import codecs
 import mmap
 import os
-import pickle
 import select
 import signal
 import socket
@@ -33,7 +32,7 @@ from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.model import Batch, Displayed, Printed, Readings, Recording, Total, WorkerId
 from parmagic.output import Lines
 from parmagic.recorder import STOP, Board, board_size, item_slot
-from parmagic.workers import HEARTBEAT, Job, Report
+from parmagic.workers import HEARTBEAT, Job, Report, home
 from parmagic.workers.hub import Hub
 from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor
 
@@ -225,12 +224,12 @@ class _Crew:
 
     def _message(self, member: _Member) -> Iterator[Report]:
         try:
-            packed = member.connection.recv_bytes()
+            parcel = home.receive(member.connection)
         except (EOFError, OSError):
             member.broken = True
             return
         try:
-            what = pickle.loads(packed)
+            what = home.unpack(parcel)
         except Exception as error:
             raise NotShippable(
                 f"A result of worker {member.rank} cannot be read here ({type(error).__name__}: {error}). "

@@ -14,13 +14,22 @@ from parmagic.model import Plan
 
 Place = tuple[int, int]
 
+LARGE = 1 << 20
+"""Bytes from which on a buffer is mapped, not copied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Where one pickle and its buffers lie in the file: (offset, size) each."""
+    """Where some pickles, one behind another, and their buffers lie in the file: (offset, size) each."""
 
     pickle: Place
     buffers: tuple[Place, ...]
+    count: int = 1
+
+    @property
+    def weight(self) -> int:
+        """Return how many bytes they are."""
+        return self.pickle[1] + sum(size for _, size in self.buffers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class Manifest:
     segments: tuple[Blob, ...]
     firsts: tuple[int, ...]  # the first item of each segment
     size: int
+    shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
 
 
 @dataclass(frozen=True, slots=True)

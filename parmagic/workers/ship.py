@@ -1,10 +1,11 @@
-"""What travels to a worker, and what travels back.
+"""What travels to the workers.
 
-The body with the names that it reads, and the items, are pickled once a run
+The names that the body reads, the body, and the items are pickled once a run
 into one anonymous memory file that every worker maps. Items are pickled in
 segments, so that a worker unpickles only those that it claims. Large buffers
-(arrays, frames) lie beside the pickles and are mapped copy-on-write: nobody
-copies them, and what a worker writes there stays with it.
+(arrays, frames) lie beside the pickles, and nobody copies them: those of names
+are read-only, for all workers and items see the same; those of items are mapped
+copy-on-write, for an item is its body's own.
 """
 
 from __future__ import annotations
@@ -16,56 +17,93 @@ import os
 import pickle
 import types
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import context, reduction
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
-from cloudpickle import cloudpickle as cloud
 
 from parmagic.errors import NoShell, NotShippable
-from parmagic.workers.orders import Blob, ForkOnly, Manifest, Place, anonymous_file
+from parmagic.workers.home import write_all
+from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place, anonymous_file
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
 
 _ALIGN = 64
 
+
+class Weight(NamedTuple):
+    """What it took to pack a name: bytes and seconds."""
+
+    name: str
+    size: int
+    seconds: float
+
+
 class Cargo:
     """A shipped body with its items: a file, its manifest, descriptors that travel with it.
 
-    ``seconds`` is how long packing took, ``size`` how many bytes it is.
+    ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
+    each name that the body reads took of these.
     """
 
     def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
         begin = perf_counter()
         self.file = anonymous_file()
         self.descriptors: list[int] = []
+        self.weights: list[Weight] = []
         self._popen = _Popen(self.descriptors)
         self._end = 0
+        self._map: mmap.mmap | None = None
         try:
             body = self._pack_body(call, names)
             segments, firsts = self._pack_items(items)
+            self._share()
         except BaseException:
             self.close()
             raise
-        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end)
+        shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
+        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared)
         self.size = self._end
         self.seconds = perf_counter() - begin
 
     def close(self) -> None:
         """Give the memory back (workers that have it mapped keep it)."""
         os.close(self.file)
+        if self._map is not None:
+            self._map.close()
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors.clear()
 
+    def _share(self) -> None:
+        """Map what is large here as well: a page that only one worker reads would count as that worker's own."""
+        if self._end >= LARGE and hasattr(mmap, "MAP_POPULATE"):
+            self._map = mmap.mmap(self.file, self._end, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+
     def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
+        """Pack the names one by one, then the body, with one memory of what is packed already."""
+        packer = _Packer(self._popen, self._put)
+        space = getattr(getattr(call, "function", call), "__globals__", {})
+        shipped = [name for name in sorted(names) if name in space]
+        for name in shipped:
+            begin = perf_counter()
+            try:
+                size = packer.pack(space[name])
+            except (ForkOnly, NotShippable):
+                raise
+            except Exception as error:
+                raise _cannot_send(name, space[name], error) from error
+            self.weights.append(Weight(name, size, perf_counter() - begin))
         try:
-            return self._pack(call)
+            packer.pack(call)
+        except ForkOnly:
+            raise
         except Exception as error:
-            raise _who_is_it(call, names, error, self._pack) from error
+            raise NotShippable(f"The body cannot be sent to processes: {error}") from error
+        return self._store(packer, len(shipped) + 1)
 
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
         segments: list[Blob] = []
@@ -80,8 +118,7 @@ class Cargo:
             firsts.append(first)
             first += len(part)
             blob = segments[-1]
-            weight = blob.pickle[1] + sum(length for _, length in blob.buffers)
-            size = max(1, min(4 * size, int(len(part) * _SEGMENT / weight)))
+            size = max(1, min(4 * size, int(len(part) * _SEGMENT / blob.weight)))
         return segments, firsts
 
     def _which_item(self, part: list[Any], first: int, error: Exception) -> NotShippable:
@@ -96,23 +133,51 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {error}")
 
     def _pack(self, what: Any) -> Blob:
-        buffers: list[pickle.PickleBuffer] = []
-        stream = io.BytesIO()
-        before = context.get_spawning_popen()
-        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
-        try:
-            _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(what)
-        finally:
-            context.set_spawning_popen(before)
-        return Blob(self._put(stream.getbuffer()), tuple(self._put(buffer.raw()) for buffer in buffers))
+        packer = _Packer(self._popen, self._put)
+        packer.pack(what)
+        return self._store(packer, 1)
+
+    def _store(self, packer: _Packer, count: int) -> Blob:
+        return Blob(self._put(packer.stream.getbuffer()), tuple(packer.places), count)
 
     def _put(self, data: memoryview) -> Place:
         offset = -(-self._end // _ALIGN) * _ALIGN
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self.file, data[done : done + (1 << 30)], offset + done)
-        self._end = offset + len(data)
+        try:
+            self._end = offset + write_all(self.file, data, offset)
+        except OSError as error:
+            raise NotShippable(f"There is no room for what the body reads ({len(data) / 1e6:.0f} MB more): {error}") from error
         return offset, len(data)
+
+
+class _Packer:
+    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
+
+    def __init__(self, popen: _Popen, put: Callable[[memoryview], Place]) -> None:
+        self.stream = io.BytesIO()
+        self.places: list[Place] = []
+        self._popen = popen
+        self._put = put
+        self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
+
+    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        self.places.append(self._put(raw))
+        return False
+
+    def pack(self, what: Any) -> int:
+        """Add one thing; return how many bytes that took."""
+        stream, places = self.stream.tell(), len(self.places)
+        before = context.get_spawning_popen()
+        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
+        try:
+            self._pickler.dump(what)
+        finally:
+            context.set_spawning_popen(before)
+        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
 
 
 def _type_name(value: Any) -> str:
@@ -120,24 +185,11 @@ def _type_name(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _who_is_it(call: Any, names: Iterable[str], error: Exception, pack: Callable[[Any], Any]) -> NotShippable:
-    """Find the name that cannot be shipped, by trying each."""
-    spaces = getattr(getattr(call, "function", call), "__globals__", {})
-    for name in sorted(names):
-        if name not in spaces:
-            continue
-        try:
-            pack(spaces[name])
-        except ForkOnly:
-            raise
-        except Exception as own:  # noqa: BLE001  (it is reported)
-            return NotShippable(
-                f"The body reads {name!r} (a {_type_name(spaces[name])}), which cannot be sent to a process: {own}. "
-                f"Make it in the body, or use threads, or --start-method fork, which needs no pickling of names."
-            )
-    if isinstance(error, ForkOnly):
-        raise error
-    return NotShippable(f"The body cannot be sent to processes: {error}")
+def _cannot_send(name: str, value: Any, error: Exception) -> NotShippable:
+    return NotShippable(
+        f"The body reads {name!r} (a {_type_name(value)}), which cannot be sent to a process: {error}. "
+        f"Make it in the body, or use threads, or --start-method fork, which needs no pickling of names."
+    )
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -200,18 +252,28 @@ def _display() -> Callable[..., None]:
 
 
 class Reader:
-    """A worker's view of a cargo."""
+    """A worker's view of a cargo; ``size`` is how many bytes of it were unpacked so far."""
 
     def __init__(self, file: int, manifest: Manifest, descriptors: list[int]) -> None:
         self._manifest = manifest
         _arrived[:] = descriptors
-        self._view = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
+        self._shared = mmap.mmap(file, manifest.size, access=mmap.ACCESS_READ)
+        self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
         self._segment = -1
         self._items: list[Any] = []
+        self.size = 0
 
     def body(self) -> Any:
-        """Return the shipped callable."""
-        return self._unpack(self._manifest.body)
+        """Return the shipped callable; the names that it reads came before it."""
+        blob = self._manifest.body
+        view = memoryview(self._shared)
+        parts = [view[offset : offset + size] for offset, size in blob.buffers]
+        buffers = [part if len(part) >= LARGE else bytearray(part) for part in parts]
+        self._shared.seek(blob.pickle[0])
+        unpickler = pickle.Unpickler(self._shared, buffers=buffers)
+        found = [unpickler.load() for _ in range(blob.count)]
+        self.size += blob.weight
+        return found[-1]
 
     def load(self, claim: range) -> list[Any]:
         """Return the items of a claim."""
@@ -228,50 +290,7 @@ class Reader:
         return items
 
     def _unpack(self, blob: Blob) -> Any:
-        buffers = [self._view[offset : offset + size] for offset, size in blob.buffers]
+        buffers = [self._own[offset : offset + size] for offset, size in blob.buffers]
         offset, size = blob.pickle
-        return pickle.loads(self._view[offset : offset + size], buffers=buffers)
-
-
-class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships results home: a class that came from the notebook goes back as that class."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type):
-            tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
-            if tracked is not None and tracked in _known_classes:
-                return _class_by_id, (tracked,)
-        return super().reducer_override(obj)
-
-
-_known_classes: set[str] = set()
-
-
-def track_classes(space: Mapping[str, Any]) -> None:
-    """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
-    for value in list(space.values()):
-        if isinstance(value, type) and value.__module__ == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
-            cloud._get_or_create_tracker_id(value)  # noqa: SLF001
-            track_classes(vars(value))
-
-
-def know_classes() -> None:
-    """In a worker, after unpickling: the classes that are known now came from the notebook."""
-    _known_classes.update(cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())  # noqa: SLF001
-
-
-def loads_as_home(packed: bytes) -> Any:
-    """Unpickle a packed result, as the notebook will."""
-    return pickle.loads(packed)
-
-
-def _class_by_id(tracked: str) -> type:
-    found: type = cloud._DYNAMIC_CLASS_TRACKER_BY_ID[tracked]  # noqa: SLF001
-    return found
-
-
-def pack_result(value: Any) -> bytes:
-    """Pickle what a worker sends home."""
-    stream = io.BytesIO()
-    _ResultPickler(stream, protocol=5).dump(value)
-    return stream.getvalue()
+        self.size += blob.weight
+        return pickle.loads(self._own[offset : offset + size], buffers=buffers)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import NotShippable, ParmagicError
-from parmagic.model import Arm, Plan
+from parmagic.model import Arm, Packed, Plan
 from parmagic.workers import Call, Workers, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.orders import ForkOnly
 from parmagic.workers.shared import SharedWorkers
 
 if TYPE_CHECKING:
-    from parmagic.workers.ship import Cargo
+    from parmagic.workers.ship import Cargo, Weight
+
+HEAVY_BYTES, HEAVY_SECONDS = 10_000_000, 0.1
+"""A name that takes this much to ship is named in the notes."""
 
 FORKED = (
     "The body uses multiprocessing primitives of the fork context (the default up to Python 3.13), so the workers were "
@@ -46,7 +50,7 @@ class Supply:
             self._fork_now("--start-method fork")
             return
         try:
-            self.cargo()
+            self.notes += _heavy(self.cargo().weights) + self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
@@ -55,6 +59,17 @@ class Supply:
                 ) from None
             self._fork_now("multiprocessing primitives of the fork context")
             self.notes.append(FORKED)
+
+    def _same_generators(self) -> list[str]:
+        """Say which random generators every worker gets in the same state: they draw the same numbers."""
+        space = getattr(getattr(self._call, "function", self._call), "__globals__", {})
+        found = [name for name in sorted(self._names) if _is_generator(space.get(name))]
+        if not found:
+            return []
+        name = found[0]
+        all_of_them = ", ".join(found)
+        advice = f"Give each worker its own, say {name}.spawn(worker.count)[worker.rank] of a NumPy generator."
+        return [f"{all_of_them}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
 
     def _fork_now(self, reason: str) -> None:
         alive = user_threads()
@@ -76,9 +91,11 @@ class Supply:
             self._cargo = Cargo(self._call, self._items, self._names)
         return self._cargo
 
-    def shipping_seconds(self, arm: Arm) -> float:
-        """Return how long packing took, for an arm that lives on it."""
-        return self._cargo.seconds if self._cargo is not None and arm.kind == "procs" and self._fork is None else 0.0
+    def packed(self, arm: Arm) -> Packed | None:
+        """Return what packing took, for an arm that lives on it."""
+        if self._cargo is None or arm.kind != "procs" or self._fork is not None:
+            return None
+        return Packed(self._cargo.size, self._cargo.seconds)
 
     def workers(self, arm: Arm) -> Workers:
         """Return the workers that an arm runs on."""
@@ -96,3 +113,19 @@ class Supply:
             self._fork.close()
         if self._cargo is not None:
             self._cargo.close()
+
+
+def _heavy(weights: Sequence[Weight]) -> list[str]:
+    """Name what took most to ship."""
+    heavy = [w for w in weights if w.size >= HEAVY_BYTES or w.seconds >= HEAVY_SECONDS]
+    largest = sorted(heavy, key=lambda w: -w.size)[:3]
+    names = "; ".join(f"{w.name}: {w.size / 1e6:.0f} MB, {w.seconds:.2f} s" for w in largest)
+    return [f"The largest names that were shipped to processes: {names}."] if names else []
+
+
+def _is_generator(value: Any) -> bool:
+    """Tell whether a value draws random numbers from a state of its own."""
+    kind = type(value)
+    return isinstance(value, random.Random) or (
+        kind.__module__.startswith("numpy.random") and kind.__name__ in {"Generator", "RandomState"}
+    )
