@@ -76,18 +76,27 @@ class ParallelMagics(Magics):  # type: ignore[misc]
 
 
 def load(shell: Any) -> None:
-    """Register the magics and the displays."""
+    """Register the magics, the displays, and a look at what a cell has imported."""
     shell.register_magics(ParallelMagics(shell=shell))
     _register(shell)
+    shell.events.register("post_run_cell", _import_ahead)
 
 
 def unload(shell: Any) -> None:
-    """Take the magics and the displays away."""
+    """Take all of that away."""
+    shell.events.unregister("post_run_cell", _import_ahead)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("parallel", None)
     for mime in ("text/html", "text/plain"):
         for shown in (_RUN, _TRACE):
             shell.display_formatter.formatters[mime].pop(".".join(shown), None)
+
+
+def _import_ahead(_: Any) -> None:
+    """After a cell: where there is a server for processes, let it import what the notebook has imported."""
+    hub = sys.modules.get("parmagic.workers.hub")
+    if hub is not None:
+        hub.refresh(vars(sys.modules["__main__"]))
 
 
 def _register(shell: Any) -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import IO, Any
 
 from parmagic import meter
 from parmagic.errors import NotShippable, WorkerDied
-from parmagic.workers import server
+from parmagic.workers import preload, server
 
 START_LIMIT = 20.0
 """Seconds that a fresh server may take to say hello on a busy machine."""
@@ -47,6 +48,9 @@ class Hub:
         self._owner = os.getpid()
         self._ready = False
         self.events: deque[tuple[Any, ...]] = deque()
+        self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
+        self._pending: deque[str] = deque()
+        self._failed: list[tuple[str, str, bool]] = []  # what could not be imported, why, and whether that spoils the server
 
     def fileno(self) -> int:
         """Be something that select can wait for."""
@@ -71,9 +75,34 @@ class Hub:
         if keys:
             self._send(("end", keys))
 
-    def preload(self, modules: list[str]) -> None:
-        """Have the server import these modules, so that later processes start with them."""
-        self._send(("import", modules))
+    def preload(self, modules: Iterable[str]) -> None:
+        """Have the server import these modules, where it has not, so that later processes start with them."""
+        new = [name for name in modules if name not in self.loaded and name not in self._pending]
+        if new:
+            self._pending += new
+            self._send(("import", new))
+
+    def settle(self, seconds: float) -> list[tuple[str, str, bool]]:
+        """Wait until all is imported; return (module, why not, whether a new server is needed) of each that was not."""
+        deadline = time.monotonic() + seconds
+        while self._pending:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return [(self._pending[0], f"did not end within {seconds:g} s", True)]
+            try:
+                self.listen(left)
+            except WorkerDied:
+                return [(self._pending[0], "ended the process that imported it", True)]
+        found, self._failed = self._failed, []
+        return found
+
+    def _imported(self, name: str, why: str | None, threads: int) -> None:
+        self._pending.popleft()
+        self.loaded[name] = preload.stamp(name)
+        if threads > 1:
+            why = "left threads behind, beside which it is not safe to fork"
+        if why is not None:
+            self._failed.append((name, why, threads > 1))
 
     def listen(self, seconds: float = 0.0) -> None:
         """Move the server's news into ``events``; wait at most that long for some."""
@@ -85,6 +114,8 @@ class Hub:
             seconds = 0.0
             if message[0] == "hello":
                 self._ready = True
+            elif message[0] == "imported":
+                self._imported(*message[1:])
             else:
                 self.events.append(message)
 
@@ -233,6 +264,44 @@ def get() -> Hub:
             watch.warm()  # before the server imports what only workers need
         _server.preload(["parmagic.workers.child", "viztracer"])
     return _server
+
+
+_refused: set[str] = set()
+"""Packages that no server of this process imports ahead."""
+
+WAIT_FOR_IMPORTS = 2.0
+"""Seconds that a run waits for imports that make its workers start faster."""
+
+
+def refresh(space: Mapping[str, Any]) -> None:
+    """Where there is a server, have it import what the notebook with these names has imported meanwhile; wait for nothing."""
+    if _server is not None and _server.alive():
+        with suppress(WorkerDied):  # the next run starts a new one
+            _server.preload(_wanted(space))
+
+
+def warmed(space: Mapping[str, Any]) -> tuple[Hub, list[str]]:
+    """Return the server, with what the notebook with these names has imported; and notes on what it could not import."""
+    notes: list[str] = []
+    if _server is not None and preload.changed(_server.loaded):
+        _server.close()
+    while True:
+        server = get()
+        server.preload(_wanted(space))
+        spoilt = False
+        for name, why, spoils in server.settle(WAIT_FOR_IMPORTS):
+            package = name.partition(".")[0]
+            if spoils or name == package:
+                _refused.add(package)
+                notes.append(f"Worker processes import {package} by themselves, for importing it ahead {why}.")
+            spoilt = spoilt or spoils
+        if not spoilt:
+            return server, notes
+        server.close()
+
+
+def _wanted(space: Mapping[str, Any]) -> list[str]:
+    return [name for name in preload.wanted(space) if name.partition(".")[0] not in _refused]
 
 
 @atexit.register

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import gc
 import importlib
 import os
 import pickle
@@ -22,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,7 @@ class _Server:
         elif verb == "end":
             self._end({pid for pid, key in self._keys.items() if key in words[0]})
         elif verb == "import":
-            _import(words[0])
+            self._import(words[0])
         return bool(verb != "quit")
 
     def _start(self, key: int, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
@@ -152,6 +154,18 @@ class _Server:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+    def _import(self, names: list[str]) -> None:
+        """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
+        for name in names:
+            why = None
+            try:
+                importlib.import_module(name)
+            except BaseException as error:  # noqa: BLE001  (workers import it themselves then, and raise what they find)
+                why = f"{type(error).__name__}: {error}"
+            send(self._sock, ("imported", name, why, threading.active_count()))
+        gc.collect()
+        gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
 
     def _end(self, pids: set[int]) -> None:
         for pid in pids:
@@ -194,15 +208,6 @@ def _drain(descriptor: int) -> None:
             pass
     except BlockingIOError:
         pass
-
-
-def _import(names: list[str]) -> None:
-    """Import what the notebook has imported, so that workers start with it."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception:  # noqa: BLE001, S112  (workers import it themselves, and report what is wrong then)
-            continue
 
 
 def end_descendants(keep: set[int]) -> None:

@@ -33,6 +33,7 @@ class Supply:
         self._items = items
         self._plan = plan
         self._names = names
+        self._space = getattr(getattr(call, "function", call), "__globals__", {})
         self._cargo: Cargo | None = None
         self._fork: hub.Hub | None = None
         self.notes: list[str] = []
@@ -50,6 +51,8 @@ class Supply:
             self._fork_now("--start-method fork")
             return
         try:
+            hub.get()
+            hub.refresh(self._space)  # while we pack
             self.notes += _heavy(self.cargo().weights) + self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
@@ -62,8 +65,7 @@ class Supply:
 
     def _same_generators(self) -> list[str]:
         """Say which random generators every worker gets in the same state: they draw the same numbers."""
-        space = getattr(getattr(self._call, "function", self._call), "__globals__", {})
-        found = [name for name in sorted(self._names) if _is_generator(space.get(name))]
+        found = [name for name in sorted(self._names) if _is_generator(self._space.get(name))]
         if not found:
             return []
         name = found[0]
@@ -105,7 +107,9 @@ class Supply:
         """Return workers with memory of their own."""
         if self._fork is not None:
             return IsolatedWorkers(self._fork, None)
-        return IsolatedWorkers(hub.get(), self.cargo())
+        server, notes = hub.warmed(self._space)
+        self.notes += notes
+        return IsolatedWorkers(server, self.cargo())
 
     def close(self) -> None:
         """Give everything back."""
