@@ -12,7 +12,7 @@ from typing import Any
 from parmagic import holding, sampler
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.merge import first_error, merge
-from parmagic.model import Displayed, Packed, Printed, Recording, Span, Timeline
+from parmagic.model import Displayed, Packed, Printed, Recording, Span, Standing, Timeline
 from parmagic.task import Screen
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.shared import SharedWorkers
@@ -95,6 +95,8 @@ def _show(screen: Screen, report: Report, model: str) -> None:
         screen.printed(report, model)
     elif isinstance(report, Displayed):
         screen.displayed(report, model)
+    elif isinstance(report, Standing):
+        screen.standing(report, model)
     else:
         screen.done(0)
 

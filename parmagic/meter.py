@@ -31,6 +31,28 @@ Left = tuple[float, Readings, tuple[Total, ...]]
 """What a worker left that will not report any more: its item's begin, readings, what it waited for."""
 
 
+_DOING = {
+    "gil": "waits for the GIL", "lock": "waits for a lock", "queue": "waits for a queue", "sleep": "sleeps",
+    "socket": "waits for a socket", "poll": "waits for a descriptor", "file": "waits for a file", "pipe": "waits for a pipe",
+    "child": "waits for a child process",
+}  # fmt: skip
+
+
+def doing(worker: WorkerId, left: Left | None, now: float) -> str:
+    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
+    waits = list(left[1].waits) if left is not None and left[1].waits is not None else []
+    if waits and waits[-1].end >= int(now * 1e9):  # the account closes with the wait that goes on
+        kind = WAIT_KINDS[waits[-1].kind]
+        if kind == "gil" and worker.pid == os.getpid():
+            return "runs Python"  # it waits for us, who look
+        return _DOING.get(kind, "is blocked")
+    try:
+        state = Path(f"/proc/{worker.pid}/task/{worker.tid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+    return "runs" if state == "R" else "is blocked"
+
+
 class Meter(Protocol):
     """The calling thread's account. Make it in the thread that it measures; close it there.
 

@@ -302,6 +302,16 @@ class Displayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What an unfinished worker is doing while no item ends: its item, the line of the body (0: not known), in words."""
+
+    rank: int
+    item: int
+    line: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One worker's whole story in one arm: the parts of its Recordings, in time order.
 

@@ -21,7 +21,7 @@ from IPython.utils.text import DollarFormatter
 from parmagic import cell as door
 from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
-from parmagic.model import Displayed, Plan, Printed, Trace
+from parmagic.model import Displayed, Plan, Printed, Standing, Trace
 from parmagic.result import Run, remember
 from parmagic.story import execute
 from parmagic.task import Quiet, Task
@@ -229,6 +229,13 @@ class Shown(Quiet):
         """Display as the notebook does."""
         display(displayed.data, metadata=displayed.metadata, raw=True)
 
+    def standing(self, standing: Standing, model: str) -> None:
+        """Say it on a line of its own."""
+        line = f", line {standing.line}" if standing.line else ""
+        doing = f": {standing.doing}" if standing.doing else ""
+        text = f"no item has ended for a while; item {standing.item}{line}{doing}\n"
+        self.printed(Printed(standing.rank, "stdout", text), model)
+
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
@@ -250,6 +257,9 @@ class NoBar(Shown):
     """Prints under the cell, without a bar (``-q``)."""
 
     def begin(self, arm: str, n_items: int) -> None:
+        """Show nothing."""
+
+    def standing(self, standing: Standing, model: str) -> None:
         """Show nothing."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from parmagic.model import Arm, Displayed, Plan, Printed
+from parmagic.model import Arm, Displayed, Plan, Printed, Standing
 from parmagic.recorder import Worker
 
 
@@ -28,6 +28,10 @@ class Screen(Protocol):
 
     def displayed(self, displayed: Displayed, model: str) -> None:
         """Show what a worker displayed."""
+        ...
+
+    def standing(self, standing: Standing, model: str) -> None:
+        """Tell what a worker is doing while no item ends."""
         ...
 
     def end(self) -> None:
@@ -55,6 +59,9 @@ class Quiet:
     def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
         """Print the plain text."""
         print(displayed.data.get("text/plain", ""))  # noqa: T201  (the user asked to display it)
+
+    def standing(self, standing: Standing, model: str) -> None:
+        """Show nothing."""
 
     def end(self) -> None:
         """Show nothing."""

@@ -13,16 +13,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
-from parmagic.model import Arm, Displayed, Plan, Printed, Recording
+from parmagic.model import Arm, Displayed, Plan, Printed, Recording, Standing
 from parmagic.recorder import Worker
 
 Call = Callable[[Any, Worker], Any]
-Report = Recording | Printed | Displayed | None
+Report = Recording | Printed | Displayed | Standing | None
 
 HEARTBEAT = 0.05
 """Seconds between two heartbeats at the most."""
+
+PATIENCE = 10.0
+"""Seconds without an item's end from which on a run tells what its workers are doing."""
+
+
+class Patience:
+    """Tells when it is time to say what the workers are doing: after 10 s without an item's end, then 20, then 40."""
+
+    def __init__(self) -> None:
+        self.progress()
+
+    def progress(self) -> None:
+        """Items have ended."""
+        self._since, self._bound = perf_counter(), PATIENCE
+
+    def is_over(self) -> bool:
+        """Tell whether it is time now."""
+        if perf_counter() - self._since < self._bound:
+            return False
+        self._bound *= 2
+        return True
 
 
 @dataclass(frozen=True, slots=True)

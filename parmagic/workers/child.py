@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import faulthandler
 import mmap
 import os
 import random
@@ -31,12 +30,14 @@ from parmagic.workers.orders import (
     FILE,
     FIRST_OF_CARGO,
     OUT,
+    STACK,
     TOKEN_READ,
     TOKEN_WRITE,
     TRACKER,
     Orders,
     Unreadable,
 )
+from parmagic.workers.stack import Lookout
 
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
@@ -56,7 +57,13 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     channel = _Channel(Connection(descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
+    lookout = Lookout(descriptors[STACK])
     trace = tracing.begin(orders.plan.trace)
+
+    def between() -> None:
+        trace.refresh()
+        lookout.arm()
+
     try:
         enter(worker)
         call, load = _cargo(orders, descriptors, inherited, channel)
@@ -68,7 +75,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
         if orders.gate:
             channel.wait()
         deck = _deck(orders, worker, (descriptors[TOKEN_READ], descriptors[TOKEN_WRITE]), board)
-        work(call, load, deck, worker, gauge, board, channel.report, trace.refresh, keep_going=orders.plan.keep_going)
+        work(call, load, deck, worker, gauge, board, channel.report, between, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
     finally:
@@ -105,7 +112,6 @@ def _redirect(out: int, err: int) -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    faulthandler.enable(sys.stderr)
 
 
 def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Channel) -> tuple[Any, Any]:

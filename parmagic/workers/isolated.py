@@ -29,12 +29,14 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
-from parmagic.model import Batch, Displayed, Printed, Readings, Recording, Total, WorkerId
+from parmagic.model import Batch, Displayed, Printed, Readings, Recording, Standing, Total, WorkerId
 from parmagic.output import Lines
 from parmagic.recorder import STOP, Board, board_size, item_slot
-from parmagic.workers import HEARTBEAT, Job, Report, home
+from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
 from parmagic.workers.hub import Hub
+from parmagic.workers.loop import body_file
 from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor
+from parmagic.workers.stack import Frame, last_stack, line_in
 
 if TYPE_CHECKING:
     from parmagic.workers.ship import Cargo
@@ -107,7 +109,7 @@ class _Member:
         self.connection = Connection(ours.detach())
         self.theirs = [theirs.detach()]
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
-        self.box = anonymous_file()
+        self.box, self.stack = anonymous_file(), anonymous_file()
         os.ftruncate(self.box, meter.box_size())
 
     def open_pipe(self, stream: str) -> int:
@@ -131,6 +133,7 @@ class _Member:
         self.pipes.clear()
         if self.box >= 0:
             os.close(self.box)
+            os.close(self.stack)
             self.box = -1
 
 
@@ -171,7 +174,7 @@ class _Crew:
         )  # fmt: skip
         null = self._board_file
         descriptors = [
-            member.theirs[0], *self._token, self._board_file, out, err, member.box,
+            member.theirs[0], *self._token, self._board_file, out, err, member.box, member.stack,
             tracker_descriptor() if cargo else null, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
         member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
@@ -179,10 +182,14 @@ class _Crew:
 
     def listen(self) -> Iterator[Report]:
         """Yield what workers send and print, until all of them have ended."""
+        patience = Patience()
         while any(member.ended is None for member in self._members):
             ready = self._wait()
             for member in list(self._members):
-                yield from self._read(member, ready)
+                for report in self._read(member, ready):
+                    if isinstance(report, Recording) and report.batches:
+                        patience.progress()
+                    yield report
             if self._hub.fileno() in ready:
                 try:
                     yield from self._news()
@@ -192,6 +199,8 @@ class _Crew:
                     raise
             if not ready:
                 yield None
+            if patience.is_over():
+                yield from self._standing()
 
     def _wait(self) -> set[int]:
         poll = select.poll()
@@ -283,14 +292,17 @@ class _Crew:
         member.ended = code
         now = perf_counter()
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)
+        stack = [] if member.done else last_stack(member.stack, crash=True)
         member.close()
         if not member.done:
-            yield self._died(member, pid, code, now, left or (member.heard, None, ()))
+            yield self._died(member, pid, code, now, left or (member.heard, None, ()), stack)
 
-    def _died(self, member: _Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]]) -> Recording:
+    def _died(
+        self, member: _Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]], stack: list[Frame]
+    ) -> Recording:
         """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
 
-        ``left`` is what its black box tells: its last item's begin, readings, waits.
+        ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
         """
         slot = item_slot(member.rank)
         claim = range(max(self._board[slot + 1], member.reported), self._board[slot + 2])
@@ -304,6 +316,8 @@ class _Crew:
         if not self._job.spmd and item >= len(self._job.items):  # all of its items are done: nothing is lost, and nobody stops
             return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} after its last item.",))
         error = WorkerDied(f"{died} in item {item}.")
+        if stack:
+            error.add_note(f"It was in {_in_words(stack, body_file(self._job.call))}.")
         if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
             undone = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
             for place in range(slot, slot + 3):
@@ -318,12 +332,27 @@ class _Crew:
         batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: error})
         return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
 
+    def _on(self, member: _Member) -> int | None:
+        """Return the item that a worker is on, or None."""
+        slot = item_slot(member.rank)
+        item = self._board[slot]
+        began = member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]
+        return item if began else None
+
+    def _standing(self) -> Iterator[Standing]:
+        """Yield what every worker is doing that has an item."""
+        filename = body_file(self._job.call)
+        for member in self._members:
+            if (item := self._on(member)) is not None:
+                now = perf_counter()
+                left = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid))
+                doing = meter.doing(WorkerId(member.rank, member.pid, member.pid), left, now)
+                yield Standing(member.rank, item, line_in(last_stack(member.stack, crash=False), filename), doing)
+
     def unfinished(self) -> Iterator[Report]:
         """Yield the items that workers are on, as ended before their time, with what their black boxes tell."""
         for member in self._members:
-            slot = item_slot(member.rank)
-            item = self._board[slot]
-            if member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]:
+            if (item := self._on(member)) is not None:
                 now = perf_counter()
                 begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (member.heard, None, ())
                 batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
@@ -362,6 +391,17 @@ class _Crew:
             for descriptor in (*self._token, self._board_file):
                 os.close(descriptor)
             self._board_file = -1
+
+
+def _in_words(stack: list[Frame], filename: str, most: int = 5) -> str:
+    """Say where a crashed worker was: its innermost frames, up to the cell's."""
+    words = []
+    for frame in stack[:most]:
+        in_cell = frame.file == filename
+        words.append(f"line {frame.line} of the body" if in_cell else f"{frame.name} ({frame.file}:{frame.line})")
+        if in_cell:
+            break
+    return ", called from ".join(words)
 
 
 def how_it_ended(code: int) -> str:

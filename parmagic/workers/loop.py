@@ -52,6 +52,11 @@ def _function(call: Call) -> Any:
     return function
 
 
+def body_file(call: Call) -> str:
+    """Return the name of the file that a body's lines are in; empty where it is no Python function."""
+    return str(getattr(getattr(_function(call), "__code__", None), "co_filename", ""))
+
+
 class InTurn:
     """Runs the ranks of an SPMD body one after another on one worker, as a serial run does.
 

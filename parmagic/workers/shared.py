@@ -15,11 +15,11 @@ from typing import Any
 from parmagic import meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
-from parmagic.model import Batch, Readings, Recording, Span, WorkerId
+from parmagic.model import Batch, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
-from parmagic.workers import HEARTBEAT, Job, Report
-from parmagic.workers.loop import InTurn, work
+from parmagic.workers import HEARTBEAT, Job, Patience, Report
+from parmagic.workers.loop import InTurn, body_file, work
 
 GRACE = 1.0
 """Seconds that a thread gets to end once it was told to."""
@@ -55,11 +55,13 @@ class _Crew:
         self.count = job.arm.count
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self.board = [0] * board_size(self.count)
-        self.tids: dict[int, int] = {}
+        self.who: dict[int, WorkerId] = {}
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace: tracing.Tracing
         self.measuring = False
+        self._leaving = threading.Lock()
+        self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self.fault: Exception | None = None
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
@@ -77,16 +79,20 @@ class _Crew:
 
     def listen(self) -> Iterator[Report]:
         """Yield reports until all threads are done; each of them puts one None at its end."""
-        left = self.count
+        left, patience = self.count, Patience()
         while left:
             try:
                 report = self.reports.get(timeout=HEARTBEAT)
             except queue.Empty:
                 yield None
+                if patience.is_over():
+                    yield from self._standing()
                 continue
             if report is None:
                 left -= 1
             else:
+                if isinstance(report, Recording) and report.batches:
+                    patience.progress()
                 yield report
         if self.fault is not None:
             raise self.fault
@@ -97,7 +103,7 @@ class _Crew:
         trace = self.trace.finish(self.job.trace_path(0))
         yield from self.waiting()
         yield from self._unfinished(stuck)
-        me = WorkerId(0, os.getpid(), self.tids.get(0, 0))
+        me = self.who.get(0, WorkerId(0, os.getpid(), 0))
         yield Recording(me, trace=trace, notes=tuple(self._stuck(self._threads[rank]) for rank in stuck))
 
     def waiting(self) -> Iterator[Report]:
@@ -115,14 +121,31 @@ class _Crew:
             item, gauge = self.board[slot], self.gauges.get(rank)
             if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
                 continue
-            tid = self.tids[rank]
-            left = gauge.peek(now, meter.cpu_seconds(os.getpid(), tid))
+            if rank not in self.who:
+                continue
+            me = self.who[rank]
+            left = gauge.peek(now, meter.cpu_seconds(me.pid, me.tid))
             if left is None and gauge.measures:
                 continue  # it has come back meanwhile, and reported
             begin, readings, totals = left or (self.heard.get(rank, now), None, ())
             self.given_up.add(rank)
             batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
-            yield Recording(WorkerId(rank, os.getpid(), tid), batches=(batch,), readings=readings, totals=totals)
+            yield Recording(me, batches=(batch,), readings=readings, totals=totals)
+
+    def _standing(self) -> Iterator[Standing]:
+        """Yield what every thread is doing that has an item."""
+        stacks = sys._current_frames()  # noqa: SLF001  (the only way to see where they are)
+        filename = body_file(self.job.call)
+        for rank, thread in enumerate(self._threads):
+            slot = item_slot(rank)
+            item, frame = self.board[slot], stacks.get(thread.ident or 0)
+            if rank not in self.who or not thread.is_alive() or not self.board[slot + 1] <= item < self.board[slot + 2]:
+                continue
+            while frame is not None and frame.f_code.co_filename != filename:
+                frame = frame.f_back
+            now, me = perf_counter(), self.who[rank]
+            left = self.gauges[rank].peek(now, meter.cpu_seconds(me.pid, me.tid))
+            yield Standing(rank, item, frame.f_lineno if frame else 0, meter.doing(me, left, now))
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
@@ -134,14 +157,19 @@ class _Crew:
             self._gate.abort()
         alive = [thread for thread in self._threads if thread.is_alive()]
         if alive and sys.exc_info()[0] is not None:
-            for thread in alive:
-                _raise_in(thread, Ended)
+            self._interrupt()
         deadline = perf_counter() + GRACE
         for thread in alive:
             thread.join(max(0.0, deadline - perf_counter()))
         if any(thread.is_alive() for thread in alive):
             _calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
+
+    def _interrupt(self) -> None:
+        with self._leaving:
+            for rank, thread in enumerate(self._threads):
+                if rank not in self._left:
+                    _raise_in(thread, Ended)
 
     def _stuck(self, thread: threading.Thread) -> str:
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
@@ -150,30 +178,54 @@ class _Crew:
 
     def _run(self, rank: int) -> None:
         """Be worker ``rank``."""
-        worker = Worker(rank, self.count, self.job.arm.kind)
-        gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
-        me = meter.who(rank, gauge)
-        self.tids[rank], self.gauges[rank] = me.tid, gauge
-        enter(worker)
         try:
-            self.trace.attach(rank)
-            self.heard[rank] = ready = perf_counter()
-            self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
-            if self._gate:
-                self._gate.wait()
-            work(
-                self._call, self._load, self._deck(rank), worker, gauge, self.board,
-                lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
-            )  # fmt: skip
+            self._work(rank)
         except (Ended, threading.BrokenBarrierError):
             pass  # the run is over: what was done is reported
         except Exception as error:  # noqa: BLE001  (not the body's, which is recorded: a fault of ours, raised by the main thread)
             self.fault = error
-        finally:
-            self.trace.detach()
-            self.reports.put(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
-            enter(None)
-            self.reports.put(None)
+        try:
+            self._leave(rank)
+        except Ended:
+            self._leave(rank)  # it came in the last moment
+        self._report_the_end(rank)
+        self.reports.put(None)
+
+    def _work(self, rank: int) -> None:
+        worker = Worker(rank, self.count, self.job.arm.kind)
+        gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
+        self.gauges[rank] = gauge
+        me = self.who[rank] = meter.who(rank, gauge)
+        enter(worker)
+        self.trace.attach(rank)
+        self.heard[rank] = ready = perf_counter()
+        self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
+        if self._gate:
+            self._gate.wait()
+        work(
+            self._call, self._load, self._deck(rank), worker, gauge, self.board,
+            lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
+        )  # fmt: skip
+
+    def _leave(self, rank: int) -> None:
+        """From here on, the calling thread is not interrupted any more: an account must be closed, and the end reported.
+
+        What was raised in it before comes at the latest within this loop: at its turns, Python looks. (To take an
+        exception back would leave the alarm on that :func:`_calm` is about.)
+        """
+        with self._leaving:
+            self._left.add(rank)
+        for _ in range(2):
+            pass
+
+    def _report_the_end(self, rank: int) -> None:
+        self.trace.detach()
+        gauge = self.gauges.get(rank)
+        if gauge is not None and rank in self.who:
+            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+        elif gauge is not None:
+            gauge.close()
+        enter(None)
 
     def _deck(self, rank: int) -> Deck:
         if self.job.spmd:

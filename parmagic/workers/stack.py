@@ -1,0 +1,74 @@
+"""Where a worker process is, or was when it died: the stacks that faulthandler wrote to a file of ours.
+
+A worker's file gets a stack when the process crashes, and every few seconds while one
+claim of items takes that long: a thread of faulthandler's writes it, in C, so that a
+body that never gives the GIL away is seen as well.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+from time import monotonic
+from typing import NamedTuple
+
+EVERY = 4.0
+"""Seconds between two stacks of a worker whose claim takes long."""
+
+_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_THREAD = re.compile(r"^(?:Current thread|Thread) .*\(most recent call first\):$", re.MULTILINE)
+_DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
+_MOST = 1 << 16
+
+
+class Frame(NamedTuple):
+    """A frame of a stack."""
+
+    file: str
+    line: int
+    name: str
+
+
+class Lookout:
+    """Has this process's stack written to ``file`` when it crashes, and now and then while a claim takes long."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._armed = 0.0
+        faulthandler.enable(file)
+        os.register_at_fork(before=faulthandler.cancel_dump_traceback_later)  # a child would wait for that thread at its end
+
+    def arm(self) -> None:
+        """A claim begins."""
+        now = monotonic()
+        if now - self._armed > EVERY / 4:
+            self._armed = now
+            faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file)
+
+
+def last_stack(file: int, *, crash: bool) -> list[Frame]:
+    """Return the main thread's frames, innermost first, of the last stack in the file: of a crash, or of a long claim.
+
+    Frames of ours are left out. Empty where there is none.
+    """
+    size = os.fstat(file).st_size
+    text = os.pread(file, _MOST, max(0, size - _MOST)).decode(errors="replace")
+    begins = [found.start() for found in _DUMP.finditer(text)]
+    if not begins or text.startswith("Fatal", begins[-1]) != crash:
+        return []
+    dump = text[begins[-1] :]
+    heads = list(_THREAD.finditer(dump))
+    if not heads:
+        return []
+    # the oldest thread comes last; in a crash, the one that crashed is marked
+    head = next((each for each in heads if crash and each.group().startswith("Current")), heads[-1])
+    end = next((each.start() for each in heads if each.start() > head.start()), len(dump))
+    frames = [Frame(file, int(line), name) for file, line, name in _FRAME.findall(dump, head.end(), end)]
+    return [frame for frame in frames if not frame.file.startswith(_OURS)]
+
+
+def line_in(frames: list[Frame], filename: str) -> int:
+    """Return the innermost line of a file, or 0."""
+    return next((frame.line for frame in frames if frame.file == filename), 0)
