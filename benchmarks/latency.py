@@ -1,13 +1,21 @@
-"""What an empty cell costs, and what loading the extension adds.
+"""What an empty cell costs, what loading the extension adds, and what peers take for no work in processes.
 
 python benchmarks/latency.py
+
+NumPy and pandas are imported, as in most notebooks. All processes but those of joblib's loky,
+which are kept from the call before, are new.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 
+import joblib
+import numpy  # noqa: F401, ICN001
+import pandas  # noqa: F401, ICN001
 from common import interleaved, median, where
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -23,8 +31,28 @@ def load_seconds() -> float:
     return float(subprocess.run([sys.executable, "-c", LOAD], check=True, capture_output=True, text=True).stdout)
 
 
+def nothing(_: int) -> None:
+    """Do nothing."""
+
+
+def fork_pool() -> None:
+    """Start a pool of forks of this process, run nothing in it, and end it."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(nothing, range(2))
+
+
+def loky() -> None:
+    """Run nothing in joblib's workers, which it keeps."""
+    joblib.Parallel(n_jobs=2)(joblib.delayed(nothing)(n) for n in range(2))
+
+
+def multiprocessing_of_joblib() -> None:
+    """Run nothing in new processes of joblib's."""
+    joblib.Parallel(n_jobs=2, backend="multiprocessing")(joblib.delayed(nothing)(n) for n in range(2))
+
+
 def main() -> None:
-    """Print both."""
+    """Print all."""
     print(where(), f"- medians of {ROUNDS}")
     shell = InteractiveShell.instance()
     shell.run_line_magic("load_ext", "parmagic")
@@ -35,8 +63,15 @@ def main() -> None:
     lines = ("threads=2 -q --once", "threads=2 -q --once --trace off", "procs=2 -q --once", "procs=2 -q --once --trace off")
     for line in lines:
         cell(line)
-    for line, times in interleaved({line: lambda line=line: cell(line) for line in lines}, ROUNDS).items():
-        print(f"%%parallel {line:34} {median(times) * 1e3:7.2f} ms")
+    loky()
+    contests: dict[str, Callable[[], object]] = {f"%%parallel {line}": lambda line=line: cell(line) for line in lines}  # type: ignore[misc]
+    contests |= {
+        "a new Pool(2) of forks": fork_pool,
+        "joblib.Parallel, new processes": multiprocessing_of_joblib,
+        "joblib.Parallel, loky, kept processes": loky,
+    }
+    for title, times in interleaved(contests, ROUNDS).items():
+        print(f"{title:45} {median(times) * 1e3:7.2f} ms")
     loads = [load_seconds() for _ in range(ROUNDS)]
     print(f"{'%load_ext parmagic':45} {median(loads) * 1e3:7.2f} ms")
 

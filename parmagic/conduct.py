@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from parmagic import holding, sampler
+from parmagic.cpus import available_cpus
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.merge import first_error, merge
 from parmagic.model import Displayed, Packed, Printed, Recording, Span, Standing, Timeline
@@ -20,6 +22,9 @@ from parmagic.workers.watch import watch
 
 WORTH_SAMPLING = 0.05
 """Seconds from which on an arm without samples deserves a note."""
+
+LITTLE, MUCH = 0.05, 0.2
+"""CPU seconds, and share of the workers' own, from which on helper threads deserve a note."""
 
 NOT_SEEN = {
     True: "What the workers of {arm} waited for is not known: the sampler was not ready, or may not look. Run the cell again.",
@@ -36,6 +41,7 @@ def conduct(
     counts it as if it had run alone, as ``transfer`` at its begin.
     """
     parts: list[Recording] = []
+    lost: Counter[int] = Counter()
     error: BaseException | None = None
     screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
@@ -51,7 +57,7 @@ def conduct(
                     end, cpu_after = perf_counter(), time.process_time()
                     screen.done(sum(len(batch.begins) for batch in report.batches))
             else:
-                _show(screen, report, job.arm.kind)
+                _show(screen, report, job.arm.kind, lost)
             if deadline is not None and time.monotonic() > deadline:
                 raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
         if not any(part.batches for part in parts):
@@ -69,7 +75,7 @@ def conduct(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
         cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts), packed=packed,
     )  # fmt: skip
-    notes = [*_own_notes(parts), *holding.notes(timeline)]
+    notes = [*_own_notes(parts), *holding.notes(timeline), *_cut(job.arm.label, lost), *_helpers(timeline)]
     inferred = any(lane.tally is None for lane in timeline.lanes)
     if inferred and end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
         notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
@@ -90,9 +96,11 @@ def _close(reports: Any, error: BaseException) -> list[Recording]:
     return [report for report in left if isinstance(report, Recording)]
 
 
-def _show(screen: Screen, report: Report, model: str) -> None:
+def _show(screen: Screen, report: Report, model: str, lost: Counter[int]) -> None:
     if isinstance(report, Printed):
-        screen.printed(report, model)
+        lost[report.rank] += report.lost
+        if report.text:
+            screen.printed(report, model)
     elif isinstance(report, Displayed):
         screen.displayed(report, model)
     elif isinstance(report, Standing):
@@ -112,6 +120,30 @@ def _with_shipping(parts: list[Recording], begin: float, seconds: float) -> list
         seen.add(part.worker.rank)
         dressed.append(replace(part, spans=(span, *part.spans)) if first else part)
     return dressed
+
+
+def _cut(arm: str, lost: Counter[int]) -> list[str]:
+    """Say how much of a flood of prints is not shown."""
+    return [
+        f"Worker {rank} of {arm} printed {count / 1e6:.1f} MB more than is shown under the cell."
+        for rank, count in sorted(lost.items())
+        if count
+    ]
+
+
+def _helpers(timeline: Timeline) -> list[str]:
+    """Warn where helper threads of libraries compete with the workers for the cores."""
+    own = sum(lane.usage.cpu_s for lane in timeline.lanes if lane.usage)
+    wanted = timeline.arm.count * timeline.cpu_s / own if own > 0 else 0.0
+    cores = available_cpus()
+    if not timeline.cpu_s > (1 + MUCH) * own + LITTLE or wanted <= cores + MUCH:
+        return []
+    note = (
+        f"Helper threads (BLAS, OpenMP) used {1 - own / timeline.cpu_s:.0%} of the CPU time of {timeline.arm.label}: its workers and "
+        f"their helpers could use {wanted:.1f} cores, and there are {cores}. Set OPENBLAS_NUM_THREADS, MKL_NUM_THREADS or "
+        "OMP_NUM_THREADS to 1 before the library is imported, or use threadpoolctl.threadpool_limits(1) in the body."
+    )
+    return [note]
 
 
 def _own_notes(parts: Sequence[Recording]) -> list[str]:

@@ -285,11 +285,12 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``."""
+    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``; ``lost`` characters before are not shown."""
 
     rank: int
     stream: str
     text: str
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,32 @@ Emit = Callable[[Printed], None]
 
 
 class Lines:
-    r"""Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays."""
+    r"""Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays.
+
+    A flood is cut: ``lost`` counts the characters that were not let through.
+    """
 
     def __init__(self) -> None:
         self._open = ""
         self._held = ""
+        self._shown = 0
+        self.lost = 0
 
     def feed(self, text: str) -> str:
-        """Take text, and return the lines that are complete now.
+        """Take text, and return the lines that are complete now."""
+        if self._shown >= MOST:
+            self.lost += len(text)
+            return ""
+        whole = self._whole_lines(text)
+        self._shown += len(whole)
+        if self._shown < MOST:
+            return whole
+        self.lost += len(self._open) + len(self._held)
+        self._open = self._held = ""
+        return whole + _CUT
+
+    def _whole_lines(self, text: str) -> str:
+        """Return what is complete with this text.
 
         Several progress bars of one worker move the cursor down with newlines before
         a bar, and up again behind it: bare newlines are held until it shows which they are.
@@ -38,6 +56,11 @@ class Lines:
             return ""
         return "".join(_last_state(line) + "\n" for line in whole.split("\n"))
 
+    def last(self, rank: int, stream: str) -> Printed | None:
+        """Return what is left to be shown, or to be said of what is not, at the end of a worker's stream."""
+        text = self.rest()
+        return Printed(rank, stream, text, self.lost) if text or self.lost else None
+
     def rest(self) -> str:
         """Return the line that was never ended, as a line."""
         text, blank, self._open, self._held = self._open, self._held, "", ""
@@ -46,6 +69,10 @@ class Lines:
         return _last_state(text) + "\n" if text.strip("\r") else ""
 
 
+MOST = 1_000_000
+"""Characters of a worker's that are shown in an arm, of each stream."""
+
+_CUT = f"… cut here: this worker has printed {MOST / 1e6:.0f} MB, the rest is counted only\n"
 _LONG = 4096
 _UP = "\x1b[A"  # what moves the cursor up
 
@@ -117,11 +144,11 @@ class _Router:
             self._original.flush()
 
     def finish(self) -> None:
-        """Emit what was never ended by a newline."""
+        """Emit what was never ended by a newline, and how much was not let through."""
         for rank, lines in self._lines.items():
-            text = lines.rest()
-            if text:
-                self._emit(Printed(rank, self._name, text))
+            last = lines.last(rank, self._name)
+            if last is not None:
+                self._emit(last)
 
     def __getattr__(self, name: str) -> Any:
         """Be the original in everything else."""

@@ -80,7 +80,7 @@ class Hub:
         new = [name for name in modules if name not in self.loaded and name not in self._pending]
         if new:
             self._pending += new
-            self._send(("import", new))
+            self._send(("import", new, _variables()))
 
     def settle(self, seconds: float) -> list[tuple[str, str, bool]]:
         """Wait until all is imported; return (module, why not, whether a new server is needed) of each that was not."""
@@ -123,16 +123,21 @@ class Hub:
         """Tell whether the server is there, and belongs to this process."""
         return self._owner == os.getpid() and self._sock.fileno() >= 0
 
-    def close(self) -> None:
-        """End the server and everything below it."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the server and everything below it; ``at_once``: also where it does not listen."""
         if self._sock.fileno() < 0:
             return
         if self._owner == os.getpid():
             with suppress(OSError, WorkerDied):  # it may be gone already
                 self._send(("quit",))
+            if at_once:
+                os.kill(self.pid, signal.SIGKILL)
         self._sock.close()
-        if self._owner != os.getpid():
-            return
+        if self._owner == os.getpid():
+            self._release()
+
+    def _release(self) -> None:
+        """Wait for the server's end, and close what it said."""
         self._wait()
         if self._errors:
             self._errors.close()
@@ -163,9 +168,11 @@ class Hub:
         """Return what to raise when the server has ended by itself; it says why, where it said anything."""
         self._sock.close()
         text = ""
-        if self._errors:
+        if self._errors and not self._errors.closed:
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
+        if self._owner == os.getpid():
+            self._release()
         why = f":\n{text}" if text else "; run the cell again to start a new one."
         return WorkerDied(f"The process that starts workers has ended{why}")
 
@@ -273,6 +280,11 @@ WAIT_FOR_IMPORTS = 2.0
 """Seconds that a run waits for imports that make its workers start faster."""
 
 
+def _variables() -> dict[str, str]:
+    """Return what imports find in the environment: OPENBLAS_NUM_THREADS, say, is read only once."""
+    return dict(os.environ)
+
+
 def refresh(space: Mapping[str, Any]) -> None:
     """Where there is a server, have it import what the notebook with these names has imported meanwhile; wait for nothing."""
     if _server is not None and _server.alive():
@@ -297,7 +309,7 @@ def warmed(space: Mapping[str, Any]) -> tuple[Hub, list[str]]:
             spoilt = spoilt or spoils
         if not spoilt:
             return server, notes
-        server.close()
+        server.close(at_once=True)
 
 
 def _wanted(space: Mapping[str, Any]) -> list[str]:

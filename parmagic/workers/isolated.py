@@ -227,9 +227,10 @@ class _Crew:
         if not data:
             os.close(descriptor)
             del member.pipes[descriptor]
-        text = lines.feed(decoder.decode(data, final=not data)) + (lines.rest() if not data else "")
-        if text:
+        if text := lines.feed(decoder.decode(data, final=not data)):
             yield Printed(member.rank, stream, text)
+        if not data and (last := lines.last(member.rank, stream)):
+            yield last
 
     def _message(self, member: _Member) -> Iterator[Report]:
         try:
@@ -287,8 +288,8 @@ class _Crew:
             while descriptor in member.pipes and _readable(descriptor):
                 yield from self._printed(member, descriptor)
         for stream, lines, _ in member.pipes.values():
-            if text := lines.rest():
-                yield Printed(member.rank, stream, text)
+            if last := lines.last(member.rank, stream):
+                yield last
         member.ended = code
         now = perf_counter()
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)

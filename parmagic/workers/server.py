@@ -122,7 +122,7 @@ class _Server:
         elif verb == "end":
             self._end({pid for pid, key in self._keys.items() if key in words[0]})
         elif verb == "import":
-            self._import(words[0])
+            self._import(*words)
         return bool(verb != "quit")
 
     def _start(self, key: int, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
@@ -155,8 +155,10 @@ class _Server:
         finally:
             os._exit(code)
 
-    def _import(self, names: list[str]) -> None:
+    def _import(self, names: list[str], variables: dict[str, str]) -> None:
         """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
+        os.environ.clear()
+        os.environ.update(variables)
         for name in names:
             why = None
             try:

@@ -1,0 +1,231 @@
+"""What a notebook can trust of its processes: shipping, starts, random numbers, output, deaths, standing still."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import parmagic
+from parmagic import workers
+from parmagic.errors import WorkerDied
+from parmagic.workers import hub
+
+np = pytest.importorskip("numpy")
+
+
+class TestShipping:
+    """Names travel once, large ones without a copy."""
+
+    def test_large_arrays_are_shared(self, ip):
+        """Four workers that read an array of 100 MB have less than 10 MB more of their own than four that read nothing."""
+        ip("import numpy as np, psutil, time; big = np.ones(12_500_000)\ndef own(): return psutil.Process().memory_full_info().uss / 1e6")
+        empty = ip("%%parallel procs=4 --once -q --trace off for n in range(4)\ntime.sleep(0.1); own()").results
+        run = ip("%%parallel procs=4 --once -q --trace off for n in range(4)\ntime.sleep(0.1); (float(big[n::4].sum()), own())")
+        assert [total for total, _ in run.results] == [3_125_000.0] * 4
+        assert sum(mb for _, mb in run.results) - sum(empty) < 10
+        assert any("big: 100 MB" in note for note in run.notes)
+        table = run.transfers.loc["procs=4"]
+        assert (table["packed_mb"] > 100).all()
+        assert table["unpacked_mb"].max() > 100
+        assert run.transfers.index.names == ["arm", "rank"]
+
+    def test_writing_to_a_shared_array_says_what_to_do(self, ip):
+        """All workers have the same memory: who writes to it gets an error that tells how to copy."""
+        ip("import numpy as np; big = np.ones(1_000_000); small = np.ones(10)")
+        error = ip.fails("%%parallel procs=2 --once -q for n in range(2)\nbig[0] = n")
+        assert isinstance(error, ValueError)
+        assert any("'big'" in note and "copy()" in note for note in error.__notes__)
+        assert ip("%%parallel procs=2 --once -q for n in range(2)\nsmall[0] = n; small[0]").results == [0.0, 1.0]
+
+    def test_items_are_the_bodys_own(self, ip):
+        """A body may write to the array that is its item, large or small."""
+        ip("import numpy as np; parts = [np.full(size, float(size)) for size in (10, 1_000_000)]")
+        run = ip("%%parallel procs=2 --once -q for part in parts\npart[0] = 1\nfloat(part.sum())")
+        assert run.results == [91.0, 1e12 - 1e6 + 1]
+        assert ip("parts[0][0], parts[1][0]") == (10.0, 1e6)
+
+    def test_what_two_names_share_is_shared_in_the_worker(self, ip):
+        """Names are packed one by one, and still one object stays one object."""
+        ip("import numpy as np; inner = np.ones(500_000); outer = {'inner': inner}; text = ['x']; other = text")
+        run = ip("%%parallel procs=2 --once -q for n in range(2)\n(outer['inner'] is inner, text is other)")
+        assert run.results == [(True, True)] * 2
+
+    def test_large_results_come_back_and_can_be_written_to(self, ip):
+        """Results above a megabyte come by a file; the notebook may change them, and their descriptors do not add up."""
+        ip("import numpy as np, pandas as pd")
+        before = psutil.Process().num_fds()
+        run = ip("%%parallel procs=2 --once -q for n in range(6)\npd.DataFrame({'a': np.full(300_000, n), 'b': np.arange(300_000) * 1.5})")
+        assert [int(frame["a"].iloc[-1]) for frame in run.results] == list(range(6))
+        run.results[0].loc[0, "a"] = 99
+        assert run.results[0].loc[0, "a"] == 99
+        assert run.transfers["returned_mb"].sum() > 6 * 4.8
+        assert psutil.Process().num_fds() <= before + 2
+
+
+class TestRandomNumbers:
+    """Forks of one server must not draw the same."""
+
+    def test_every_worker_draws_its_own(self, ip):
+        """NumPy's and Python's global generators differ between four workers, and between two runs."""
+        ip("import numpy as np, random")
+        cell = "%%parallel procs=4 --once -q\nnp.random.rand(), random.random()"
+        drawn = [each for pair in (*ip(cell).results, *ip(cell).results) for each in pair]
+        assert len(set(drawn)) == 16
+
+    def test_a_shipped_generator_gets_a_note(self, ip):
+        """A generator that is a name of the notebook's has one state in all workers: the notes say so, and what to do."""
+        ip("import numpy as np; rng = np.random.default_rng(1)")
+        run = ip("%%parallel procs=2 --once -q\nrng.random()")
+        assert run.results[0] == run.results[1]
+        assert any(note.startswith("rng:") and "spawn(worker.count)" in note for note in run.notes)
+        run = ip("%%parallel procs=2 --once -q\nrng.spawn(worker.count)[worker.rank].random()")
+        assert run.results[0] != run.results[1]
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Return a folder that counts as one where packages are installed; what was imported from it is forgotten in the end."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(workers.preload, "_roots", lambda: (str(folder) + os.sep,))
+    workers.preload._is_installed.cache_clear()
+    before = set(sys.modules)
+    hub.close()
+    yield folder
+    hub.close()
+    workers.preload._is_installed.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
+    hub._refused.clear()
+
+
+@pytest.fixture
+def searched(packages, monkeypatch):
+    """Let the server find that folder, as it would find one where packages are installed."""
+    found = hub._search_path
+    monkeypatch.setattr(hub, "_search_path", lambda: [str(packages), *found()])
+    return packages
+
+
+LEFT_BEHIND = """
+import os, threading, time
+if os.environ.get('PARMAGIC_SERVER'):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+
+
+class TestFastStarts:
+    """The server imports ahead what the notebook has imported."""
+
+    def test_installed_modules_are_there_already(self, ip, searched):
+        """A package that the notebook uses is imported once, by the server, and not by its workers."""
+        (searched / "ahead.py").write_text("import os\npid = os.getpid()\n")
+        ip("import ahead, os")
+        run = ip("%%parallel procs=2 --once -q\nahead.pid, os.getpid()")
+        assert len({pid for pid, _ in run.results}) == 1
+        assert all(pid != own for pid, own in run.results)
+
+    def test_an_edited_module_is_imported_afresh(self, ip, searched):
+        """When a module that was imported ahead is edited, the next run has the new one."""
+        (searched / "edited.py").write_text("value = 1\n")
+        ip("import edited")
+        assert ip("%%parallel procs=2 --once -q\nedited.value").results == [1, 1]
+        (searched / "edited.py").write_text("value = 2  # a longer file\n")
+        os.utime(searched / "edited.py", (time.time() + 10, time.time() + 10))
+        assert ip("%%parallel procs=2 --once -q\nedited.value").results == [2, 2]
+
+    def test_modules_beside_the_notebook_are_the_workers_own(self, ip, tmp_path):
+        """What lies in the working directory is found by the workers, and imported by each of them."""
+        Path("beside.py").write_text("import os\npid = os.getpid()\n")
+        ip("import sys, os; sys.path.insert(0, ''); os.environ['PARMAGIC_TEST'] = 'set'")
+        try:
+            run = ip("%%parallel procs=2 --once -q\nimport beside\nbeside.pid == os.getpid(), os.environ['PARMAGIC_TEST'], os.getcwd()")
+        finally:
+            ip("sys.path.remove(''); del os.environ['PARMAGIC_TEST']")
+        assert run.results == [(True, "set", str(tmp_path))] * 2
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            ("import os\nif os.environ.get('PARMAGIC_SERVER'): raise RuntimeError('not here')", "RuntimeError: not here"),
+            ("import os\nif os.environ.get('PARMAGIC_SERVER'): os._exit(3)", "ended the process"),
+            (LEFT_BEHIND, "left threads behind"),
+            ("import os, time\nif os.environ.get('PARMAGIC_SERVER'): time.sleep(60)", "did not end within"),
+        ],
+    )
+    def test_a_bad_import_is_dropped_with_a_note(self, ip, searched, monkeypatch, source, words):
+        """What fails, ends the server, leaves threads or takes too long is left to the workers, and the run goes on."""
+        monkeypatch.setattr(hub, "WAIT_FOR_IMPORTS", 1.0)
+        monkeypatch.setattr(hub, "_variables", lambda: {**os.environ, "PARMAGIC_SERVER": "1"})
+        (searched / "bad.py").write_text(source + "\nvalue = 3\n")
+        ip("import bad")
+        run = ip("%%parallel procs=2 --once -q\nbad.value")
+        assert run.results == [3, 3]
+        assert any("import bad by themselves" in note and words in note for note in run.notes)
+        assert not any("import bad" in note for note in ip("%%parallel procs=2 --once -q\nbad.value").notes)
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_a_flood_is_cut(ip, model, capsys):
+    """Of 20 MB of prints, a megabyte of each worker's is shown; the notes say how much there was."""
+    run = ip(f"%%parallel {model}=2 --once -q --trace off\nfor _ in range(100_000):\n    print('x' * 99)")
+    shown = capsys.readouterr().out
+    assert 2_000_000 <= len(shown) < 2_400_000
+    assert shown.count("cut here") == 2
+    assert sum("printed 9.0 MB more" in note for note in run.notes) == 2
+
+
+def test_logging_and_warnings_arrive(ip, capsys):
+    """What a body logs and warns of comes to stderr, marked with its worker."""
+    ip("import logging, warnings")
+    ip("%%parallel procs=2 --once -q\nlogging.warning('logged')\nwarnings.warn('warned', UserWarning)")
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("WARNING:root:logged" in line and line.startswith("[procs ") for line in lines) == 2
+    assert sum("UserWarning: warned" in line for line in lines) == 2
+
+
+def test_a_crash_tells_where(ip):
+    """The error of a worker that crashed names the function and the line of the cell that it was in."""
+    ip("import ctypes\ndef crash():\n    ctypes.string_at(0)")
+    error = ip.fails("%%parallel procs=2 --once -q for n in range(2)\nif n:\n    crash()")
+    assert isinstance(error, WorkerDied)
+    assert "SIGSEGV" in str(error)
+    assert any("string_at" in note and "line 3 of the body" in note for note in error.__notes__)
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_standing_still_is_told(ip, model, monkeypatch, capsys):
+    """While no item ends, the display says what every unfinished worker is doing, and on which line."""
+    monkeypatch.setattr(workers, "PATIENCE", 0.6)
+    ip("import time, threading; lock = threading.Lock(); lock.acquire()")
+    shell = ip.shell
+    wait = "lock.acquire(timeout=1.5)" if model == "threads" else "__import__('threading').Event().wait(1.5)"
+    shell.run_cell(f"%%parallel {model}=2 --once --trace off\nif worker.rank:\n    time.sleep(1.5)\nelse:\n    {wait}")
+    shown = capsys.readouterr().out
+    assert "item 1" in shown
+    assert "no item has ended" in shown
+    if not parmagic.meter.why_inferred():
+        assert "waits for a lock" in shown
+        assert "sleeps" in shown
+    if model == "threads":
+        assert "line 3: " in shown
+        assert "line 5: " in shown
+
+
+def test_helper_threads_that_compete_get_a_note(ip):
+    """Where the threads of NumPy's BLAS ask for more cores than there are, the notes name the setting."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("tasks are seen in /proc")
+    ip("import numpy as np, os, time")
+    body = "a = np.ones((500, 500))\nend = time.perf_counter() + 0.6\nwhile time.perf_counter() < end:\n    a = a @ a / 500\nlen(os.listdir('/proc/self/task'))"
+    run = ip(f"%%parallel procs=4 --once -q --trace off\n{body}")
+    if max(run.results) < 3:
+        pytest.skip("this BLAS has no threads of its own here")
+    assert any("OPENBLAS_NUM_THREADS" in note for note in run.notes)
