@@ -31,24 +31,20 @@ def load_seconds() -> float:
     return float(subprocess.run([sys.executable, "-c", LOAD], check=True, capture_output=True, text=True).stdout)
 
 
-def nothing(_: int) -> None:
-    """Do nothing."""
-
-
 def fork_pool() -> None:
     """Start a pool of forks of this process, run nothing in it, and end it."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        pool.map(nothing, range(2))
+        pool.map(abs, range(2))
 
 
 def loky() -> None:
     """Run nothing in joblib's workers, which it keeps."""
-    joblib.Parallel(n_jobs=2)(joblib.delayed(nothing)(n) for n in range(2))
+    joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(n) for n in range(2))
 
 
 def multiprocessing_of_joblib() -> None:
     """Run nothing in new processes of joblib's."""
-    joblib.Parallel(n_jobs=2, backend="multiprocessing")(joblib.delayed(nothing)(n) for n in range(2))
+    joblib.Parallel(n_jobs=2, backend="multiprocessing")(joblib.delayed(abs)(n) for n in range(2))
 
 
 def main() -> None:
