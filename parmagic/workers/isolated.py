@@ -12,29 +12,27 @@
 
 from __future__ import annotations
 
-import codecs
 import mmap
 import os
 import select
 import signal
-import socket
 import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
-from parmagic.model import Batch, Displayed, Printed, Readings, Recording, Standing, Total, WorkerId
-from parmagic.output import Lines
+from parmagic.model import Batch, Displayed, Readings, Recording, Standing, Total, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
+from parmagic.workers.endings import how_it_ended, where
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
+from parmagic.workers.member import Member
 from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor
 from parmagic.workers.stack import Frame, last_stack, line_in
 
@@ -93,50 +91,6 @@ class IsolatedWorkers:
             crew.end()
 
 
-class _Member:
-    """One worker process, as the notebook knows it."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self.pid = 0
-        self.key = 0
-        self.done = False
-        self.ended: int | None = None
-        self.broken = False
-        self.reported = -1  # the item behind the last one that was reported
-        self.heard = perf_counter()
-        ours, theirs = socket.socketpair()
-        self.connection = Connection(ours.detach())
-        self.theirs = [theirs.detach()]
-        self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
-        self.box, self.stack = anonymous_file(), anonymous_file()
-        os.ftruncate(self.box, meter.box_size())
-
-    def open_pipe(self, stream: str) -> int:
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        self.pipes[read] = (stream, Lines(), codecs.getincrementaldecoder("utf-8")("replace"))
-        self.theirs.append(write)
-        return write
-
-    def release(self) -> None:
-        """Close the ends that only the worker needs."""
-        for descriptor in self.theirs:
-            os.close(descriptor)
-        self.theirs.clear()
-
-    def close(self) -> None:
-        self.release()
-        self.connection.close()
-        for descriptor in self.pipes:
-            os.close(descriptor)
-        self.pipes.clear()
-        if self.box >= 0:
-            os.close(self.box)
-            os.close(self.stack)
-            self.box = -1
-
-
 class _Crew:
     """The processes of one arm."""
 
@@ -145,7 +99,7 @@ class _Crew:
         self._cargo = cargo
         self._job = job
         self._begin = perf_counter()
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._token = os.pipe()
         self._board_file = anonymous_file()
         os.ftruncate(self._board_file, 8 * board_size(job.arm.count))
@@ -161,7 +115,7 @@ class _Crew:
 
     def _start(self, rank: int, left: tuple[range, ...]) -> None:
         job, cargo = self._job, self._cargo
-        member = _Member(rank)
+        member = Member(rank)
         self._members.append(member)
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         claims = job.claims
@@ -212,27 +166,13 @@ class _Crew:
                 poll.register(member.connection.fileno(), select.POLLIN)
         return {descriptor for descriptor, _ in poll.poll(HEARTBEAT * 1000)}
 
-    def _read(self, member: _Member, ready: set[int]) -> Iterator[Report]:
+    def _read(self, member: Member, ready: set[int]) -> Iterator[Report]:
         for descriptor in ready & set(member.pipes):
-            yield from self._printed(member, descriptor)
+            yield from member.printed(descriptor)
         if not member.connection.closed and member.connection.fileno() in ready:
             yield from self._message(member)
 
-    def _printed(self, member: _Member, descriptor: int) -> Iterator[Report]:
-        stream, lines, decoder = member.pipes[descriptor]
-        try:
-            data = os.read(descriptor, 1 << 16)
-        except BlockingIOError:
-            return
-        if not data:
-            os.close(descriptor)
-            del member.pipes[descriptor]
-        if text := lines.feed(decoder.decode(data, final=not data)):
-            yield Printed(member.rank, stream, text)
-        if not data and (last := lines.last(member.rank, stream)):
-            yield last
-
-    def _message(self, member: _Member) -> Iterator[Report]:
+    def _message(self, member: Member) -> Iterator[Report]:
         try:
             parcel = home.receive(member.connection)
         except (EOFError, OSError):
@@ -255,7 +195,7 @@ class _Crew:
         else:
             yield self._recorded(member, what)
 
-    def _recorded(self, member: _Member, recording: Recording) -> Recording:
+    def _recorded(self, member: Member, recording: Recording) -> Recording:
         if not member.pid:
             member.pid = recording.worker.pid
             self._at_gate += 1
@@ -277,19 +217,14 @@ class _Crew:
                     yield from self._ended(member, *event[2:])
         self._hub.events.clear()
 
-    def _last_messages(self, member: _Member) -> Iterator[Report]:
+    def _last_messages(self, member: Member) -> Iterator[Report]:
         while not member.done and not member.broken and not member.connection.closed and member.connection.poll():
             yield from self._message(member)
 
-    def _ended(self, member: _Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
+    def _ended(self, member: Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
         """Take what an ended worker left in its pipes; where it was not done, it died."""
         yield from self._last_messages(member)
-        for descriptor in list(member.pipes):
-            while descriptor in member.pipes and _readable(descriptor):
-                yield from self._printed(member, descriptor)
-        for stream, lines, _ in member.pipes.values():
-            if last := lines.last(member.rank, stream):
-                yield last
+        yield from member.last_prints()
         member.ended = code
         now = perf_counter()
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)
@@ -299,7 +234,7 @@ class _Crew:
             yield self._died(member, pid, code, now, left or (member.heard, None, ()), stack)
 
     def _died(
-        self, member: _Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]], stack: list[Frame]
+        self, member: Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]], stack: list[Frame]
     ) -> Recording:
         """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
 
@@ -318,7 +253,7 @@ class _Crew:
             return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} after its last item.",))
         error = WorkerDied(f"{died} in item {item}.")
         if stack:
-            error.add_note(f"It was in {_in_words(stack, body_file(self._job.call))}.")
+            error.add_note(f"It was in {where(stack, body_file(self._job.call))}.")
         if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
             undone = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
             for place in range(slot, slot + 3):
@@ -333,7 +268,7 @@ class _Crew:
         batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: error})
         return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
 
-    def _on(self, member: _Member) -> int | None:
+    def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""
         slot = item_slot(member.rank)
         item = self._board[slot]
@@ -392,33 +327,3 @@ class _Crew:
             for descriptor in (*self._token, self._board_file):
                 os.close(descriptor)
             self._board_file = -1
-
-
-def _in_words(stack: list[Frame], filename: str, most: int = 5) -> str:
-    """Say where a crashed worker was: its innermost frames, up to the cell's."""
-    words = []
-    for frame in stack[:most]:
-        in_cell = frame.file == filename
-        words.append(f"line {frame.line} of the body" if in_cell else f"{frame.name} ({frame.file}:{frame.line})")
-        if in_cell:
-            break
-    return ", called from ".join(words)
-
-
-def how_it_ended(code: int) -> str:
-    """Say in words how a process ended, with the likely cause."""
-    if code >= 0:
-        return f"ended with exit code {code}" + ("" if code else " (did the body call os._exit?)")
-    known = {int(each): each.name for each in signal.Signals}
-    name = known.get(-code, f"signal {-code}")
-    cause = {
-        int(signal.SIGKILL): "; most often the system ran out of memory",
-        int(signal.SIGSEGV): "; a C extension crashed",
-        int(signal.SIGABRT): "; a C library gave up",
-        int(signal.SIGBUS): "; a memory-mapped file shrank, or shared memory is full",
-    }.get(-code, "")
-    return f"was killed by {name}{cause},"
-
-
-def _readable(descriptor: int) -> bool:
-    return bool(select.select([descriptor], [], [], 0)[0])

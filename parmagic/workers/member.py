@@ -1,0 +1,86 @@
+"""One worker process, as the notebook knows it: its pipes, its files, what it printed."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import socket
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from time import perf_counter
+
+from parmagic import meter
+from parmagic.model import Printed
+from parmagic.output import Lines
+from parmagic.workers.orders import anonymous_file
+
+
+class Member:
+    """One worker process, as the notebook knows it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pid = 0
+        self.key = 0
+        self.done = False
+        self.ended: int | None = None
+        self.broken = False
+        self.reported = -1  # the item behind the last one that was reported
+        self.heard = perf_counter()
+        ours, theirs = socket.socketpair()
+        self.connection = Connection(ours.detach())
+        self.theirs = [theirs.detach()]
+        self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
+        self.box, self.stack = anonymous_file(), anonymous_file()
+        os.ftruncate(self.box, meter.box_size())
+
+    def open_pipe(self, stream: str) -> int:
+        """Return the worker's end of a new pipe for what it prints."""
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        self.pipes[read] = (stream, Lines(), codecs.getincrementaldecoder("utf-8")("replace"))
+        self.theirs.append(write)
+        return write
+
+    def release(self) -> None:
+        """Close the ends that only the worker needs."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs.clear()
+
+    def printed(self, descriptor: int) -> Iterator[Printed]:
+        """Take what is in a pipe, and yield the lines that are whole now."""
+        stream, lines, decoder = self.pipes[descriptor]
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            os.close(descriptor)
+            del self.pipes[descriptor]
+        if text := lines.feed(decoder.decode(data, final=not data)):
+            yield Printed(self.rank, stream, text)
+        if not data and (last := lines.last(self.rank, stream)):
+            yield last
+
+    def last_prints(self) -> Iterator[Printed]:
+        """Yield what an ended worker left in its pipes; children that it left behind may still hold them."""
+        for descriptor in list(self.pipes):
+            while descriptor in self.pipes and select.select([descriptor], [], [], 0)[0]:
+                yield from self.printed(descriptor)
+        for stream, lines, _ in self.pipes.values():
+            if last := lines.last(self.rank, stream):
+                yield last
+
+    def close(self) -> None:
+        """Give all of it back."""
+        self.release()
+        self.connection.close()
+        for descriptor in self.pipes:
+            os.close(descriptor)
+        self.pipes.clear()
+        if self.box >= 0:
+            os.close(self.box)
+            os.close(self.stack)
+            self.box = -1
