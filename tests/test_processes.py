@@ -191,6 +191,39 @@ def test_logging_and_warnings_arrive(ip, capsys):
     assert sum("UserWarning: warned" in line for line in lines) == 2
 
 
+DEATHS = {
+    "SIGKILL": ("os.kill(os.getpid(), 9)", "WorkerDied", "killed by SIGKILL; most often the system ran out of memory"),
+    "SIGSEGV": ("ctypes.string_at(0)", "WorkerDied", "killed by SIGSEGV; a C extension crashed"),
+    "SIGABRT": ("os.abort()", "WorkerDied", "killed by SIGABRT; a C library gave up"),
+    "os._exit": ("os._exit(3)", "WorkerDied", "ended with exit code 3"),
+    "closed pipes": ("os.closerange(3, 200)", "WorkerDied", "ended with exit code 1"),
+    "sys.exit": ("sys.exit('enough')", "SystemExit", "enough"),
+    "out of memory": (
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n    bytearray(1 << 34)", "MemoryError", "",
+    ),
+    "an exception with a lock": ("raise Odd('so odd', threading.Lock())", "NotShippable", "raised Odd: ('so odd', <unlocked"),
+    "a lock as the result": ("_ = threading.Lock()", "NotShippable", "(a _thread.lock) cannot be sent back"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_ways_to_die(ip, death):
+    """However an item ends its worker: the right item is told, with the likely cause, soon, and all other results are kept."""
+    deadly, kind, words = DEATHS[death]
+    ip("import os, sys, ctypes, resource, threading\nclass Odd(Exception):\n    pass")
+    begin = time.perf_counter()
+    run = ip(f"%%parallel procs=2 --once -q --keep-going --chunk 1 for n in range(40)\nif n == 7:\n    {deadly}\n_ if n == 7 and '_' in dir() else n")
+    assert run.results == [None if n == 7 else n for n in range(40)]
+    error = run.items["error"].iloc[7]
+    assert error.startswith(kind)
+    assert run.items["error"].notna().sum() == 1
+    assert time.perf_counter() - begin < 5  # 0.1 s on an idle machine
+    raised = ip.fails(f"%%parallel procs=2 --once -q --chunk 1 for n in range(4)\nif n == 2:\n    {deadly}\n_ if n == 2 and '_' in dir() else n")
+    assert type(raised).__name__ == kind
+    assert words in str(raised)
+    assert "item 2" in str(raised) + str(raised.__notes__)
+
+
 def test_a_crash_tells_where(ip):
     """The error of a worker that crashed names the function and the line of the cell that it was in."""
     ip("import ctypes\ndef crash():\n    ctypes.string_at(0)")
