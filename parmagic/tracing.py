@@ -113,10 +113,8 @@ class Tracing:
         cut = self._until
         self.switch(on=False)
         last = _anchor(self._tracer)
-        _private(path)
-        self._tracer.dump(path)
-        self._tracer.clear()
-        events = Path(path).read_bytes().count(b'"ph":"X"')
+        written = self._write(path)
+        events = written.count(b'"ph":"X"')
         if events >= ENTRIES:
             self._notes.append(f"More than {ENTRIES:,} calls were traced; the oldest are not in the timeline.")
         if cut is not None:
@@ -124,6 +122,22 @@ class Tracing:
         return TraceFile(
             path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes)
         )
+
+
+    def _write(self, path: str) -> bytes:
+        """Write what was recorded; return it as it is on the disk, where it may be torn."""
+        data = b""
+        try:
+            _private(path)
+            self._tracer.dump(path)
+            data = Path(path).read_bytes()
+        except OSError as error:
+            self._notes.append(f"The functions that were traced could not be written: {error}.")
+        else:
+            if not data.rstrip().endswith(b"}"):
+                self._notes.append(f"The functions that were traced could not be written to {path}: is the disk full?")
+        self._tracer.clear()
+        return data
 
 
 _CUT = (

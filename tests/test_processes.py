@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -231,6 +232,25 @@ def test_a_crash_tells_where(ip):
     assert isinstance(error, WorkerDied)
     assert "SIGSEGV" in str(error)
     assert any("string_at" in note and "line 3 of the body" in note for note in error.__notes__)
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_a_timeline_that_cannot_be_written_takes_no_result(ip, model):
+    """Where the timeline cannot be written, the results are there, and a note says what is missing."""
+    ip("def outer(n):\n    return [inner() for _ in range(n)]\ndef inner():\n    return 1")
+    made = tempfile.mkdtemp
+
+    def occupied(*args, **kwargs):
+        folder = made(*args, **kwargs)
+        for rank in range(2):
+            (Path(folder) / f"0-{rank}.json").mkdir()  # nothing can be written where a folder is
+        return folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "mkdtemp", occupied)
+        run = ip(f"%parallel {model}=2 --once -q --trace full sum(outer(50)) for n in range(4)")
+    assert run.results == [50] * 4
+    assert any("could not be written" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("model", ["threads", "procs"])
