@@ -6,11 +6,13 @@ then, see :mod:`parmagic.meter`.
 
 from __future__ import annotations
 
+import os
 import threading
+import traceback
 from array import array
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from parmagic.errors import Ended
 from parmagic.meter import Meter
@@ -117,6 +119,8 @@ def perform(
                 board[slot] = index
                 begin = clock()
                 value = call(items[index - first], worker)
+                if _forked:
+                    os._exit(0)
                 end = clock()
                 begins.append(begin)
                 ends.append(end)
@@ -126,6 +130,8 @@ def perform(
                     checked = end
             break
         except BaseException as error:  # noqa: BLE001  (it is the user's: recorded, and raised by the run)
+            if _forked:
+                _exit_by(error)
             done = len(values)
             del begins[done:], ends[done:]
             if first + done == index:
@@ -138,6 +144,32 @@ def perform(
                 break
             index += 1
     return Batch(first, begins, ends, values, errors)
+
+
+_forked = False
+
+
+def _is_forked() -> None:
+    global _forked  # noqa: PLW0603  (true for all threads of a forked child)
+    _forked = True
+
+
+def is_worker() -> None:
+    """In a fork of our own making: this process runs items, unlike one that a body forks."""
+    global _forked  # noqa: PLW0603
+    _forked = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_forked)
+
+
+def _exit_by(error: BaseException) -> NoReturn:
+    """End a process that the body forked, and that came back from the body: the items are its parent's."""
+    if isinstance(error, SystemExit):
+        os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 def _below(error: BaseException) -> BaseException:

@@ -282,3 +282,37 @@ def test_helper_threads_that_compete_get_a_note(ip):
     if max(run.results) < 3:
         pytest.skip("this BLAS has no threads of its own here")
     assert any("OPENBLAS_NUM_THREADS" in note for note in run.notes)
+
+
+NESTED = {
+    "a pool of forks": "with mp.get_context('fork').Pool(2) as pool:\n    got = pool.map(abs, [-1, -2])\ngot",
+    "an executor": "with cf.ProcessPoolExecutor(2) as pool:\n    got = list(pool.map(abs, [-1, -2]))\ngot",
+    "threads": "with cf.ThreadPoolExecutor(2) as pool:\n    got = list(pool.map(abs, [-1, -2]))\ngot",
+    "a subprocess": "[int(each) for each in subprocess.run(['echo', '1 2'], capture_output=True, text=True).stdout.split()]",
+    "a run of threads": "parmagic.run(abs, [-1, -2], 'threads=2', once=True).results",
+    "a run of processes": "parmagic.run(abs, [-1, -2], 'procs=2', once=True).results",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("model", ["threads", "procs"])
+@pytest.mark.parametrize("nested", NESTED)
+def test_nested_use(ip, nested, model):
+    """Pools, threads, subprocesses and runs work within a body, from two workers at once."""
+    ip("import multiprocessing as mp, concurrent.futures as cf, subprocess, parmagic")
+    run = ip(f"%%parallel {model}=2 --once -q --timeout 60\n{NESTED[nested]}")
+    assert run.results == [[1, 2], [1, 2]]
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("model", ["threads", "procs"])
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(4)", 4), ("raise ValueError('in the child')", 1), ("pass", 0)])
+def test_a_forked_child_that_comes_back_is_no_worker(ip, model, ending, code, tmp_path):
+    """A child that a body forks and that leaves the body ends there: it runs no item, and reports none."""
+    ip(f"import os, sys; log = {str(tmp_path / 'log')!r}")
+    run = ip(
+        f"%%parallel {model}=2 --once -q --chunk 3 for n in range(6)\nwith open(log, 'a') as file:\n    file.write('x')\n"
+        f"pid = os.fork() if n == 1 else None\nif pid == 0:\n    {ending}\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else n"
+    )
+    assert run.results == [0, code, 2, 3, 4, 5]
+    assert (tmp_path / "log").read_text() == "x" * 6

@@ -19,7 +19,7 @@ from parmagic import meter, tracing
 from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
 from parmagic.errors import NotShippable
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
-from parmagic.recorder import Board, Worker, enter
+from parmagic.recorder import Board, Worker, enter, is_worker
 from parmagic.workers import home, ship
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -42,6 +42,7 @@ from parmagic.workers.stack import Lookout
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
+    is_worker()
     with meter.hooks(wanted=orders.measure) as measuring:
         _work(orders, descriptors, inherited, measuring=measuring)
     sys.stdout.flush()

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +48,7 @@ class Hub:
         self._process = process
         self._owner = os.getpid()
         self._ready = False
+        self._lease, self._sending = threading.Lock(), threading.Lock()
         self.events: deque[tuple[Any, ...]] = deque()
         self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
         self._pending: deque[str] = deque()
@@ -55,6 +57,16 @@ class Hub:
     def fileno(self) -> int:
         """Be something that select can wait for."""
         return self._sock.fileno()
+
+    @contextmanager
+    def leased(self) -> Iterator[None]:
+        """Have the server for one run: another thread's run waits for its end, as each takes the news of its own processes."""
+        while not self._lease.acquire(timeout=0.05):
+            pass  # in turns: a worker thread can be interrupted between them
+        try:
+            yield
+        finally:
+            self._lease.release()
 
     def start(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False) -> int:
         """Start a process at ``module:function``; return its key. Descriptors are shared with it.
@@ -160,7 +172,8 @@ class Hub:
 
     def _send(self, message: tuple[Any, ...], descriptors: list[int] | None = None) -> None:
         try:
-            server.send(self._sock, message, descriptors)
+            with self._sending:
+                server.send(self._sock, message, descriptors)
         except OSError:
             raise self._gone() from None
 
@@ -258,19 +271,21 @@ def _settle() -> None:
 
 
 _server: Hub | None = None
+_launching = threading.RLock()
 
 
 def get() -> Hub:
     """Return this process's server, starting it where there is none."""
     global _server  # noqa: PLW0603  (one server per process is the point)
-    if _server is None or not _server.alive():
-        _server = launch()
-        if meter.why_inferred():
-            from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
+    with _launching:
+        if _server is None or not _server.alive():
+            _server = launch()
+            if meter.why_inferred():
+                from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
 
-            watch.warm()  # before the server imports what only workers need
-        _server.preload(["parmagic.workers.child", "viztracer"])
-    return _server
+                watch.warm()  # before the server imports what only workers need
+            _server.preload(["parmagic.workers.child", "viztracer"])
+        return _server
 
 
 _refused: set[str] = set()
@@ -301,7 +316,9 @@ def warmed(space: Mapping[str, Any]) -> tuple[Hub, list[str]]:
         server = get()
         server.preload(_wanted(space))
         spoilt = False
-        for name, why, spoils in server.settle(WAIT_FOR_IMPORTS):
+        with server.leased():
+            failures = server.settle(WAIT_FOR_IMPORTS)
+        for name, why, spoils in failures:
             package = name.partition(".")[0]
             if spoils or name == package:
                 _refused.add(package)

@@ -78,17 +78,18 @@ class IsolatedWorkers:
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
-        crew = _Crew(self._hub, self._cargo, job)
-        try:
-            crew.start()
-            yield from crew.listen()
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from crew.unfinished()  # interrupted: the items that were under way are named
-            raise
-        finally:
-            crew.end()
+        with self._hub.leased():
+            crew = _Crew(self._hub, self._cargo, job)
+            try:
+                crew.start()
+                yield from crew.listen()
+            except GeneratorExit:
+                raise
+            except BaseException:
+                yield from crew.unfinished()  # interrupted: the items that were under way are named
+                raise
+            finally:
+                crew.end()
 
 
 class _Crew:
