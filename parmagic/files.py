@@ -27,8 +27,8 @@ class Folder:
         """The run's folder; made when it is first asked for."""
         if self._path is None:
             base = self._make_base()
-            self._path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
             self._prune(base)
+            self._path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
         return self._path
 
     def _make_base(self) -> Path:
@@ -48,7 +48,8 @@ class Folder:
         return Path(tempfile.mkdtemp(prefix="parmagic-"))
 
     def _prune(self, base: Path) -> None:
-        runs = sorted((run for run in base.glob("run-*") if run != self._path), key=lambda run: run.stat().st_mtime)
+        """Make room for one more."""
+        runs = sorted(base.glob("run-*"), key=lambda run: run.stat().st_mtime)
         for run in runs[: max(0, len(runs) - self._keep + 1)]:
             shutil.rmtree(run, ignore_errors=True)
 

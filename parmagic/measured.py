@@ -39,7 +39,10 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     parts = cells.parts()
     busy = cells.kind == "busy"
     interval = np.searchsorted(rows[:, 0], cells.middle, side="right") - 1
-    known = busy & (interval >= 0) & (interval < len(rows) - 1)
+    spent = np.maximum(np.diff(rows[:, 1:], axis=0), 0.0)
+    # between a dead worker's last reading and its successor's first one, nothing was counted
+    counted = np.append(spent.sum(axis=1) > 0, False)
+    known = busy & (interval >= 0) & counted[np.clip(interval, 0, len(rows) - 1)]
     parts["unknown"] = np.where(busy & ~known, cells.width, 0.0)
     state_of_wait = _waiting(begins, ends, _PLACES[waits["kind"]], cells.middle)
     first = cells.busy[0, 0] if len(cells.busy) else timeline.begin
@@ -47,7 +50,7 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     parts["gil_wait"] = np.where(wants_the_gil, cells.width, 0.0)
     parts["idle"] = np.where(wants_the_gil, 0.0, parts["idle"])
     if known.any():
-        division = _Division(np.maximum(np.diff(rows[:, 1:], axis=0), 0.0), interval[known], cells.width[known])
+        division = _Division(spent, interval[known], cells.width[known])
         waiting = state_of_wait[known]
         for place, state in enumerate(MEASURED):
             parts[state][known] = division.seconds_in(place, waiting)

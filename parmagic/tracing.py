@@ -48,21 +48,27 @@ _ANCHOR_TRIES = 60
 
 
 class Tracing:
-    """One arm's recording in this process; see :func:`begin`."""
+    """One arm's recording in this process; see :func:`prepare`."""
 
     def __init__(self, tracer: Any, mode: Trace, notes: tuple[str, ...] = ()) -> None:
         self._tracer = tracer
         self._mode = mode
         self._notes = list(notes)
         self._workers: dict[int, int] = {}
-        self._on = False
+        self._on = self._started = False
         self._until: float | None = None
         self._controller: _Controller | None = None
-        if tracer is not None:
-            self._first = _anchor(tracer)
-            self.switch(on=True)
-            if mode == "auto":
-                self._controller = _Controller(self)
+
+    def start(self) -> None:
+        """Begin to record; threads join by ``attach``. Whatever interrupts this, ``finish`` ends what was begun."""
+        if self._tracer is None:
+            return
+        self._first = _anchor(self._tracer)
+        self._started = True
+        self.switch(on=True)
+        if self._mode == "auto":
+            self._controller = _Controller(self)
+            self._controller.start()
 
     def attach(self, rank: int) -> None:
         """Begin to record the calling thread as worker ``rank``."""
@@ -108,6 +114,8 @@ class Tracing:
         if self._tracer is None:
             note = tuple(self._notes)
             return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, note) if note else None
+        if not self._started:
+            return None
         if self._controller is not None:
             self._controller.end()
         cut = self._until
@@ -148,8 +156,8 @@ _CUT = (
 OFF = Tracing(None, "off")
 
 
-def begin(mode: Trace) -> Tracing:
-    """Start to record functions in this process; threads join by ``attach``.
+def prepare(mode: Trace) -> Tracing:
+    """Return a recording of functions in this process, which has to be started.
 
     Where another profiler is at work, nothing is recorded and a note says so.
     """
@@ -188,12 +196,16 @@ class _Controller:
         self._begin = perf_counter()
         self._spent = 0.0
         self._thread = threading.Thread(target=self._run, name="parmagic tracing", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look at the clocks."""
         self._thread.start()
 
     def end(self) -> None:
         """Let tracing be as it is."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while True:

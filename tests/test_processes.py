@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,8 @@ import pytest
 
 import parmagic
 from parmagic import workers
-from parmagic.errors import WorkerDied
+from parmagic.errors import RunTimeout, WorkerDied
+from parmagic.model import WORKER_STATES
 from parmagic.workers import hub
 
 np = pytest.importorskip("numpy")
@@ -316,3 +318,34 @@ def test_a_forked_child_that_comes_back_is_no_worker(ip, model, ending, code, tm
     )
     assert run.results == [0, code, 2, 3, 4, 5]
     assert (tmp_path / "log").read_text() == "x" * 6
+
+
+def test_a_timeout_while_an_ended_worker_is_heard(ip):
+    """--timeout ends the run also in the moment in which a worker that has ended is still being heard out."""
+    ip("import time\nclass Slow:\n    def __reduce__(self):\n        return time.sleep, (0.3,)")
+    error = ip.fails("%%parallel procs=1 --once -q --trace off --chunk 1 --timeout 1 for i in range(8)\nSlow()")
+    assert isinstance(error, RunTimeout)
+
+
+def test_what_nobody_counted_is_unknown(ip):
+    """Between a dead worker's last reading and its successor's first one, the states add up all the same."""
+    run = ip("%%parallel procs=1 --keep-going -q --once --trace off for i in range(1)\n__import__('os')._exit(3)")
+    row = run.workers.iloc[0]
+    assert row[[f"{state}_s" for state in WORKER_STATES]].sum() == pytest.approx(row["wall_s"])
+    assert (run.items[["start_s", "wall_s"]] >= 0).all(axis=None)
+
+
+def test_a_death_keeps_no_other_rank_from_its_turn(ip):
+    """With --keep-going, ranks that have just come through the gate run, though another one dies."""
+    for _ in range(5):
+        run = ip("%%parallel procs=4 -q --once --keep-going --trace off\nif worker.rank == 0:\n    __import__('os')._exit(3)\nworker.rank")
+        assert run.results == [None, 1, 2, 3]
+
+
+def test_deaths_before_an_account_has_an_item(ip):
+    """However early a run is ended, no item began before it, or ended before it began."""
+    for timeout in np.linspace(0.005, 0.08, 20):
+        with suppress(RunTimeout):
+            parmagic.run(lambda _: b"x" * 1_000_000, range(8), "procs=4", once=True, trace="off", timeout=float(timeout))
+        items = parmagic.last().items.dropna(subset=["start_s"])
+        assert (items[["start_s", "wall_s"]] >= 0).all(axis=None)

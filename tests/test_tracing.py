@@ -14,7 +14,8 @@ from parmagic import tracing
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
 def test_a_hook_that_is_taken_away_while_it_is_called_stays_alive():
     """3.11 collects garbage between looking a profile function up and calling it: who takes it away then must not free it."""
-    recorded = tracing.begin("full")
+    recorded = tracing.prepare("full")
+    recorded.start()
     failures = []
 
     def take_it_away(phase, _info):

@@ -59,7 +59,8 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
     lookout = Lookout(descriptors[STACK])
-    trace = tracing.begin(orders.plan.trace)
+    trace = tracing.prepare(orders.plan.trace)
+    trace.start()
 
     def between() -> None:
         trace.refresh()

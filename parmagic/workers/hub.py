@@ -123,6 +123,9 @@ class Hub:
                 message, _ = server.receive(self._sock)
             except (EOFError, OSError):
                 raise self._gone() from None
+            except BaseException:
+                self._abandon()
+                raise
             seconds = 0.0
             if message[0] == "hello":
                 self._ready = True
@@ -176,6 +179,15 @@ class Hub:
                 server.send(self._sock, message, descriptors)
         except OSError:
             raise self._gone() from None
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """An interrupt within a message: what comes next could not be read. The server ends, and all below it."""
+        self._sock.close()
+        if self._owner == os.getpid():
+            self._release()
 
     def _gone(self) -> WorkerDied:
         """Return what to raise when the server has ended by itself; it says why, where it said anything."""
@@ -238,7 +250,7 @@ def fork(call: Any, items: Any) -> Hub:
 
     home.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
     ours, theirs = socket.socketpair()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_interrupt():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         pid = os.fork()
     if not pid:
@@ -250,6 +262,22 @@ def fork(call: Any, items: Any) -> Hub:
             os._exit(1)
     theirs.close()
     return Hub(ours, pid, None, None)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold a Ctrl-C back: what Python runs after a fork would swallow it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    struck: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *what: struck.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if struck and callable(before):
+            before(*struck[0])
 
 
 def _settle() -> None:

@@ -224,9 +224,9 @@ class _Crew:
 
     def _ended(self, member: Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
         """Take what an ended worker left in its pipes; where it was not done, it died."""
+        member.ended = code
         yield from self._last_messages(member)
         yield from member.last_prints()
-        member.ended = code
         now = perf_counter()
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)
         stack = [] if member.done else last_stack(member.stack, crash=True)
@@ -261,12 +261,14 @@ class _Crew:
                 self._board[place] = 0
             self._start(member.rank, undone)
         else:
-            self._board[STOP] = 1
+            if not (self._job.spmd and self._job.plan.keep_going):
+                self._board[STOP] = 1
             if self._job.spmd and self._at_gate < self._job.arm.count:
                 self.end()  # the others wait at the gate for ever
         me = WorkerId(member.rank, pid, pid)
         begin, readings, totals = left
-        batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: error})
+        begin = begin or member.heard  # it may have died before its account knew of an item
+        batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
         return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
 
     def _on(self, member: Member) -> int | None:
@@ -291,8 +293,9 @@ class _Crew:
         for member in self._members:
             if (item := self._on(member)) is not None:
                 now = perf_counter()
-                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (member.heard, None, ())
-                batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
+                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (0.0, None, ())
+                begin = begin or member.heard
+                batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: Ended()})  # it still runs
                 yield Recording(WorkerId(member.rank, member.pid, member.pid), batches=(batch,), readings=readings, totals=totals)
 
     def _restore_token(self) -> None:
@@ -318,7 +321,7 @@ class _Crew:
         for member in self._members:
             if member.ended is None:
                 member.ended = -signal.SIGKILL
-                member.close()
+            member.close()
         if self._board_file >= 0:
             if isinstance(self._board, memoryview):
                 kept = list(self._board)

@@ -38,12 +38,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 def send(sock: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
     """Send one message, and descriptors with it."""
     body = pickle.dumps(message)
-    header = _HEADER.pack(len(body))
-    if descriptors:
-        sock.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
-    else:
-        sock.sendall(header)
-    sock.sendall(body)
+    data = _HEADER.pack(len(body)) + body
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sent = sock.sendmsg([data], beside)  # in one piece, as a rule: an interrupt cannot come in between
+    if sent < len(data):
+        sock.sendall(data[sent:])
 
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
@@ -120,7 +119,7 @@ class _Server:
             key, entry, arguments, fresh = words
             self._start(key, entry, arguments, fresh, descriptors)
         elif verb == "end":
-            self._end({pid for pid, key in self._keys.items() if key in words[0]})
+            self._end(words[0])
         elif verb == "import":
             self._import(*words)
         return bool(verb != "quit")
@@ -169,9 +168,12 @@ class _Server:
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
 
-    def _end(self, pids: set[int]) -> None:
-        for pid in pids:
+    def _end(self, keys: set[int]) -> None:
+        """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
+        for pid in [pid for pid, key in self._keys.items() if key in keys]:
             os.kill(pid, signal.SIGKILL)
+        for key in keys - set(self._keys.values()):
+            send(self._sock, ("ended", key, 0, 0, 0.0))
         self._reap()
 
     def _reap(self) -> None:

@@ -32,8 +32,8 @@ class SharedWorkers:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
         with ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
-            crew.trace = tracing.begin(job.plan.trace)
             try:
+                crew.trace.start()
                 crew.start()
                 yield from crew.listen()
             except GeneratorExit:
@@ -58,7 +58,7 @@ class _Crew:
         self.who: dict[int, WorkerId] = {}
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
-        self.trace: tracing.Tracing
+        self.trace = tracing.prepare(job.plan.trace)
         self.measuring = False
         self._leaving = threading.Lock()
         self._left: set[int] = set()
@@ -127,9 +127,10 @@ class _Crew:
             left = gauge.peek(now, meter.cpu_seconds(me.pid, me.tid))
             if left is None and gauge.measures:
                 continue  # it has come back meanwhile, and reported
-            begin, readings, totals = left or (self.heard.get(rank, now), None, ())
+            begin, readings, totals = left or (0.0, None, ())
+            begin = begin or self.heard.get(rank, now)
             self.given_up.add(rank)
-            batch = Batch(item, array("d", [begin]), array("d", [now]), [None], {item: Ended()})
+            batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: Ended()})
             yield Recording(me, batches=(batch,), readings=readings, totals=totals)
 
     def _standing(self) -> Iterator[Standing]:
