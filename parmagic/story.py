@@ -65,9 +65,11 @@ def execute(task: Task, screen: Screen) -> Run:
     except KeyboardInterrupt as interrupt:
         story.error = story.error or interrupt
     finally:
-        if parked is not None:
-            parked.close()
-        supply.close()
+        try:
+            if parked is not None:
+                parked.close()
+        finally:
+            supply.close()
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)

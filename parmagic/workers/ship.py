@@ -51,13 +51,14 @@ class Cargo:
 
     def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
         begin = perf_counter()
-        self.file = anonymous_file()
+        self.file = -1
         self.descriptors: list[int] = []
         self.weights: list[Weight] = []
         self._popen = _Popen(self.descriptors)
         self._end = 0
         self._map: mmap.mmap | None = None
         try:
+            self.file = anonymous_file()
             body = self._pack_body(call, names)
             segments, firsts = self._pack_items(items)
             self._share()
@@ -71,12 +72,19 @@ class Cargo:
 
     def close(self) -> None:
         """Give the memory back (workers that have it mapped keep it)."""
+        if self.file < 0:
+            return
         os.close(self.file)
+        self.file = -1
         if self._map is not None:
             self._map.close()
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors.clear()
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it."""
+        self.close()
 
     def _share(self) -> None:
         """Map what is large here as well: a page that only one worker reads would count as that worker's own."""
