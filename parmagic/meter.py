@@ -292,12 +292,13 @@ class InferringMeter:
 
     def read(self) -> None:
         """Note the clocks at this moment."""
-        self._at.append(perf_counter())
-        self._cpu.append(thread_time())
-        if self._schedstat is None:
-            self._queue.append(math.nan)
-        else:
-            self._queue.append(int(os.pread(self._schedstat, 96, 0).split()[1]) * 1e-9)
+        at, cpu = perf_counter(), thread_time()
+        queue = math.nan if self._schedstat is None else int(os.pread(self._schedstat, 96, 0).split()[1]) * 1e-9
+        whole = len(self._queue)
+        del self._at[whole:], self._cpu[whole:]  # an interrupt may have torn the reading before
+        self._at.append(at)
+        self._cpu.append(cpu)
+        self._queue.append(queue)
 
     def take(self) -> Readings:
         """Read once more, hand over what was read so far and begin anew."""

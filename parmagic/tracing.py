@@ -116,10 +116,8 @@ class Tracing:
             return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, note) if note else None
         if not self._started:
             return None
-        if self._controller is not None:
-            self._controller.end()
-        cut = self._until
-        self.switch(on=False)
+        cut = self._cut()
+        self.end()
         last = _anchor(self._tracer)
         written = self._write(path)
         events = written.count(b'"ph":"X"')
@@ -131,6 +129,19 @@ class Tracing:
             path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes)
         )
 
+
+    def _cut(self) -> float | None:
+        """Return when the recording was first switched off before its end; no more of that from now on."""
+        if self._controller is not None:
+            self._controller.end()
+        return self._until
+
+    def end(self) -> None:
+        """Record no more; what was recorded is for ``finish`` to write."""
+        if self._controller is not None:
+            self._controller.end()
+        if self._on:
+            self.switch(on=False)
 
     def _write(self, path: str) -> bytes:
         """Write what was recorded; return it as it is on the disk, where it may be torn."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parmagic import account, holding
+from parmagic import account, holding, meter
 from parmagic.ledger import ledger
 from parmagic.merge import merge
 from parmagic.model import (
@@ -221,3 +221,13 @@ def test_gil_free_native_is_absent():
     found = row(free)
     assert np.isnan(found["native"])
     assert found["gil_wait"] == 0.0
+
+
+def test_a_torn_reading_is_dropped():
+    """Where an interrupt came between the two halves of a reading of inferred waits, the next one does not shift them."""
+    gauge = meter.meter(0, own_process=False, measuring=False)
+    gauge._at.append(1.0)
+    clocks = gauge.take().clocks
+    gauge.close()
+    assert len(clocks.at) == len(clocks.cpu) == len(clocks.queue) == 2
+    assert 1.0 not in clocks.at

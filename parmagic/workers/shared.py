@@ -33,18 +33,24 @@ class SharedWorkers:
         crew = _Crew(job)
         with ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
             try:
-                crew.trace.start()
-                crew.start()
-                yield from crew.listen()
-            except GeneratorExit:
-                crew.end()
-                crew.trace.finish(job.trace_path(0))
-                raise
-            except BaseException:
-                yield from crew.last_words()  # interrupted: what was recorded is reported all the same
-                raise
-            yield from crew.last_words()
+                yield from self._run(crew)
+            finally:
+                crew.trace.end()  # also where a second interrupt kept it from being finished
         yield from crew.waiting()  # lines that no newline ended
+
+    def _run(self, crew: _Crew) -> Iterator[Report]:
+        try:
+            crew.trace.start()
+            crew.start()
+            yield from crew.listen()
+        except GeneratorExit:
+            crew.end()
+            crew.trace.finish(crew.job.trace_path(0))
+            raise
+        except BaseException:
+            yield from crew.last_words()  # interrupted: what was recorded is reported all the same
+            raise
+        yield from crew.last_words()
 
 
 class _Crew:
