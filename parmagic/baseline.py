@@ -143,7 +143,7 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
     alive = user_threads()
     items = task.items_for(max(task.plan.arms, key=lambda arm: arm.count))
     if not alive:
-        own = hub.fork(task.call, items)
+        own = supply.fork(task.call, items)
         return Parked(IsolatedWorkers(own, None), own, [])
     try:
         supply.cargo()

@@ -13,6 +13,7 @@ from typing import Any
 from parmagic import holding, sampler
 from parmagic.cpus import available_cpus
 from parmagic.errors import ParmagicError, RunTimeout
+from parmagic.interrupts import raise_lost
 from parmagic.merge import first_error, merge
 from parmagic.model import Displayed, Packed, Printed, Recording, Span, Standing, Timeline
 from parmagic.task import Screen
@@ -58,6 +59,7 @@ def conduct(
                     screen.done(sum(len(batch.begins) for batch in report.batches))
             else:
                 _show(screen, report, job.arm.kind, lost)
+            raise_lost()
             if deadline is not None and time.monotonic() > deadline:
                 raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
         if not any(part.batches for part in parts):

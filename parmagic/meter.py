@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from parmagic import things
+from parmagic.interrupts import held_back
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 
 Left = tuple[float, Readings, tuple[Total, ...]]
@@ -151,13 +152,17 @@ def hooks(*, wanted: bool = True) -> Iterator[bool]:
     The hooks belong to one run: another one beside it, or inside of it, infers.
     """
     extension = _extension()[0] if wanted else None
-    on = False
+    if extension is None:
+        yield False
+        return
+    with held_back():
+        on = extension.start()
     try:
-        on = extension is not None and extension.start()
         yield on
     finally:
-        if on and extension is not None:
-            extension.stop()
+        with held_back():
+            if on:
+                extension.stop()
 
 
 def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:

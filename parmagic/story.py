@@ -17,6 +17,7 @@ from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
 from parmagic.files import Folder
+from parmagic.interrupts import held_back, noticed
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
@@ -54,25 +55,33 @@ def execute(task: Task, screen: Screen) -> Run:
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
     try:
-        tracing.warm(task.plan.trace)
-        if meter.why_inferred():
-            watch.wait_until_ready()
-        supply.prepare()
-        parked = park(task, supply)
-        _run_arms(task, screen, story, supply, parked, folder)
-        if story.error is None:
-            _run_baselines(task, screen, story, parked, folder)
+        with noticed():
+            tracing.warm(task.plan.trace)
+            if meter.why_inferred():
+                watch.wait_until_ready()
+            supply.prepare()
+            parked = park(task, supply)
+            _run_arms(task, screen, story, supply, parked, folder)
+            if story.error is None:
+                _run_baselines(task, screen, story, parked, folder)
     except KeyboardInterrupt as interrupt:
-        story.error = story.error or interrupt
+        if story.error is None or task.plan.keep_going:
+            story.error = interrupt
     finally:
         try:
-            if parked is not None:
-                parked.close()
+            _give_back(supply, parked)
         finally:
-            supply.close()
+            _give_back(supply, parked)  # where a Ctrl-C came before the first one had begun; twice does no harm
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
+
+
+def _give_back(supply: Supply, parked: Parked | None) -> None:
+    with held_back():
+        if parked is not None:
+            parked.close()
+        supply.close()
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[str]]:

@@ -18,6 +18,7 @@ import ctypes
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -260,6 +261,8 @@ def _get() -> Any:
     if _tracer is None:
         from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
 
+        # an interrupted thread leaves functions that it never returned from: nothing that its user could mend
+        warnings.filterwarnings("ignore", "VizTracer: Unexpected function return", RuntimeWarning)
         before = sys.getprofile()
         _tracer = VizTracer(tracer_entries=ENTRIES, register_global=False, verbose=0)
         if not _BY_MONITORING:

@@ -14,7 +14,7 @@ import parmagic
 HOUSE = Path(parmagic.__file__).parent
 
 FLOORS = {
-    "ground": {"errors", "model"},
+    "ground": {"errors", "model", "interrupts"},
     "door": {"line", "clause", "options", "cpus", "cell", "names", "order", "refusals"},
     "meter": {"recorder", "meter", "things", "_waits", "tracing", "sampler"},
     "workshop": {"dispatch", "output", "workers"},

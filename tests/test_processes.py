@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -182,7 +183,7 @@ def test_a_flood_is_cut(ip, model, capsys):
     shown = capsys.readouterr().out
     assert 2_000_000 <= len(shown) < 2_400_000
     assert shown.count("cut here") == 2
-    assert sum("printed 9.0 MB more" in note for note in run.notes) == 2
+    assert sum(bool(re.search(r"printed (8\.9|9\.0) MB more", note)) for note in run.notes) == 2
 
 
 def test_logging_and_warnings_arrive(ip, capsys):

@@ -58,7 +58,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     channel = _Channel(Connection(descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
-    lookout = Lookout(descriptors[STACK])
+    lookout = Lookout(descriptors[STACK], forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
 

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from parmagic import meter
 from parmagic.errors import NotShippable, WorkerDied
+from parmagic.interrupts import held_back
 from parmagic.workers import preload, server
 
 START_LIMIT = 20.0
@@ -151,6 +152,12 @@ class Hub:
         if self._owner == os.getpid():
             self._release()
 
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it."""
+        with suppress(AttributeError, OSError):  # half made, or half gone at the interpreter's end
+            if self._owner == os.getpid():
+                self.close(at_once=True)
+
     def _release(self) -> None:
         """Wait for the server's end, and close what it said."""
         self._wait()
@@ -250,7 +257,7 @@ def fork(call: Any, items: Any) -> Hub:
 
     home.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
     ours, theirs = socket.socketpair()
-    with warnings.catch_warnings(), _no_interrupt():
+    with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         pid = os.fork()
     if not pid:
@@ -262,22 +269,6 @@ def fork(call: Any, items: Any) -> Hub:
             os._exit(1)
     theirs.close()
     return Hub(ours, pid, None, None)
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold a Ctrl-C back: what Python runs after a fork would swallow it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    struck: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *what: struck.append(what))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if struck and callable(before):
-            before(*struck[0])
 
 
 def _settle() -> None:
@@ -307,7 +298,8 @@ def get() -> Hub:
     global _server  # noqa: PLW0603  (one server per process is the point)
     with _launching:
         if _server is None or not _server.alive():
-            _server = launch()
+            with held_back():
+                _server = launch()
             if meter.why_inferred():
                 from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
+from parmagic.interrupts import held_back
 from parmagic.model import Batch, Displayed, Readings, Recording, Standing, Total, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
@@ -101,18 +102,26 @@ class _Crew:
         self._job = job
         self._begin = perf_counter()
         self._members: list[Member] = []
-        self._token = os.pipe()
-        self._board_file = anonymous_file()
-        os.ftruncate(self._board_file, 8 * board_size(job.arm.count))
-        self._map = mmap.mmap(self._board_file, 0)
-        self._board: Board = memoryview(self._map).cast("q")
+        self._token = (-1, -1)
+        self._board_file = -1
+        self._board: Board = [0] * board_size(job.arm.count)
         self._at_gate = 0
         self._next = 0
 
     def start(self) -> None:
-        put_token(self._token, 0)
+        with held_back():
+            self._open()
         for rank in range(self._job.arm.count):
-            self._start(rank, ())
+            with held_back():
+                self._start(rank, ())
+
+    def _open(self) -> None:
+        self._token = os.pipe()
+        put_token(self._token, 0)
+        self._board_file = anonymous_file()
+        os.ftruncate(self._board_file, 8 * board_size(self._job.arm.count))
+        self._map = mmap.mmap(self._board_file, 0)
+        self._board = memoryview(self._map).cast("q")
 
     def _start(self, rank: int, left: tuple[range, ...]) -> None:
         job, cargo = self._job, self._cargo
@@ -259,7 +268,8 @@ class _Crew:
             undone = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
             for place in range(slot, slot + 3):
                 self._board[place] = 0
-            self._start(member.rank, undone)
+            with held_back():
+                self._start(member.rank, undone)
         else:
             if not (self._job.spmd and self._job.plan.keep_going):
                 self._board[STOP] = 1
@@ -311,6 +321,13 @@ class _Crew:
     def end(self) -> None:
         """End what still runs, and give everything back."""
         self._board[STOP] = 1
+        try:
+            self._end_all()
+        finally:
+            with held_back():
+                self._close()
+
+    def _end_all(self) -> None:
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
             self._hub.end(alive)
@@ -318,6 +335,8 @@ class _Crew:
                 self._hub.listen(1.0)
                 alive -= {event[1] for event in self._hub.events if event[0] == "ended"}
                 self._hub.events.clear()
+
+    def _close(self) -> None:
         for member in self._members:
             if member.ended is None:
                 member.ended = -signal.SIGKILL
@@ -328,6 +347,9 @@ class _Crew:
                 self._board.release()
                 self._board = kept
             self._map.close()
-            for descriptor in (*self._token, self._board_file):
-                os.close(descriptor)
+            os.close(self._board_file)
             self._board_file = -1
+        if self._token[0] >= 0:
+            for descriptor in self._token:
+                os.close(descriptor)
+            self._token = (-1, -1)

@@ -45,9 +45,8 @@ class Member:
 
     def release(self) -> None:
         """Close the ends that only the worker needs."""
-        for descriptor in self.theirs:
-            os.close(descriptor)
-        self.theirs.clear()
+        while self.theirs:
+            os.close(self.theirs.pop())  # never twice: the number may be another file's by then
 
     def printed(self, descriptor: int) -> Iterator[Printed]:
         """Take what is in a pipe, and yield the lines that are whole now."""
@@ -57,8 +56,8 @@ class Member:
         except BlockingIOError:
             return
         if not data:
-            os.close(descriptor)
             del self.pipes[descriptor]
+            os.close(descriptor)
         if text := lines.feed(decoder.decode(data, final=not data)):
             yield Printed(self.rank, stream, text)
         if not data and (last := lines.last(self.rank, stream)):
@@ -77,10 +76,9 @@ class Member:
         """Give all of it back."""
         self.release()
         self.connection.close()
-        for descriptor in self.pipes:
-            os.close(descriptor)
-        self.pipes.clear()
-        if self.box >= 0:
-            os.close(self.box)
-            os.close(self.stack)
-            self.box = -1
+        while self.pipes:
+            os.close(self.pipes.popitem()[0])
+        files, self.box, self.stack = (self.box, self.stack), -1, -1
+        for file in files:
+            if file >= 0:
+                os.close(file)

@@ -163,12 +163,13 @@ class _Crew:
         if self._gate:
             self._gate.abort()
         alive = [thread for thread in self._threads if thread.is_alive()]
-        if alive and sys.exc_info()[0] is not None:
+        interrupted = bool(alive) and sys.exc_info()[0] is not None
+        if interrupted:
             self._interrupt()
         deadline = perf_counter() + GRACE
         for thread in alive:
             thread.join(max(0.0, deadline - perf_counter()))
-        if any(thread.is_alive() for thread in alive):
+        if interrupted:
             _calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
@@ -258,7 +259,7 @@ class _Nudge(BaseException):
 
 
 def _calm() -> None:
-    """Let threads that are blocked keep their exception without alarming all others.
+    """Let threads that are blocked, or ended before they took it, keep their exception without alarming all others.
 
     Up to Python 3.12, an exception that waits for one thread makes every thread look for
     it at every turn, and with a profiler on, 3.11 then never gets past a function's first

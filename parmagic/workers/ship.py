@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from parmagic.errors import NoShell, NotShippable
+from parmagic.interrupts import held_back
 from parmagic.workers.home import write_all
 from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place, anonymous_file
 
@@ -58,7 +59,8 @@ class Cargo:
         self._end = 0
         self._map: mmap.mmap | None = None
         try:
-            self.file = anonymous_file()
+            with held_back():
+                self.file = anonymous_file()
             body = self._pack_body(call, names)
             segments, firsts = self._pack_items(items)
             self._share()
@@ -184,7 +186,8 @@ class _Packer:
         try:
             self._pickler.dump(what)
         finally:
-            context.set_spawning_popen(before)
+            with held_back():
+                context.set_spawning_popen(before)
         return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
 
 

@@ -32,18 +32,24 @@ class Frame(NamedTuple):
 
 
 class Lookout:
-    """Has this process's stack written to ``file`` when it crashes, and now and then while a claim takes long."""
+    """Has this process's stack written to ``file`` when it crashes, and now and then while a claim takes long.
 
-    def __init__(self, file: int) -> None:
+    Not the latter in a fork of the notebook (``forked``): faulthandler would wait for a thread
+    of the notebook's that is not here, where it had one.
+    """
+
+    def __init__(self, file: int, *, forked: bool) -> None:
         self._file = file
+        self._forked = forked
         self._armed = 0.0
         faulthandler.enable(file)
-        os.register_at_fork(before=faulthandler.cancel_dump_traceback_later)  # a child would wait for that thread at its end
+        if not forked:
+            os.register_at_fork(before=faulthandler.cancel_dump_traceback_later)  # for the same reason, in the body's own forks
 
     def arm(self) -> None:
         """A claim begins."""
         now = monotonic()
-        if now - self._armed > EVERY / 4:
+        if not self._forked and now - self._armed > EVERY / 4:
             self._armed = now
             faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import NotShippable, ParmagicError
+from parmagic.interrupts import held_back
 from parmagic.model import Arm, Packed, Plan
 from parmagic.workers import Call, Workers, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
@@ -36,6 +37,7 @@ class Supply:
         self._space = getattr(getattr(call, "function", call), "__globals__", {})
         self._cargo: Cargo | None = None
         self._fork: hub.Hub | None = None
+        self._forks: list[hub.Hub] = []
         self.notes: list[str] = []
         kinds = {arm.kind for arm in plan.arms}
         self.has_threads = "threads" in kinds
@@ -80,7 +82,13 @@ class Supply:
                 f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
                 f"{', '.join(alive[:5])}. End them first, or make primitives with multiprocessing.get_context('forkserver')."
             )
-        self._fork = hub.fork(self._call, self._items)
+        self._fork = self.fork(self._call, self._items)
+
+    def fork(self, call: Call, items: Sequence[Any]) -> hub.Hub:
+        """Fork a server off the notebook; it lives until this supply is closed."""
+        with held_back():
+            self._forks.append(hub.fork(call, items))
+        return self._forks[-1]
 
     def cargo(self) -> Cargo:
         """Return the packed body and items, packing them on the first call.
@@ -113,8 +121,8 @@ class Supply:
 
     def close(self) -> None:
         """Give everything back."""
-        if self._fork is not None:
-            self._fork.close()
+        for fork in self._forks:
+            fork.close()
         if self._cargo is not None:
             self._cargo.close()
 

@@ -1,0 +1,62 @@
+"""Ctrl-C: at moments in which it would leave something behind, or would get lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_struck = False
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """While entered, note every Ctrl-C, for :func:`raise_lost`: Python drops one that comes in a finalizer or a weakref's callback."""
+    global _struck  # noqa: PLW0603  (a signal's handler has nothing else to write to)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _struck, before = False, signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        global _struck  # noqa: PLW0603
+        _struck = True
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _struck = False
+
+
+def raise_lost() -> None:
+    """Raise KeyboardInterrupt where there was a Ctrl-C that ended nothing."""
+    global _struck  # noqa: PLW0603
+    if _struck and threading.current_thread() is threading.main_thread():
+        _struck = False
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end of this block, which is short and waits for nothing.
+
+    Between a call that opens something and the assignment of what it returns, Python looks
+    for signals; and what it runs around a fork swallows the exception.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    struck: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *what: struck.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if struck and callable(before):
+            before(*struck[0])
