@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ class Supply:
         self._items = items
         self._plan = plan
         self._names = names
-        self._space = getattr(getattr(call, "function", call), "__globals__", {})
+        self._space = _names_around(call)
         self._cargo: Cargo | None = None
         self._fork: hub.Hub | None = None
         self._forks: list[hub.Hub] = []
@@ -125,6 +127,15 @@ class Supply:
             fork.close()
         if self._cargo is not None:
             self._cargo.close()
+
+
+def _names_around(call: Call) -> dict[str, Any]:
+    """Return the names among which a body was written; of a callable that does not tell, those of the main program."""
+    function: Any = getattr(call, "function", call)
+    while isinstance(function, functools.partial):
+        function = function.func
+    space: dict[str, Any] = getattr(function, "__globals__", vars(sys.modules["__main__"]))
+    return space
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:
