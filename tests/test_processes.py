@@ -191,8 +191,19 @@ def test_logging_and_warnings_arrive(ip, capsys):
     ip("import logging, warnings")
     ip("%%parallel procs=2 --once -q\nlogging.warning('logged')\nwarnings.warn('warned', UserWarning)")
     lines = capsys.readouterr().err.splitlines()
-    assert sum("WARNING:root:logged" in line and line.startswith("[procs ") for line in lines) == 2
+    assert sum("logged" in line and line.startswith("[procs ") for line in lines) == 2
     assert sum("UserWarning: warned" in line for line in lines) == 2
+
+
+def test_logging_as_it_was_set_up(ip, capsys):
+    """A level and a format that the notebook has set hold in processes as well."""
+    ip("import logging\nbefore = logging.root.handlers[:], logging.root.level\nlogging.basicConfig(level='INFO', format='%(levelname)s/%(message)s', force=True)")
+    try:
+        ip("%%parallel procs=2 --once -q\nlogging.info('told')\nlogging.debug('not told')")
+    finally:
+        ip("logging.root.handlers[:], logging.root.level = before[0], before[1]")
+    lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines() if line.startswith("[procs ")]
+    assert lines == ["INFO/told"] * 2
 
 
 DEATHS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import mmap
 import os
 import random
@@ -154,6 +155,9 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
     resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
     if environment["folder"] is not None:
         os.chdir(environment["folder"])
+    if environment["logging"] is not None:
+        level, style = environment["logging"]
+        logging.basicConfig(level=level, format=style, force=True)
 
 
 def _deck(orders: Orders, worker: Worker, token: tuple[int, int], board: Board) -> Deck:

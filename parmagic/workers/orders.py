@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -74,7 +75,7 @@ class Unreadable(Exception):
 
 
 def environment() -> dict[str, Any]:
-    """Return what workers take over from this process: folder, variables, search path, key."""
+    """Return what workers take over from this process: folder, variables, search path, key, what is logged."""
     try:
         folder: str | None = os.getcwd()  # noqa: PTH109  (a name, and it may be gone)
     except OSError:
@@ -84,7 +85,16 @@ def environment() -> dict[str, Any]:
         "variables": dict(os.environ),
         "path": list(sys.path),
         "key": bytes(current_process().authkey),
+        "logging": _logging(),
     }
+
+
+def _logging() -> tuple[int, str] | None:
+    """Return the root logger's level and format, where it shows on a stream what is logged."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            return logging.root.level, getattr(handler.formatter, "_fmt", None) or logging.BASIC_FORMAT
+    return None
 
 
 def tracker_descriptor() -> int:
