@@ -196,9 +196,16 @@ class MeasuringMeter:
     def __init__(self, extension: ModuleType, rank: int, box: int, used: _Used) -> None:
         self._extension = extension
         self._used = used
-        self._handle = extension.attach(rank, box)
         self._function: Any = None
         self.read = extension.mark
+        self._thread = threading.get_ident()
+        self._handle: int | None = extension.attach(rank, box)
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it; only its own thread can end it."""
+        if getattr(self, "_handle", None) is not None and threading.get_ident() == self._thread:
+            self._handle = None
+            self._extension.detach()
 
     def watch(self, function: Any) -> None:
         """Tell waits by the lines and names of this function from now on."""
@@ -215,10 +222,13 @@ class MeasuringMeter:
 
     def close(self) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
+        self._handle = None
         return self._named(_totals(self._extension.detach()))
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
         """Return what a blocked thread left."""
+        if self._handle is None:
+            return None
         left = _left(self._extension.peek(self._handle, now, cpu_s))
         return left and (left[0], left[1], self._named(left[2]))
 
@@ -288,9 +298,14 @@ class InferringMeter:
 
     def __init__(self, used: _Used) -> None:
         self._used = used
+        self._schedstat: int | None = None
         self._schedstat = _open_schedstat()
         self._clear()
         self.read()
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it."""
+        self.close()
 
     def watch(self, function: Any) -> None:
         """Do nothing: single waits are not known here."""
@@ -321,8 +336,8 @@ class InferringMeter:
     def close(self) -> tuple[Total, ...]:
         """Give the descriptor back; single waits are not known here."""
         if self._schedstat is not None:
-            os.close(self._schedstat)
-            self._schedstat = None
+            descriptor, self._schedstat = self._schedstat, None
+            os.close(descriptor)
         return ()
 
     def peek(self, now: float, cpu_s: float) -> Left | None:  # noqa: ARG002  (as all meters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def _python(*words: str, text: str = "") -> str:
     environment = {**os.environ, "IPYTHONDIR": str(Path("ipython").absolute())}
     done = subprocess.run([sys.executable, *words], input=text, capture_output=True, text=True, timeout=100, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return re.sub(r"\x1b\[22;0t|\x1b\]0;.*?\x07", "", done.stdout)  # older IPythons name the terminal's window
 
 
 @pytest.mark.parametrize("method", [[], ["spawn"]], ids=["forkserver", "spawn"])
