@@ -49,9 +49,17 @@ class Folder:
 
     def _prune(self, base: Path) -> None:
         """Make room for one more."""
-        runs = sorted(base.glob("run-*"), key=lambda run: run.stat().st_mtime)
+        runs = sorted(base.glob("run-*"), key=_age)
         for run in runs[: max(0, len(runs) - self._keep + 1)]:
             shutil.rmtree(run, ignore_errors=True)
+
+
+def _age(run: Path) -> float:
+    """Return when a run was made; 0 where another process or thread has just removed it."""
+    try:
+        return run.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _user() -> int:

@@ -61,8 +61,15 @@ class Tracing:
         self._controller: _Controller | None = None
 
     def start(self) -> None:
-        """Begin to record; threads join by ``attach``. Whatever interrupts this, ``finish`` ends what was begun."""
+        """Begin to record; threads join by ``attach``. Whatever interrupts this, ``end`` ends what was begun.
+
+        There is one tracer in a process: a run within a run, or beside one, records no functions.
+        """
         if self._tracer is None:
+            return
+        if not self._own():
+            self._tracer = None
+            self._notes.append("Functions were not traced: another run traces this process.")
             return
         self._first = _anchor(self._tracer)
         self._started = True
@@ -70,6 +77,14 @@ class Tracing:
         if self._mode == "auto":
             self._controller = _Controller(self)
             self._controller.start()
+
+    def _own(self) -> bool:
+        """Make the tracer ours, if it is free."""
+        global _owner  # noqa: PLW0603  (as the tracer itself)
+        with _owning:
+            if _owner is None:
+                _owner = self
+            return _owner is self
 
     def attach(self, rank: int) -> None:
         """Begin to record the calling thread as worker ``rank``."""
@@ -117,8 +132,10 @@ class Tracing:
             return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, note) if note else None
         if not self._started:
             return None
-        cut = self._cut()
-        self.end()
+        if self._controller is not None:
+            self._controller.end()
+        cut = self._until  # switched off before its end
+        self._stop()
         last = _anchor(self._tracer)
         written = self._write(path)
         events = written.count(b'"ph":"X"')
@@ -130,19 +147,19 @@ class Tracing:
             path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes)
         )
 
-
-    def _cut(self) -> float | None:
-        """Return when the recording was first switched off before its end; no more of that from now on."""
-        if self._controller is not None:
-            self._controller.end()
-        return self._until
-
-    def end(self) -> None:
-        """Record no more; what was recorded is for ``finish`` to write."""
+    def _stop(self) -> None:
         if self._controller is not None:
             self._controller.end()
         if self._on:
             self.switch(on=False)
+
+    def end(self) -> None:
+        """Record no more, and let others have the tracer; what ``finish`` has not written is forgotten."""
+        global _owner  # noqa: PLW0603
+        self._stop()
+        if _owner is self:
+            self._tracer.clear()
+            _owner = None
 
     def _write(self, path: str) -> bytes:
         """Write what was recorded; return it as it is on the disk, where it may be torn."""
@@ -193,6 +210,8 @@ def warm(mode: Trace) -> None:
 
 def forked() -> None:
     """In a forked child: let go of the parent's recording."""
+    global _owner, _owning
+    _owner, _owning = None, threading.Lock()
     if _tracer is not None:
         _tracer.stop()
         _tracer.clear()
@@ -251,6 +270,8 @@ class _Controller:
 
 
 _tracer: Any = None
+_owner: Tracing | None = None
+_owning = threading.Lock()
 _thread_hook: Any = None
 _call_cost: float | None = None
 

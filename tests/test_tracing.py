@@ -43,6 +43,5 @@ def test_a_hook_that_is_taken_away_while_it_is_called_stays_alive():
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(take_it_away)
-        recorded.switch(on=False)
-        recorded._tracer.clear()
+        recorded.end()
     assert not failures
