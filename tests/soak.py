@@ -1,6 +1,6 @@
 """A soak: random cells for as long as you like, each one checked against an oracle.
 
-    python tests/soak.py [--seconds 600] [--seed N] [--only K] [--verbose]
+    python tests/soak.py [--seconds 600] [--seed N] [--only K] [--verbose] [--undisturbed]
 
 A cell is drawn from (seed, number) alone: models, counts, options, and a body that is put
 together from a *value* (what each item returns, and what it should), *noise* (prints,
@@ -31,7 +31,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -900,8 +900,8 @@ def _stage(seed: int) -> Iterator[Stage]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def soak(seconds: float, seed: int, only: int | None = None, *, verbose: bool = False) -> Summary:
-    """Run random cells for that long; return what was seen. A quarter of the time, at most a minute, is warm-up for the memory."""
+def soak(seconds: float, seed: int, only: int | None = None, *, verbose: bool = False, undisturbed: bool = False) -> Summary:
+    """Run random cells for that long (``undisturbed``: without Ctrl-C); return what was seen. A quarter of the time, at most a minute, is warm-up for the memory."""
     summary = Summary(seed)
     begin = time.monotonic()
     resident = 0.0
@@ -914,6 +914,8 @@ def soak(seconds: float, seed: int, only: int | None = None, *, verbose: bool = 
             if not resident and passed > min(60.0, seconds / 4):
                 resident = resident_mb(stage)
             cell = draw(seed, number if only is None else only)
+            if undisturbed:
+                cell = replace(cell, interrupts=())
             if verbose:
                 print(f"{passed:6.1f} s  {cell.number}: {cell.text.splitlines()[0]}", file=sys.__stderr__, flush=True)
             _note(summary, cell, stage.problems(cell, summary))
@@ -937,9 +939,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="a random one by default")
     parser.add_argument("--only", type=int, default=None, metavar="K", help="run cell K again and again")
     parser.add_argument("--verbose", action="store_true", help="name each cell before it runs")
+    parser.add_argument("--undisturbed", action="store_true", help="send no Ctrl-C")
     words = parser.parse_args()
     seed = words.seed if words.seed is not None else random.SystemRandom().randrange(1_000_000)
-    summary = soak(words.seconds, seed, words.only, verbose=words.verbose)
+    summary = soak(words.seconds, seed, words.only, verbose=words.verbose, undisturbed=words.undisturbed)
     print(summary)
     return 1 if summary.failures else 0
 
