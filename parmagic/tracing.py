@@ -23,6 +23,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+from parmagic.interrupts import held_back
 from parmagic.model import Trace, TraceFile
 
 ENTRIES = 1_000_000
@@ -375,4 +376,5 @@ def _unhook_threads() -> None:
 
 
 def _private(path: str) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+    with held_back():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
