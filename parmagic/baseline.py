@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import ParmagicError, WorkerDied
+from parmagic.interrupts import raise_lost
 from parmagic.merge import first_error, merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.workers import HEARTBEAT, Job, hub
@@ -198,6 +199,7 @@ def listen(
     try:
         for report in reports:
             now = perf_counter()
+            raise_lost()
             if isinstance(report, Recording):
                 parts.append(report)
                 cpu.of(report.worker.pid)

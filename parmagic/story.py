@@ -17,7 +17,7 @@ from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
 from parmagic.files import Folder
-from parmagic.interrupts import held_back, noticed
+from parmagic.interrupts import held_back, noticed, raise_lost
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
@@ -63,6 +63,7 @@ def execute(task: Task, screen: Screen) -> Run:
             parked = park(task, supply)
             _run_arms(task, screen, story, supply, parked, folder)
             if story.error is None:
+                raise_lost()
                 _run_baselines(task, screen, story, parked, folder)
     except KeyboardInterrupt as interrupt:
         if story.error is None or task.plan.keep_going:
