@@ -136,9 +136,10 @@ def _cut(arm: str, lost: Counter[int]) -> list[str]:
 def _helpers(timeline: Timeline) -> list[str]:
     """Warn where helper threads of libraries compete with the workers for the cores."""
     own = sum(lane.usage.cpu_s for lane in timeline.lanes if lane.usage)
-    wanted = timeline.arm.count * timeline.cpu_s / own if own > 0 else 0.0
-    cores = available_cpus()
-    if not timeline.cpu_s > (1 + MUCH) * own + LITTLE or wanted <= cores + MUCH:
+    if not timeline.cpu_s > (1 + MUCH) * own + LITTLE or own <= 0:
+        return []
+    wanted, cores = timeline.arm.count * timeline.cpu_s / own, available_cpus()
+    if wanted <= cores + MUCH:
         return []
     note = (
         f"Helper threads (BLAS, OpenMP) used {1 - own / timeline.cpu_s:.0%} of the CPU time of {timeline.arm.label}: its workers and "

@@ -125,7 +125,7 @@ class Hub:
             except (EOFError, OSError):
                 raise self._gone() from None
             except BaseException:
-                self._abandon()
+                self._release()  # an interrupt within a message: what comes next could not be read
                 raise
             seconds = 0.0
             if message[0] == "hello":
@@ -148,9 +148,7 @@ class Hub:
                 self._send(("quit",))
             if at_once:
                 os.kill(self.pid, signal.SIGKILL)
-        self._sock.close()
-        if self._owner == os.getpid():
-            self._release()
+        self._release()
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it."""
@@ -159,10 +157,12 @@ class Hub:
                 self.close(at_once=True)
 
     def _release(self) -> None:
-        """Wait for the server's end, and close what it said."""
-        self._wait()
-        if self._errors:
-            self._errors.close()
+        """Let go of the server, which ends without us, and all below it; wait for that."""
+        self._sock.close()
+        if self._owner == os.getpid():
+            self._wait()
+            if self._errors:
+                self._errors.close()
 
     def _wait(self) -> None:
         if self._process is not None:
@@ -187,14 +187,8 @@ class Hub:
         except OSError:
             raise self._gone() from None
         except BaseException:
-            self._abandon()
+            self._release()  # an interrupt within a message: what comes next would be read as its end
             raise
-
-    def _abandon(self) -> None:
-        """An interrupt within a message: what comes next could not be read. The server ends, and all below it."""
-        self._sock.close()
-        if self._owner == os.getpid():
-            self._release()
 
     def _gone(self) -> WorkerDied:
         """Return what to raise when the server has ended by itself; it says why, where it said anything."""
@@ -203,8 +197,7 @@ class Hub:
         if self._errors and not self._errors.closed:
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
-        if self._owner == os.getpid():
-            self._release()
+        self._release()
         why = f":\n{text}" if text else "; run the cell again to start a new one."
         return WorkerDied(f"The process that starts workers has ended{why}")
 
