@@ -39,6 +39,11 @@ class Patience:
         """Items have ended."""
         self._since, self._bound = perf_counter(), PATIENCE
 
+    def hear(self, report: Report) -> None:
+        """Look whether a report is of items that have ended."""
+        if isinstance(report, Recording) and report.batches:
+            self.progress()
+
     def is_over(self) -> bool:
         """Tell whether it is time now."""
         if perf_counter() - self._since < self._bound:

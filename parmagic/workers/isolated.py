@@ -151,8 +151,7 @@ class _Crew:
             ready = self._wait()
             for member in list(self._members):
                 for report in self._read(member, ready):
-                    if isinstance(report, Recording) and report.batches:
-                        patience.progress()
+                    patience.hear(report)
                     yield report
             if self._hub.fileno() in ready:
                 try:

@@ -97,8 +97,7 @@ class _Crew:
             if report is None:
                 left -= 1
             else:
-                if isinstance(report, Recording) and report.batches:
-                    patience.progress()
+                patience.hear(report)
                 yield report
         if self.fault is not None:
             raise self.fault
