@@ -45,14 +45,14 @@ def conduct(
     lost: Counter[int] = Counter()
     error: BaseException | None = None
     screen.begin(job.arm.label, len(job.items))
-    reports = workers.map(job)
+    reports, watched = workers.map(job), watch.arm()
     cpu_before = cpu_after = time.process_time()
     begin = end = perf_counter()
     try:
         for report in reports:
             if isinstance(report, Recording):
                 if report.worker.runtime and any(span.kind == "startup" for span in report.spans):
-                    watch.add(report.worker)
+                    watch.add(watched, report.worker)
                 parts.append(report)
                 if report.batches:
                     end, cpu_after = perf_counter(), time.process_time()
@@ -71,7 +71,7 @@ def conduct(
     finally:
         screen.end()
     cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
-    samples = watch.take()
+    samples = watch.take(watched)
     shipped_s = packed.seconds if packed else 0.0
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,

@@ -47,22 +47,25 @@ def main(_: None, descriptors: list[int], __: None) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Say that we are here, then watch as told: a worker to add, or None to hand over and forget."""
+    """Say that we are here, then watch as told: ``(arm, worker)`` to add, ``(arm, None)`` to hand over and forget.
+
+    Arms that run at the same time, of runs in threads of one process, have a session each.
+    """
     connection.send("ready")
-    session = _Session()
+    sessions: dict[int, _Session] = {}
     while True:
-        timeout = session.period() if session.watched else None
+        periods = [session.period() for session in sessions.values() if session.watched]
         try:
-            if connection.poll(timeout):
-                message = connection.recv()
-                if message is None:
-                    connection.send(session.take())
-                    session = _Session()
+            if connection.poll(min(periods, default=None)):
+                arm, worker = connection.recv()
+                if worker is None:
+                    connection.send((arm, sessions.pop(arm, _Session()).take()))
                 else:
-                    session.watch(message)
+                    sessions.setdefault(arm, _Session()).watch(worker)
         except (EOFError, OSError):
             return
-        session.look()
+        for session in sessions.values():
+            session.look()
 
 
 class _Watched:
