@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 
 
 def where() -> str:
@@ -23,11 +23,12 @@ def seconds(work: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
-def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time all contestants in turn, round after round, so that noise hits all alike."""
+def interleaved(contestants: dict[str, Callable[[], object]], rounds: int, pause: float = 0.0) -> dict[str, list[float]]:
+    """Time all contestants in turn, round after round, so that noise hits all alike; ``pause`` seconds before each."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, work in contestants.items():
+            sleep(pause)
             times[name].append(seconds(work))
     return times
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,24 @@ AT_LEAST = 5.0
 PATIENCE = 1.0
 
 
-@dataclass(slots=True)
 class Baseline:
-    """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``."""
+    """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``.
 
-    serial_s: float
-    how: str
-    isolated: bool = False
-    results: dict[int, Any] = field(default_factory=dict)
+    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
+    """
+
+    def __init__(
+        self, serial_s: float | Callable[[], float], how: str, isolated: bool = False, results: dict[int, Any] | None = None
+    ) -> None:
+        self._serial_s = serial_s
+        self.how = how
+        self.isolated = isolated
+        self.results = results or {}
+
+    @cached_property
+    def serial_s(self) -> float:
+        """The seconds; an estimate is made when somebody asks for it."""
+        return self._serial_s() if callable(self._serial_s) else self._serial_s
 
     @classmethod
     def of(cls, timeline: Timeline) -> Baseline:
@@ -51,9 +61,13 @@ class Baseline:
     @classmethod
     def estimated(cls, timeline: Timeline) -> Baseline:
         """Estimate from the arm itself: the seconds that a serial run would have to spend as well."""
-        from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
+        return cls(lambda: _useful_seconds(timeline), "estimated")
 
-        return cls(account.useful_seconds(timeline), "estimated")
+
+def _useful_seconds(timeline: Timeline) -> float:
+    from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
+
+    return account.useful_seconds(timeline)
 
 
 class Parked:
@@ -97,7 +111,7 @@ class Parked:
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
         job = Job(
-            task.call, items, Arm("serial"), task.plan, False, lambda _: str(folder.path / f"baseline-{len(items)}.json"),
+            task.call, items, Arm("serial"), task.plan, False, lambda _: folder.trace_path(f"baseline-{len(items)}", task.plan.trace),
             claims, in_turn=task.items is None,
         )  # fmt: skip
         screen.begin("serial baseline", len(claims) if claims else len(items))

@@ -31,6 +31,10 @@ class Folder:
             self._path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
         return self._path
 
+    def trace_path(self, name: str, mode: str) -> str:
+        """Return where a worker's functions go; empty, and no folder made, where none are traced."""
+        return "" if mode == "off" else str(self.path / f"{name}.json")
+
     def _make_base(self) -> Path:
         for place in (Path(self._base or ".parmagic"), Path(tempfile.gettempdir()) / f"parmagic-{_user()}"):
             try:

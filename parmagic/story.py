@@ -104,7 +104,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
             workers: Workers = parked.workers  # type: ignore[assignment]
         else:
             workers = supply.workers(arm)
-        job = _job(task, arm, lambda rank, number=number: str(folder.path / f"{number}-{rank}.json"))  # type: ignore[misc]
+        job = _job(task, arm, lambda rank, number=number: folder.trace_path(f"{number}-{rank}", task.plan.trace))  # type: ignore[misc]
         timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
         story.timelines.append(timeline)
         story.notes += notes

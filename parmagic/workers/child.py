@@ -9,8 +9,10 @@ import os
 import random
 import sys
 import threading
+from collections.abc import Iterator
 from multiprocessing import current_process, resource_tracker, util
 from multiprocessing.connection import Connection
+from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +22,7 @@ from parmagic import meter, tracing
 from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
 from parmagic.errors import NotShippable
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
-from parmagic.recorder import Board, Worker, enter, is_worker
+from parmagic.recorder import Board, Worker, board_size, enter, is_worker
 from parmagic.workers import home, ship
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -39,6 +41,39 @@ from parmagic.workers.orders import (
     Unreadable,
 )
 from parmagic.workers.stack import Lookout
+
+
+def prepare() -> Iterator[None]:
+    """Do ahead what every worker does once, in steps: make a tracer and find out what it costs, then run an item of nothing.
+
+    What a process does for the first time costs it several times as much: a fork copies the pages that it writes to.
+    """
+    is_worker()
+    tracing.warm("auto")
+    yield
+    _rehearse()
+    yield
+
+
+def _rehearse() -> None:
+    reports: list[Recording] = []
+    me = WorkerId(0, os.getpid(), 0)
+    with meter.hooks() as measuring, TemporaryFile() as box:
+        os.ftruncate(box.fileno(), meter.box_size())
+        gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
+        trace = tracing.prepare("auto")
+        trace.start()
+        trace.attach(0)
+        work(
+            lambda _item, _worker: None, list, OwnItem(range(1)), Worker(0, 1, "procs"), gauge, [0] * board_size(1),
+            lambda batch, readings: reports.append(Recording(me, batches=(batch,), readings=readings)), trace.refresh, keep_going=False,
+        )  # fmt: skip
+        trace.detach()
+        trace.finish(os.devnull)
+        trace.end()
+        reports.append(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+    home.unpack(home.pack(reports))
+    _reseed()
 
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:

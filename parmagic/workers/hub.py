@@ -25,12 +25,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from parmagic import meter
+from parmagic.cpus import available_cpus
 from parmagic.errors import NotShippable, WorkerDied
 from parmagic.interrupts import held_back
 from parmagic.workers import preload, server
 
 START_LIMIT = 20.0
 """Seconds that a fresh server may take to say hello on a busy machine."""
+
+MOST_SPARES = 4
+"""Processes that wait for the next run at most, where there are no more cores than that."""
 
 _keys = count(1)
 
@@ -87,6 +91,10 @@ class Hub:
         """Kill these processes and all that they started."""
         if keys:
             self._send(("end", keys))
+
+    def spare(self, processes: int) -> None:
+        """Have the server prepare that many processes ahead, for the next run to find."""
+        self._send(("spare", min(processes, max(MOST_SPARES, available_cpus())), "parmagic.workers.child:prepare"))
 
     def preload(self, modules: Iterable[str]) -> None:
         """Have the server import these modules, where it has not, so that later processes start with them."""
@@ -313,21 +321,34 @@ def _variables() -> dict[str, str]:
     return dict(os.environ)
 
 
-def refresh(space: Mapping[str, Any]) -> None:
-    """Where there is a server, have it import what the notebook with these names has imported meanwhile; wait for nothing."""
+def refresh(space: Mapping[str, Any]) -> list[str]:
+    """Where there is a server, have it import what the notebook with these names has imported meanwhile; wait for nothing.
+
+    Returns what that is; where there is no server, nothing is looked up.
+    """
+    if _server is None or not _server.alive():
+        return []
+    modules = preload.wanted(space)
+    with suppress(WorkerDied):  # the next run starts a new one
+        _server.preload(_allowed(modules))
+    return modules
+
+
+def spare(processes: int) -> None:
+    """Where there is a server, have it prepare processes for the next run; wait for nothing."""
     if _server is not None and _server.alive():
         with suppress(WorkerDied):  # the next run starts a new one
-            _server.preload(_wanted(space))
+            _server.spare(processes)
 
 
-def warmed(space: Mapping[str, Any]) -> tuple[Hub, list[str]]:
-    """Return the server, with what the notebook with these names has imported; and notes on what it could not import."""
+def warmed(modules: list[str]) -> tuple[Hub, list[str]]:
+    """Return the server, with these modules imported; and notes on what it could not import."""
     notes: list[str] = []
     if _server is not None and preload.changed(_server.loaded):
         _server.close()
     while True:
         server = get()
-        server.preload(_wanted(space))
+        server.preload(_allowed(modules))
         spoilt = False
         with server.leased():
             failures = server.settle(WAIT_FOR_IMPORTS)
@@ -342,8 +363,8 @@ def warmed(space: Mapping[str, Any]) -> tuple[Hub, list[str]]:
         server.close(at_once=True)
 
 
-def _wanted(space: Mapping[str, Any]) -> list[str]:
-    return [name for name in preload.wanted(space) if name.partition(".")[0] not in _refused]
+def _allowed(modules: list[str]) -> list[str]:
+    return [name for name in modules if name.partition(".")[0] not in _refused]
 
 
 @atexit.register

@@ -5,6 +5,10 @@ where a run needs the notebook's memory. Either way it speaks one protocol
 over one socket: a message asks to start, end or preload; it answers with the
 processes that it started and with how each one ended.
 
+Between runs it keeps a few *spares*: forks that have prepared themselves and wait
+for what to do. Each does one start's work and ends, as any other process here;
+whatever is imported meanwhile makes new ones of them.
+
 It has its own session (Ctrl-C in the notebook does not reach it), no threads,
 and is the subreaper of all below it: what a worker leaves running is ended
 with that worker. When the notebook goes away, everything here goes away.
@@ -24,14 +28,21 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _HEADER = struct.Struct("!I")
 MOST_DESCRIPTORS = 250
 
+QUIET = 0.05
+"""Seconds without any message after which spares are made: not while one run follows another."""
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -89,11 +100,21 @@ def serve(sock: socket.socket, inherited: Any) -> None:
         os._exit(code)
 
 
+class _Spare(NamedTuple):
+    """A process that waits for what to do, and the way to tell it."""
+
+    pid: int
+    sock: socket.socket
+
+
 class _Server:
     def __init__(self, sock: socket.socket, inherited: Any) -> None:
         self._sock = sock
         self._inherited = inherited
         self._keys: dict[int, int] = {}  # pid -> key
+        self._spares: list[_Spare] = []
+        self._wanted: tuple[int, str] = (0, "")  # so many spares, and what prepares them
+        self._due: float | None = None  # when to have them
         self._wake, wake_write = os.pipe()
         for end in (self._wake, wake_write):
             os.set_blocking(end, False)
@@ -102,16 +123,23 @@ class _Server:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self._wake_write = wake_write
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        call_me("parmagic server")
 
     def run(self) -> None:
         send(self._sock, ("hello", os.getpid()))
         while True:
-            ready, _, _ = select.select([self._sock.fileno(), self._wake], [], [])
+            left = None if self._due is None else max(0.0, self._due - time.monotonic())
+            ready, _, _ = select.select([self._sock.fileno(), self._wake], [], [], left)
             if self._wake in ready:
                 _drain(self._wake)
                 self._reap()
-            if self._sock.fileno() in ready and not self._obey(*receive(self._sock)):
-                return
+            if self._sock.fileno() in ready:
+                if not self._obey(*receive(self._sock)):
+                    return
+                if self._due is not None:
+                    self._due = time.monotonic() + QUIET
+            elif not ready:
+                self._fill_up()
 
     def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> bool:
         verb, *words = message
@@ -122,19 +150,24 @@ class _Server:
             self._end(words[0])
         elif verb == "import":
             self._import(*words)
+        elif verb == "spare":
+            self._wanted, self._due = (words[0], words[1]), 0.0
         return bool(verb != "quit")
 
     def _start(self, key: int, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
-        pid = os.fork()
+        pid = 0 if fresh else self._use_a_spare(entry, arguments, descriptors)
         if not pid:
-            self._be(entry, arguments, fresh, descriptors)
+            pid = self._fork(lambda: self._be(entry, arguments, fresh, descriptors))
         self._keys[pid] = key
         for descriptor in descriptors:
             os.close(descriptor)
         send(self._sock, ("started", key, pid))
 
-    def _be(self, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
-        """Be a new process: run its entry, then exit without a look back."""
+    def _fork(self, work: Callable[[], None]) -> int:
+        """Fork a process that does this work, then exits without a look back; return its id."""
+        pid = os.fork()
+        if pid:
+            return pid
         code = 1
         try:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -144,18 +177,61 @@ class _Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for own in (self._wake, self._wake_write):
                 os.close(own)
-            self._sock.close()
-            if fresh:
-                _exec(entry, arguments, descriptors)
-            enter(entry, arguments, descriptors, self._inherited)
+            for sock in (self._sock, *(spare.sock for spare in self._spares)):
+                sock.close()
+            work()
             code = 0
         except BaseException:  # noqa: BLE001  (the last line of a process)
             traceback.print_exc()
         finally:
             os._exit(code)
 
+    def _be(self, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
+        """Do a new process's work."""
+        call_me("parmagic worker")
+        if fresh:
+            _exec(entry, arguments, descriptors)
+        enter(entry, arguments, descriptors, self._inherited)
+
+    def _use_a_spare(self, entry: str, arguments: bytes, descriptors: list[int]) -> int:
+        """Tell a spare what to do; return its id, or 0 where there is none."""
+        while self._spares:
+            pid, sock = self._spares.pop(0)
+            with sock, suppress(OSError):  # somebody has killed it
+                send(sock, (entry, arguments), descriptors)
+                return pid
+        return 0
+
+    def _fill_up(self) -> None:
+        """Have as many spares as are wanted."""
+        self._due = None
+        count, prepare = self._wanted
+        while len(self._spares) < count:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._spares.append(_Spare(self._fork(lambda: self._be_spare(ours, theirs, prepare)), ours))  # noqa: B023  (runs at once)
+
+    def _be_spare(self, ours: socket.socket, theirs: socket.socket, prepare: str) -> None:
+        """Prepare, step by step until there is something to do, and do it; where nothing comes any more, end."""
+        call_me("parmagic spare")
+        ours.close()
+        for _ in _call(prepare):
+            if select.select([theirs], [], [], 0)[0]:
+                break
+        with suppress(EOFError):
+            (entry, arguments), descriptors = receive(theirs)
+            theirs.close()
+            self._be(entry, arguments, False, descriptors)
+
+    def _drop_spares(self) -> None:
+        """End the spares; those that are told already do their work."""
+        for spare in self._spares:
+            spare.sock.close()
+        self._spares.clear()
+
     def _import(self, names: list[str], variables: dict[str, str]) -> None:
         """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
+        self._drop_spares()
         os.environ.clear()
         os.environ.update(variables)
         for name in names:
@@ -167,6 +243,7 @@ class _Server:
             send(self._sock, ("imported", name, why, threading.active_count()))
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
+        self._due = 0.0
 
     def _end(self, keys: set[int]) -> None:
         """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
@@ -186,13 +263,17 @@ class _Server:
                 break
             if pid in self._keys:
                 send(self._sock, ("ended", self._keys.pop(pid), pid, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
-        end_descendants(set(self._keys))
+        end_descendants({*self._keys, *(spare.pid for spare in self._spares)})
 
 
 def enter(entry: str, arguments: bytes, descriptors: list[int], inherited: Any) -> None:
     """Call ``module:function`` as a process's whole work."""
+    _call(entry, pickle.loads(arguments), descriptors, inherited)
+
+
+def _call(entry: str, *arguments: Any) -> Any:
     module, name = entry.split(":")
-    getattr(importlib.import_module(module), name)(pickle.loads(arguments), descriptors, inherited)
+    return getattr(importlib.import_module(module), name)(*arguments)
 
 
 def _exec(entry: str, arguments: bytes, descriptors: list[int]) -> None:
@@ -240,7 +321,13 @@ def _children() -> set[int]:
         return set()  # no /proc (macOS): what workers start ends by itself
 
 
-def _prctl(option: int, value: int) -> None:
+def call_me(name: str) -> None:
+    """Give this process a name that ``ps`` and ``top`` show, of at most 15 characters, where the system has such (Linux)."""
+    _prctl(_PR_SET_NAME, name.encode())
+
+
+def _prctl(option: int, value: int | bytes) -> None:
     """Call prctl where there is one (Linux)."""
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+        argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from parmagic.errors import NotShippable, ParmagicError
 from parmagic.interrupts import held_back
 from parmagic.model import Arm, Packed, Plan
-from parmagic.workers import Call, Workers, hub
+from parmagic.workers import Call, Workers, hub, preload
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.orders import ForkOnly
 from parmagic.workers.shared import SharedWorkers
@@ -37,6 +37,7 @@ class Supply:
         self._plan = plan
         self._names = names
         self._space = _names_around(call)
+        self._modules: list[str] | None = None  # what the notebook has imported
         self._cargo: Cargo | None = None
         self._fork: hub.Hub | None = None
         self._forks: list[hub.Hub] = []
@@ -56,7 +57,7 @@ class Supply:
             return
         try:
             hub.get()
-            hub.refresh(self._space)  # while we pack
+            self._modules = hub.refresh(self._space)  # while we pack
             self.notes += _heavy(self.cargo().weights) + self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
@@ -117,7 +118,9 @@ class Supply:
         """Return workers with memory of their own."""
         if self._fork is not None:
             return IsolatedWorkers(self._fork, None)
-        server, notes = hub.warmed(self._space)
+        if self._modules is None:
+            self._modules = preload.wanted(self._space)
+        server, notes = hub.warmed(self._modules)
         self.notes += notes
         return IsolatedWorkers(server, self.cargo())
 
@@ -127,6 +130,8 @@ class Supply:
             fork.close()
         if self._cargo is not None:
             self._cargo.close()
+            if self._plan.start_method is None:
+                hub.spare(max(arm.count for arm in self._plan.arms if arm.kind == "procs"))
 
 
 def _names_around(call: Call) -> dict[str, Any]:
