@@ -111,7 +111,7 @@ class Parked:
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
         job = Job(
-            task.call, items, Arm("serial"), task.plan, False, lambda _: folder.trace_path(f"baseline-{len(items)}", task.plan.trace),
+            task.call, items, Arm("serial"), task.plan, False, lambda _: folder.file(f"baseline-{len(items)}.json"),
             claims, in_turn=task.items is None,
         )  # fmt: skip
         screen.begin("serial baseline", len(claims) if claims else len(items))

@@ -1,10 +1,12 @@
-"""Where a run's files go: a private folder that cleans up after itself."""
+"""Where a run's files go: a private folder that cleans up after itself; and files that have no name."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 KEEP = 20
@@ -14,31 +16,35 @@ KEEP = 20
 class Folder:
     """One run's files, below ``.parmagic`` in the working directory, else in the temporary one.
 
-    Made on first use, mode 0700; what git sees there is an ignore file.
+    Made on first use, by whichever process of the run uses it first; mode 0700; what git sees there is an ignore file.
     """
 
     def __init__(self, base: str | None = None, keep: int = KEEP) -> None:
-        self._base = base
+        try:
+            self._base = os.path.abspath(base or ".parmagic")  # noqa: PTH100  (a body may go elsewhere)
+        except OSError:
+            self._base = ""  # the working directory is gone
         self._keep = keep
-        self._path: Path | None = None
+        self._name = f"run-{secrets.token_hex(4)}"
 
     @property
     def path(self) -> Path:
         """The run's folder; made when it is first asked for."""
-        if self._path is None:
-            base = self._make_base()
+        base = self._make_base()
+        folder = base / self._name
+        if not folder.is_dir():
             self._prune(base)
-            self._path = Path(tempfile.mkdtemp(prefix="run-", dir=base))
-        return self._path
+            folder.mkdir(mode=0o700, exist_ok=True)  # another process of the run may have been faster
+        return folder
 
-    def trace_path(self, name: str, mode: str) -> str:
-        """Return where a worker's functions go; empty, and no folder made, where none are traced."""
-        return "" if mode == "off" else str(self.path / f"{name}.json")
+    def file(self, name: str) -> RunFile:
+        """Return a file of this run, which is not there yet."""
+        return RunFile(self, name)
 
     def _make_base(self) -> Path:
-        for place in (Path(self._base or ".parmagic"), Path(tempfile.gettempdir()) / f"parmagic-{_user()}"):
+        beside = Path(tempfile.gettempdir()) / f"parmagic-{_user()}"
+        for base in (Path(self._base), beside) if self._base else (beside,):
             try:
-                base = place.absolute()
                 base.mkdir(mode=0o700, exist_ok=True)
                 if base.stat().st_uid != _user():
                     continue
@@ -49,13 +55,27 @@ class Folder:
                     return base
             except OSError:
                 continue
-        return Path(tempfile.mkdtemp(prefix="parmagic-"))
+        base = Path(tempfile.mkdtemp(prefix="parmagic-"))
+        self._base = str(base)  # here again, when asked again
+        return base
 
     def _prune(self, base: Path) -> None:
         """Make room for one more."""
         runs = sorted(base.glob("run-*"), key=_age)
         for run in runs[: max(0, len(runs) - self._keep + 1)]:
             shutil.rmtree(run, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """Where a file of a run may go; nothing is made before :meth:`make`."""
+
+    folder: Folder
+    name: str
+
+    def make(self) -> Path:
+        """Return the file's path, in a folder that is there."""
+        return self.folder.path / self.name
 
 
 def _age(run: Path) -> float:
@@ -68,3 +88,12 @@ def _age(run: Path) -> float:
 
 def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def anonymous_file() -> int:
+    """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("parmagic")
+    descriptor, name = tempfile.mkstemp(prefix="parmagic-")
+    Path(name).unlink()
+    return descriptor

@@ -16,13 +16,13 @@ _OURS = str(Path(__file__).parent) + os.sep
 
 
 def read(trace: TraceFile) -> list[Slice]:
-    """Return the calls that a trace file holds, by rank and begin.
+    """Return the calls that a trace holds, by rank and begin.
 
     Threads that are no workers are left out, so are our own functions: the
     body is the outermost call. Calls that were still open at the end are closed
     there. A file that is missing or torn (a killed worker) has no calls.
     """
-    events = _load(trace.path)
+    events = _load(trace)
     to_seconds = _clock(trace)
     calls: list[Slice] = []
     for tid, rank in trace.workers.items():
@@ -49,9 +49,9 @@ def within_items(calls: Iterable[Slice], lane: Lane) -> list[Slice]:
     return inside
 
 
-def _load(path: str) -> list[dict[str, Any]]:
+def _load(trace: TraceFile) -> list[dict[str, Any]]:
     try:
-        data = Path(path).read_bytes()
+        data = trace.data or Path(trace.path).read_bytes()
     except OSError:
         return []
     try:

@@ -249,7 +249,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """What VizTracer recorded in one process, on disk.
+    """What VizTracer recorded in one process: in a file, or as ``data`` where that is small.
 
     ``anchors`` are two pairs (VizTracer's microseconds, our seconds); ``until``
     is the time at which function detail was cut, or None. ``workers`` maps a
@@ -263,6 +263,7 @@ class TraceFile:
     until: float | None = None
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

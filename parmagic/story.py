@@ -16,7 +16,7 @@ from parmagic import compare, line, meter, tracing
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
-from parmagic.files import Folder
+from parmagic.files import Folder, RunFile
 from parmagic.interrupts import held_back, noticed, raise_lost
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
@@ -104,7 +104,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
             workers: Workers = parked.workers  # type: ignore[assignment]
         else:
             workers = supply.workers(arm)
-        job = _job(task, arm, lambda rank, number=number: folder.trace_path(f"{number}-{rank}", task.plan.trace))  # type: ignore[misc]
+        job = _job(task, arm, lambda rank, number=number: folder.file(f"{number}-{rank}.json"))  # type: ignore[misc]
         timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
         story.timelines.append(timeline)
         story.notes += notes
@@ -122,10 +122,10 @@ def _ends_all(error: BaseException) -> bool:
     return isinstance(error, (KeyboardInterrupt, RunTimeout)) or "_parmagic" not in vars(error)
 
 
-def _job(task: Task, arm: Arm, trace_path: Callable[[int], str]) -> Job:
+def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
     items = task.items_for(arm)
     spmd = task.items is None and arm.kind != "serial"
-    return Job(task.call, items, arm, task.plan, spmd, trace_path, in_turn=task.items is None and not spmd)
+    return Job(task.call, items, arm, task.plan, spmd, trace_file, in_turn=task.items is None and not spmd)
 
 
 def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:

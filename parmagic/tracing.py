@@ -19,10 +19,10 @@ import os
 import sys
 import threading
 import warnings
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+from parmagic.files import RunFile, anonymous_file
 from parmagic.interrupts import held_back
 from parmagic.model import Trace, TraceFile
 
@@ -43,6 +43,9 @@ SHARE = 0.045
 
 CHECK = 0.01
 """Seconds between two looks at the CPU clock while tracing is on."""
+
+SMALL = 1 << 18
+"""Bytes up to which what was recorded needs no file: it comes with a worker's last words."""
 
 _TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
 _BY_MONITORING = sys.version_info >= (3, 12)
@@ -122,8 +125,8 @@ class Tracing:
         if not _BY_MONITORING:
             _unhook_threads()
 
-    def finish(self, path: str) -> TraceFile | None:
-        """Write what was recorded to ``path`` and forget it; None where nothing was to be recorded.
+    def finish(self, file: RunFile | None) -> TraceFile | None:
+        """Hand over what was recorded, by ``file`` where it is large, and forget it; None where nothing was to be.
 
         ``overhead_s`` is the number of recorded calls times what recording one
         costs here: CPU seconds, which threads under one GIL pay one after another.
@@ -138,15 +141,18 @@ class Tracing:
         cut = self._until  # switched off before its end
         self._stop()
         last = _anchor(self._tracer)
-        written = self._write(path)
-        events = written.count(b'"ph":"X"')
+        data = self._dump()
+        events = data.count(b'"ph":"X"')
+        large = len(data) > SMALL
+        path = self._write(data, file) if large and file is not None else ""
         if events >= ENTRIES:
             self._notes.append(f"More than {ENTRIES:,} calls were traced; the oldest are not in the timeline.")
         if cut is not None:
             self._notes.append(_CUT)
         return TraceFile(
-            path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes)
-        )
+            path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes),
+            b"" if large else data,
+        )  # fmt: skip
 
     def _stop(self) -> None:
         if self._controller is not None:
@@ -162,20 +168,31 @@ class Tracing:
             self._tracer.clear()
             _owner = None
 
-    def _write(self, path: str) -> bytes:
-        """Write what was recorded; return it as it is on the disk, where it may be torn."""
-        data = b""
+    def _dump(self) -> bytes:
+        """Return what was recorded, which VizTracer only writes to files: one in memory, where the system has such."""
         try:
-            _private(path)
-            self._tracer.dump(path)
-            data = Path(path).read_bytes()
+            with os.fdopen(anonymous_file(), "rb") as memory:
+                self._tracer.dump(f"/dev/fd/{memory.fileno()}")
+                memory.seek(0)
+                return memory.read()
         except OSError as error:
             self._notes.append(f"The functions that were traced could not be written: {error}.")
-        else:
-            if not data.rstrip().endswith(b"}"):
-                self._notes.append(f"The functions that were traced could not be written to {path}: is the disk full?")
-        self._tracer.clear()
-        return data
+            return b""
+        finally:
+            self._tracer.clear()
+
+    def _write(self, data: bytes, file: RunFile) -> str:
+        """Write what was recorded to a private file of the run; return its path, empty where that is not possible."""
+        try:
+            path = file.make()
+            with held_back():
+                descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+        except OSError as error:
+            self._notes.append(f"The functions that were traced could not be written: {error}.")
+            return ""
+        return str(path)
 
 
 _CUT = (
@@ -373,8 +390,3 @@ def _unhook_threads() -> None:
     while state:
         api._PyEval_SetProfile(ctypes.c_void_p(state), None, None)  # noqa: SLF001
         state = api.PyThreadState_Next(ctypes.c_void_p(state))
-
-
-def _private(path: str) -> None:
-    with held_back():
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))

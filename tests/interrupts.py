@@ -43,6 +43,9 @@ MARKER = "PARMAGIC_STORM"
 GROWTH = {"descriptors": 6, "threads": 2}
 """What a session may keep from a whole storm: a history thread, a tracker's pipe, a library's open file."""
 
+BELOW = {"parmagic server", "parmagic spare", "parmagic sample"}
+"""The names of what may live below a server between runs; spares are called after the server when they are born."""
+
 NOT_OURS = "zombie sleep"
 """In threads, an exception that hits subprocess.run early leaves the ended child to the next one, in plain Python as well."""
 
@@ -298,15 +301,22 @@ def family(marker: str) -> dict[int, str]:
 
 
 def strangers(session: Session) -> dict[int, str]:
-    """Return all processes of a session but itself, one server, one sampler below that, and a resource tracker."""
+    """Return all processes of a session but itself, one server, its sampler and spares, and a resource tracker."""
     found, main = family(session.marker), psutil.Process(session.pid)
     with suppress(psutil.NoSuchProcess):
         found |= {child.pid: f"{child.status()} {child.name()}" for child in main.children(recursive=True) if child.pid not in found}
     found.pop(session.pid, None)
     server = next((pid for pid, command in found.items() if "parmagic.workers.server" in command and _parent(pid) == session.pid), 0)
-    sampler = next((pid for pid in found if server and _parent(pid) == server and not _is_worker(pid)), 0)
-    known = {server, sampler} | {pid for pid, command in found.items() if "resource_tracker" in command or command == NOT_OURS}
+    ours = {pid for pid in found if server and _parent(pid) == server and _name(pid) in BELOW}
+    known = {server} | ours | {pid for pid, command in found.items() if "resource_tracker" in command or command == NOT_OURS}
     return {pid: command for pid, command in found.items() if pid not in known}
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _parent(pid: int) -> int:
@@ -314,13 +324,6 @@ def _parent(pid: int) -> int:
         return psutil.Process(pid).ppid()
     except psutil.NoSuchProcess:
         return 0
-
-
-def _is_worker(pid: int) -> bool:
-    """Tell a worker from the sampler, which is a fork of the server as well: workers hold memory of a run."""
-    with suppress(OSError):
-        return any("parmagic" in str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
-    return False
 
 
 def holdings(session: Session) -> dict[str, list[str]]:

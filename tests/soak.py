@@ -608,15 +608,13 @@ class Grounds:
 
     def _processes(self) -> Iterator[str]:
         server = hub._server.pid if hub._server is not None and hub._server.alive() else -1
-        samplers = 1 if meter.why_inferred() else 0
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 line, parent = " ".join(child.cmdline()), child.ppid()
                 if child.pid in self.known or child.pid == server or "resource_tracker" in line:
                     continue
-                if parent == server and samplers:
-                    samplers -= 1
-                    continue
+                if parent == server and child.name() in {"parmagic server", "parmagic spare", "parmagic sample"}:
+                    continue  # spares are called after the server when they are born
                 yield f"process {child.pid} ({child.status()}) of {parent}: {line[:100]}"
 
 

@@ -14,13 +14,13 @@ import parmagic
 HOUSE = Path(parmagic.__file__).parent
 
 FLOORS = {
-    "ground": {"errors", "model", "interrupts"},
-    "door": {"line", "clause", "options", "cpus", "cell", "names", "order", "refusals"},
+    "ground": {"errors", "model", "interrupts", "files", "cpus"},
+    "door": {"line", "clause", "options", "cell", "names", "order", "refusals"},
     "meter": {"recorder", "meter", "things", "_waits", "tracing", "sampler"},
     "workshop": {"dispatch", "output", "workers"},
     "study": {"merge", "functions", "cells", "inferred", "measured", "ledger", "account", "holding", "compare", "verdict"},
     "gallery": {"render"},
-    "hall": {"task", "conduct", "baseline", "files", "story", "result"},
+    "hall": {"task", "conduct", "baseline", "story", "result"},
     "desk": {"notebook"},
     "magic": {"magic"},
     "street": {"__init__"},

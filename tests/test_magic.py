@@ -121,8 +121,9 @@ def test_folder_and_keep_runs(ip, tmp_path):
     """Runs' files go where the setting says, and only so many are kept."""
     ip(f"%config ParallelMagics.folder = {str(tmp_path / 'traces')!r}")
     ip("%config ParallelMagics.keep_runs = 2")
+    ip("def called(n): return n")
     for _ in range(4):
-        ip("%parallel threads=1 -q --once n for n in range(2)")
+        ip("%parallel threads=1 -q --once --trace full sum(called(k) for k in range(5000)) for n in range(2)")
     assert len(list((tmp_path / "traces").glob("run-*"))) == 2
     assert not (tmp_path / ".parmagic").exists()
 

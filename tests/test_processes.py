@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -252,18 +252,12 @@ def test_a_crash_tells_where(ip):
 def test_a_timeline_that_cannot_be_written_takes_no_result(ip, model):
     """Where the timeline cannot be written, the results are there, and a note says what is missing."""
     ip("def outer(n):\n    return [inner() for _ in range(n)]\ndef inner():\n    return 1")
-    made = tempfile.mkdtemp
-
-    def occupied(*args, **kwargs):
-        folder = made(*args, **kwargs)
-        for rank in range(2):
-            (Path(folder) / f"0-{rank}.json").mkdir()  # nothing can be written where a folder is
-        return folder
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "mkdtemp", occupied)
-        run = ip(f"%parallel {model}=2 --once -q --trace full sum(outer(50)) for n in range(4)")
-    assert run.results == [50] * 4
+        patch.setattr(secrets, "token_hex", lambda _: "occupied")
+        for rank in range(2):
+            Path(f".parmagic/run-occupied/0-{rank}.json").mkdir(parents=True)  # nothing can be written where a folder is
+        run = ip(f"%parallel {model}=2 --once -q --trace full sum(outer(5000)) for n in range(4)")
+    assert run.results == [5000] * 4
     assert any("could not be written" in note for note in run.notes)
 
 

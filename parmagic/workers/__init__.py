@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
+from parmagic.files import RunFile
 from parmagic.model import Arm, Displayed, Plan, Printed, Recording, Standing
 from parmagic.recorder import Worker
 
@@ -59,7 +60,7 @@ class Job:
     ``spmd``: worker ``rank`` runs item ``rank``, and only that, all starting
     together. ``claims``: only these item numbers, in this order (a sampled
     baseline). ``in_turn``: one worker runs the ranks of an SPMD body, as the
-    items. ``trace_path`` names the trace file of a worker's process.
+    items. ``trace_file`` tells where the functions of a worker's process go.
     """
 
     call: Call
@@ -67,7 +68,7 @@ class Job:
     arm: Arm
     plan: Plan
     spmd: bool
-    trace_path: Callable[[int], str]
+    trace_file: Callable[[int], RunFile]
     claims: tuple[range, ...] | None = None
     in_turn: bool = False
 

@@ -69,7 +69,7 @@ def _rehearse() -> None:
             lambda batch, readings: reports.append(Recording(me, batches=(batch,), readings=readings)), trace.refresh, keep_going=False,
         )  # fmt: skip
         trace.detach()
-        trace.finish(os.devnull)
+        trace.finish(None)
         trace.end()
         reports.append(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
     home.unpack(home.pack(reports))
@@ -81,8 +81,6 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     is_worker()
     with meter.hooks(wanted=orders.measure) as measuring:
         _work(orders, descriptors, inherited, measuring=measuring)
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: bool) -> None:
@@ -121,7 +119,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
     notes = _figures_left_open()
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
-    written = trace.finish(orders.trace_path)
+    written = trace.finish(orders.trace_file)
     readings = gauge.take()
     channel.send(
         Recording(
@@ -129,6 +127,8 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
             moved=channel.moved(),
         )
     )  # fmt: skip
+    sys.stdout.flush()
+    sys.stderr.flush()
     channel.send(None)
 
 

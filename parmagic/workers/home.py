@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.workers.orders import LARGE, anonymous_file
+from parmagic.files import anonymous_file
+from parmagic.workers.orders import LARGE
 
 _IN_BAND, _BESIDE = b"\0", b"\1"
 

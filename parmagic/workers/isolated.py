@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
+from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back
 from parmagic.model import Batch, Displayed, Readings, Recording, Standing, Total, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
@@ -34,7 +35,7 @@ from parmagic.workers.endings import how_it_ended, where
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
 from parmagic.workers.member import Member
-from parmagic.workers.orders import Orders, Unreadable, anonymous_file, environment, tracker_descriptor
+from parmagic.workers.orders import Orders, Unreadable, environment, tracker_descriptor
 from parmagic.workers.stack import Frame, last_stack, line_in
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class _Crew:
             claims = (range(rank, rank + 1),)
         orders = Orders(
             (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
-            claims, left, job.trace_path(rank), cargo.manifest if cargo else None,
+            claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
             environment() if cargo else None, not meter.why_inferred(),
         )  # fmt: skip
         null = self._board_file
@@ -145,7 +146,7 @@ class _Crew:
         member.release()
 
     def listen(self) -> Iterator[Report]:
-        """Yield what workers send and print, until all of them have ended."""
+        """Yield what workers send and print, until all of them have said their last word or have ended."""
         patience = Patience()
         while any(member.ended is None for member in self._members):
             ready = self._wait()
@@ -180,6 +181,14 @@ class _Crew:
             yield from member.printed(descriptor)
         if not member.connection.closed and member.connection.fileno() in ready:
             yield from self._message(member)
+            if member.done:
+                yield from self._over(member)
+
+    def _over(self, member: Member) -> Iterator[Report]:
+        """Let go of a worker that has said its last word, and printed its last line before: its end is the server's business."""
+        member.ended = 0
+        yield from member.last_prints()
+        member.close()
 
     def _message(self, member: Member) -> Iterator[Report]:
         try:
@@ -222,7 +231,7 @@ class _Crew:
         for event in [e for e in self._hub.events if e[0] == "ended"]:
             self._hub.events.remove(event)
             for member in self._members:
-                if member.key == event[1]:
+                if member.key == event[1] and member.ended is None:
                     yield from self._ended(member, *event[2:])
         self._hub.events.clear()
 
@@ -329,7 +338,7 @@ class _Crew:
     def _end_all(self) -> None:
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
-            self._hub.end(alive)
+            self._hub.end(alive | {member.key for member in self._members if member.done})
             while alive:
                 self._hub.listen(1.0)
                 alive -= {event[1] for event in self._hub.events if event[0] == "ended"}

@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection
 from time import perf_counter
 
 from parmagic import meter
+from parmagic.files import anonymous_file
 from parmagic.model import Printed
 from parmagic.output import Lines
-from parmagic.workers.orders import anonymous_file
 
 
 class Member:

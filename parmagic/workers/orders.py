@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from multiprocessing import current_process, resource_tracker
-from pathlib import Path
 from typing import Any
 
+from parmagic.files import RunFile
 from parmagic.model import Plan
 
 Place = tuple[int, int]
@@ -56,7 +55,7 @@ class Orders:
     in_turn: bool
     claims: tuple[range, ...] | None
     left: tuple[range, ...]  # what a dead worker of this rank left undone
-    trace_path: str
+    trace_file: RunFile
     manifest: Manifest | None  # None: the body and the items are in our memory already
     environment: dict[str, Any] | None
     measure: bool  # by hooks, as the notebook does
@@ -101,13 +100,4 @@ def tracker_descriptor() -> int:
     """Return the resource tracker's pipe: a worker without it would destroy segments that it attaches to."""
     descriptor = resource_tracker.getfd()
     assert descriptor is not None
-    return descriptor
-
-
-def anonymous_file() -> int:
-    """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("parmagic")
-    descriptor, name = tempfile.mkstemp(prefix="parmagic-")
-    Path(name).unlink()
     return descriptor

@@ -188,7 +188,7 @@ class _Server:
 
     def _be(self, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
         """Do a new process's work."""
-        call_me("parmagic worker")
+        call_me("parmagic " + entry.partition(":")[0].rpartition(".")[2])  # child, sampler
         if fresh:
             _exec(entry, arguments, descriptors)
         enter(entry, arguments, descriptors, self._inherited)
@@ -322,7 +322,7 @@ def _children() -> set[int]:
 
 
 def call_me(name: str) -> None:
-    """Give this process a name that ``ps`` and ``top`` show, of at most 15 characters, where the system has such (Linux)."""
+    """Give this process a name that ``ps`` and ``top`` show, where the system has such (Linux, which keeps 15 characters of it)."""
     _prctl(_PR_SET_NAME, name.encode())
 
 

@@ -45,7 +45,7 @@ class SharedWorkers:
             yield from crew.listen()
         except GeneratorExit:
             crew.end()
-            crew.trace.finish(crew.job.trace_path(0))
+            crew.trace.finish(crew.job.trace_file(0))
             raise
         except BaseException:
             yield from crew.last_words()  # interrupted: what was recorded is reported all the same
@@ -105,7 +105,7 @@ class _Crew:
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""
         stuck = self.end()
-        trace = self.trace.finish(self.job.trace_path(0))
+        trace = self.trace.finish(self.job.trace_file(0))
         yield from self.waiting()
         yield from self._unfinished(stuck)
         me = self.who.get(0, WorkerId(0, os.getpid(), 0))

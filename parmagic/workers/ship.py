@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from parmagic.errors import NoShell, NotShippable
+from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back
 from parmagic.workers.home import write_all
-from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place, anonymous_file
+from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
