@@ -10,12 +10,13 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing import current_process, resource_tracker, util
+from multiprocessing import Pipe, current_process, resource_tracker, util
 from multiprocessing.connection import Connection
 from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any
 
+import cloudpickle
 import tblib.pickling_support
 
 from parmagic import meter, tracing
@@ -56,23 +57,24 @@ def prepare() -> Iterator[None]:
 
 
 def _rehearse() -> None:
-    reports: list[Recording] = []
+    """Be a worker with nothing to do, and with nobody to tell of it."""
     me = WorkerId(0, os.getpid(), 0)
-    with meter.hooks() as measuring, TemporaryFile() as box:
+    ours, theirs = Pipe()
+    channel = _Channel(theirs, me)
+    call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
+    with meter.hooks() as measuring, TemporaryFile() as box, ours, theirs:
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
         trace.start()
         trace.attach(0)
-        work(
-            lambda _item, _worker: None, list, OwnItem(range(1)), Worker(0, 1, "procs"), gauge, [0] * board_size(1),
-            lambda batch, readings: reports.append(Recording(me, batches=(batch,), readings=readings)), trace.refresh, keep_going=False,
-        )  # fmt: skip
+        channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
+        worker = Worker(0, 1, "procs")
+        work(call, list, OwnItem(range(1)), worker, gauge, [0] * board_size(1), channel.report, trace.refresh, keep_going=False)
         trace.detach()
-        trace.finish(None)
+        written = trace.finish(None)
         trace.end()
-        reports.append(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
-    home.unpack(home.pack(reports))
+        channel.send(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), trace=written, moved=channel.moved()))
     _reseed()
 
 
