@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,12 @@ def _workers() -> list[psutil.Process]:
     """Return what runs below the server but for its sampler and its spares, which are called after the server when they are born."""
     if hub._server is None or not hub._server.alive():
         return []
-    return [child for child in psutil.Process(hub._server.pid).children() if child.name() not in OURS]
+    found = []
+    for child in psutil.Process(hub._server.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() not in OURS:
+                found.append(child)
+    return found
 
 
 def _left_of_workers() -> list[psutil.Process]:
@@ -62,6 +68,13 @@ def _left_of_workers() -> list[psutil.Process]:
     while (left := _workers()) and time.monotonic() < until:
         time.sleep(0.002)
     return left
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect() -> None:
+    """Keep the collector, which runs after every test, from what is there before the first one: modules, most of all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -16,7 +17,12 @@ pytestmark = pytest.mark.skipif(not hub.supported(), reason="no processes here")
 
 def spares() -> set[int]:
     """Return the process ids of the spares."""
-    return {child.pid for child in psutil.Process(hub.get().pid).children() if child.name() == "parmagic spare"}
+    found = set()
+    for child in psutil.Process(hub.get().pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "parmagic spare":
+                found.add(child.pid)
+    return found
 
 
 def wait_for_spares(count: int, others: set[int] = frozenset()) -> set[int]:
