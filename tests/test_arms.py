@@ -140,8 +140,10 @@ def test_theory_of_the_gil():
     run = parmagic.run(lambda n: sum(i * i for i in range(n)), [400_000] * 20, "threads=2 procs=2", once=True, trace="off")
     sums = run.workers.groupby("arm").sum()
     threads, procs = sums.loc["threads=2"], sums.loc["procs=2"]
-    # one core's worth of running, whatever else the machine is doing: the rest is the other thread's turn
-    assert threads["running_s"] / (threads["wall_s"] - threads["startup_s"] - threads["idle_s"]) == pytest.approx(0.5, abs=0.1)
+    # one thread at a time runs, or waits for a core where the machine is busy: the rest is the other one's turn
+    active = threads["wall_s"] - threads["startup_s"] - threads["idle_s"]
+    assert threads["running_s"] / active < 0.6
+    assert (threads["running_s"] + threads["cpu_wait_s"]) / active > 0.4
     assert threads["gil_wait_s"] > 0.1 * threads["running_s"]  # about as much, where nobody else wants the cores
     assert threads[["lock_wait_s", "io_wait_s", "sleep_s"]].sum() < 0.05 * threads["gil_wait_s"]
     assert procs["gil_wait_s"] < 0.05 * procs["running_s"]

@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from parmagic.workers import hub
+from parmagic.workers import hub, server
 
 pytestmark = pytest.mark.skipif(not hub.supported(), reason="no processes here")
 
@@ -101,6 +101,21 @@ def test_they_know_folder_and_variables_of_the_run(warm, tmp_path):
     run = ip("%%parallel procs=2 --once -q\nos.getpid(), os.getcwd(), os.environ['PARMAGIC_TEST']")
     assert {pid for pid, _, _ in run.results} == before
     assert {tuple(rest) for _, *rest in run.results} == {(str(tmp_path / "below"), "later")}
+
+
+def test_none_is_made_while_something_is_measured(warm, monkeypatch):
+    """A server that is told to hold makes none until it hears that the run is over; every run tells it so."""
+    ip, before = warm
+    hub.spare(4)
+    hub.hold()
+    time.sleep(6 * server.QUIET)
+    assert spares() == before
+    hub.spare(None)
+    wait_for_spares(4)
+    heard, send = [], hub.Hub._send
+    monkeypatch.setattr(hub.Hub, "_send", lambda self, message, *rest: heard.append(message[0]) or send(self, message, *rest))
+    ip("%%parallel threads=1 --once -q\nheard_before = 1")
+    assert (heard[0], heard[-1]) == ("hold", "spare")
 
 
 def test_they_end_with_the_server(warm):

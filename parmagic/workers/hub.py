@@ -92,9 +92,14 @@ class Hub:
         if keys:
             self._send(("end", keys))
 
-    def spare(self, processes: int) -> None:
-        """Have the server prepare that many processes ahead, for the next run to find."""
-        self._send(("spare", min(processes, max(MOST_SPARES, available_cpus())), "parmagic.workers.child:prepare"))
+    def hold(self) -> None:
+        """Have the server prepare nothing while a run is measured."""
+        self._send(("hold",))
+
+    def spare(self, processes: int | None) -> None:
+        """Have the server prepare that many processes ahead, or as many as last time, for the next run to find."""
+        most = max(MOST_SPARES, available_cpus())
+        self._send(("spare", None if processes is None else min(processes, most), "parmagic.workers.child:prepare"))
 
     def preload(self, modules: Iterable[str]) -> None:
         """Have the server import these modules, where it has not, so that later processes start with them."""
@@ -334,10 +339,17 @@ def refresh(space: Mapping[str, Any]) -> list[str]:
     return modules
 
 
-def spare(processes: int) -> None:
-    """Where there is a server, have it prepare processes for the next run; wait for nothing."""
+def hold() -> None:
+    """Where there is a server, have it prepare nothing until :func:`spare`: it would compete with what is measured."""
     if _server is not None and _server.alive():
         with suppress(WorkerDied):  # the next run starts a new one
+            _server.hold()
+
+
+def spare(processes: int | None) -> None:
+    """Where there is a server, have it prepare processes for the next run, or as many as before; wait for nothing."""
+    if _server is not None and _server.alive():
+        with suppress(WorkerDied):
             _server.spare(processes)
 
 

@@ -5,7 +5,7 @@ where a run needs the notebook's memory. Either way it speaks one protocol
 over one socket: a message asks to start, end or preload; it answers with the
 processes that it started and with how each one ended.
 
-Between runs it keeps a few *spares*: forks that have prepared themselves and wait
+Between runs it makes a few *spares*: forks that have prepared themselves and wait
 for what to do. Each does one start's work and ends, as any other process here;
 whatever is imported meanwhile makes new ones of them.
 
@@ -150,8 +150,11 @@ class _Server:
             self._end(words[0])
         elif verb == "import":
             self._import(*words)
+        elif verb == "hold":
+            self._due = None
         elif verb == "spare":
-            self._wanted, self._due = (words[0], words[1]), 0.0
+            count, prepare = words
+            self._wanted, self._due = (self._wanted[0] if count is None else count, prepare), 0.0
         return bool(verb != "quit")
 
     def _start(self, key: int, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:

@@ -48,6 +48,7 @@ class Supply:
 
     def prepare(self) -> None:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
+        hub.hold()
         if not self.has_procs:
             return
         if not hub.supported():
@@ -130,8 +131,8 @@ class Supply:
             fork.close()
         if self._cargo is not None:
             self._cargo.close()
-            if self._plan.start_method is None:
-                hub.spare(max(arm.count for arm in self._plan.arms if arm.kind == "procs"))
+        shipped = self._cargo is not None and self._plan.start_method is None
+        hub.spare(max((arm.count for arm in self._plan.arms if arm.kind == "procs"), default=1) if shipped else None)
 
 
 def _names_around(call: Call) -> dict[str, Any]:
