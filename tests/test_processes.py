@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -355,3 +356,21 @@ def test_deaths_before_an_account_has_an_item(ip):
             parmagic.run(lambda _: b"x" * 1_000_000, range(8), "procs=4", once=True, trace="off", timeout=float(timeout))
         items = parmagic.last().items.dropna(subset=["start_s"])
         assert (items[["start_s", "wall_s"]] >= 0).all(axis=None)
+
+
+def test_a_ctrl_c_just_before_a_fork_is_the_notebooks(ip, monkeypatch, tmp_path):
+    """A Ctrl-C that is held back while the notebook is forked is raised there, never in its copy, which would go on as a second one."""
+    mine, fork = os.getpid(), os.fork
+
+    def struck():
+        os.kill(mine, signal.SIGINT)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", struck)
+    error = ip.fails("%%parallel threads=2 -q for n in range(4)\nn")
+    if os.getpid() != mine:
+        (tmp_path / "escaped").touch()
+        os._exit(99)
+    monkeypatch.undo()
+    assert isinstance(error, KeyboardInterrupt)
+    assert not (tmp_path / "escaped").exists()

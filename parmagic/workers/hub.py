@@ -266,13 +266,13 @@ def fork(call: Any, items: Any) -> Hub:
     with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         pid = os.fork()
-    if not pid:
-        ours.close()
-        try:
-            _settle()
-            server.serve(theirs, (call, items))
-        finally:
-            os._exit(1)
+        if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
+            try:
+                ours.close()
+                _settle()
+                server.serve(theirs, (call, items))
+            finally:
+                os._exit(1)
     theirs.close()
     return Hub(ours, pid, None, None)
 
