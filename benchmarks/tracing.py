@@ -42,7 +42,7 @@ def main() -> None:
             interleaved({kind: lambda kind=kind: walls[kind].append(arm(kind)) for kind in walls}, ROUNDS)
             off, auto = median(walls["off"]), median(walls["auto"])
             run = parmagic.run(fibonacci, [n, n], models, once=True)
-            functions = sum(len(slices) for _, slices in run.functions())
+            functions = sum(len(calls) for _, arm in run.functions() for calls in arm)
             bound = max(0.05 * off, 0.05)
             print(
                 f"{models:10} off {off:6.3f} s  auto {auto:6.3f} s  +{(auto - off) * 1e3:6.1f} ms ({auto / off - 1:+.1%}), "

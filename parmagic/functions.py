@@ -1,52 +1,56 @@
-"""VizTracer's files become calls of each worker, on our clock."""
+"""VizTracer's records become the calls of each worker, on our clock."""
 
 from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parmagic.model import Lane, Slice, TraceFile
+import numpy as np
+
+from parmagic.model import Calls, Lane, TraceFile
 
 _OURS = str(Path(__file__).parent) + os.sep
+_CLOCK = "time.perf_counter"
 
 
-def read(trace: TraceFile) -> list[Slice]:
-    """Return the calls that a trace holds, by rank and begin.
+def read(trace: TraceFile) -> list[Calls]:
+    """Return the calls that a trace holds, one :class:`Calls` per worker.
 
     Threads that are no workers are left out, so are our own functions: the
     body is the outermost call. Calls that were still open at the end are closed
     there. A file that is missing or torn (a killed worker) has no calls.
     """
     events = _load(trace)
-    to_seconds = _clock(trace)
-    calls: list[Slice] = []
+    found = []
     for tid, rank in trace.workers.items():
-        calls += _calls((e for e in events if e.get("tid") == tid), rank, to_seconds, trace.anchors[1][1])
-    return calls
+        places: dict[str, int] = {}
+        table = np.array(_spans((e for e in events if e.get("tid") == tid), places, trace.anchors[1][0]), dtype=float).reshape(-1, 3)
+        ours = np.array([_OURS in name for name in places], dtype=bool)
+        table = table[~ours[table[:, 2].astype(int)]] if len(table) else table
+        begins, ends = _on_our_clock(trace, table[:, 0]), _on_our_clock(trace, table[:, 1])
+        order = np.lexsort((-ends, begins))
+        found.append(Calls(rank, begins[order], ends[order], table[order, 2].astype(np.int32), tuple(places)))
+    return found
 
 
-def within_items(calls: Iterable[Slice], lane: Lane) -> list[Slice]:
-    """Return a worker's calls that happened inside of its items, none reaching beyond its item's end.
+def within_items(calls: Calls, lane: Lane) -> Calls:
+    """Return the part of a worker's calls that happened inside of its items, none reaching beyond its item's end.
 
     What lies between items (pickling, the next claim) is our own work, not the body's.
     """
-    begins = [begin for batch in lane.batches for begin in batch.begins]
-    ends = [end for batch in lane.batches for end in batch.ends]
-    inside = []
-    for call in calls:
-        place = bisect_right(begins, call.begin) - 1
-        if call.rank != lane.worker.rank or place < 0 or call.begin >= ends[place]:
-            continue
-        late = call.end > ends[place]
-        if late and call.name == "time.perf_counter":
-            continue  # the recorder's own reading of the clock at the item's end
-        inside.append(replace(call, end=ends[place]) if late else call)
-    return inside
+    begins = np.array([begin for batch in lane.batches for begin in batch.begins])
+    ends = np.array([end for batch in lane.batches for end in batch.ends])
+    if not len(begins):
+        return Calls(calls.rank, calls.begins[:0], calls.ends[:0], calls.places[:0], calls.names)
+    place = np.searchsorted(begins, calls.begins, side="right") - 1
+    end = ends[place]
+    # the last call of an item is often the recorder's own reading of the clock at its end
+    clock = calls.names.index(_CLOCK) if _CLOCK in calls.names else -1
+    inside = (place >= 0) & (calls.begins < end) & ~((calls.ends > end) & (calls.places == clock))
+    return Calls(calls.rank, calls.begins[inside], np.minimum(calls.ends, end)[inside], calls.places[inside], calls.names)
 
 
 def _load(trace: TraceFile) -> list[dict[str, Any]]:
@@ -65,28 +69,28 @@ def _load(trace: TraceFile) -> list[dict[str, Any]]:
     return events
 
 
-def _clock(trace: TraceFile) -> Callable[[float], float]:
+def _on_our_clock(trace: TraceFile, at: Any) -> Any:
     """Map VizTracer's microseconds onto our seconds, linearly through both anchors."""
     (theirs, ours), (theirs_end, ours_end) = trace.anchors
     rate = (ours_end - ours) / (theirs_end - theirs) if theirs_end > theirs else 1e-6
-    return lambda at: ours + (at - theirs) * rate
+    return ours + (at - theirs) * rate
 
 
-def _calls(events: Iterable[dict[str, Any]], rank: int, to_seconds: Callable[[float], float], end: float) -> list[Slice]:
-    calls: list[Slice] = []
-    still_open: list[tuple[str, float]] = []
+def _spans(events: Iterable[dict[str, Any]], places: dict[str, int], end: float) -> list[tuple[float, float, int]]:
+    """Return (begin, end, the name's place in ``places``) of every call, in VizTracer's microseconds."""
+    spans: list[tuple[float, float, int]] = []
+    still_open: list[tuple[int, float]] = []
     for event in events:
-        name, phase = event.get("name", ""), event.get("ph")
-        if _OURS in name:
+        phase = event.get("ph")
+        if phase not in {"X", "B", "E"}:
             continue
+        place = places.setdefault(event.get("name", ""), len(places))
+        at = event["ts"]
         if phase == "X":
-            begin = to_seconds(event["ts"])
-            calls.append(Slice(rank, name, begin, to_seconds(event["ts"] + event["dur"])))
+            spans.append((at, at + event["dur"], place))
         elif phase == "B":
-            still_open.append((name, to_seconds(event["ts"])))
-        elif phase == "E" and still_open:
+            still_open.append((place, at))
+        elif still_open:
             opened, begin = still_open.pop()
-            calls.append(Slice(rank, opened, begin, to_seconds(event["ts"])))
-    calls += [Slice(rank, name, begin, max(begin, end)) for name, begin in still_open]
-    calls.sort(key=lambda call: (call.begin, -call.end))
-    return calls
+            spans.append((begin, at, opened))
+    return spans + [(begin, max(begin, end), place) for place, begin in still_open]

@@ -375,10 +375,23 @@ WORKER_STATES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """One call of one function on a worker: ``name`` and its place, seconds on our clock."""
+class Calls:
+    """A worker's function calls, as NumPy arrays of one length, in the order of their begins, the longest first.
+
+    ``begins`` and ``ends`` are seconds on our clock; ``places`` say where each call's
+    function, with its file and line, is in ``names``.
+    """
 
     rank: int
-    name: str
-    begin: float
-    end: float
+    begins: Any
+    ends: Any
+    places: Any
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return how many calls there are."""
+        return len(self.begins)
+
+    def __iter__(self) -> Iterator[tuple[float, float, str]]:
+        """Yield (begin, end, name) of each."""
+        return zip(self.begins.tolist(), self.ends.tolist(), (self.names[place] for place in self.places.tolist()), strict=True)

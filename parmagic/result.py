@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from parmagic.baseline import Baseline
-    from parmagic.model import Lane, Slice
+    from parmagic.model import Calls, Lane
     from parmagic.render import View
 
 
@@ -145,14 +145,15 @@ class Run:
 
         return ledger(timeline, lane).shares(edges)
 
-    def functions(self) -> list[tuple[int, list[Slice]]]:
-        """Return VizTracer's calls, by the arm's number; read from the trace files."""
+    def functions(self) -> list[tuple[int, list[Calls]]]:
+        """Return VizTracer's calls within items, by the arm's number; read from the traces."""
         from parmagic import functions  # noqa: PLC0415
 
         found = []
         for number, timeline in enumerate(self.timelines):
-            calls = [call for trace in timeline.traces for call in functions.read(trace)]
-            found.append((number, [call for lane in timeline.lanes for call in functions.within_items(calls, lane)]))
+            lanes = {lane.worker.rank: lane for lane in timeline.lanes}
+            calls = [each for trace in timeline.traces for each in functions.read(trace)]
+            found.append((number, [functions.within_items(each, lanes[each.rank]) for each in calls if each.rank in lanes]))
         return found
 
     def __repr__(self) -> str:

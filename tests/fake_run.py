@@ -18,10 +18,10 @@ from parmagic.model import (
     WORKER_STATES,
     Arm,
     Batch,
+    Calls,
     Clocks,
     Lane,
     Samples,
-    Slice,
     Span,
     Timeline,
     Usage,
@@ -31,6 +31,14 @@ from parmagic.model import (
 NAN = float("nan")
 Story = Sequence[tuple[str, float]]
 SAMPLED = {"running": "running", "gil_wait": "gil", "lock_wait": "lock", "sleep": "sleep", "io_wait": "io"}
+
+
+def calls_of(rank: int, *calls: tuple[str, float, float]) -> Calls:
+    """Return a worker's calls of (name, begin, end)."""
+    table = sorted(((begin, end, name) for name, begin, end in calls), key=lambda call: (call[0], -call[1]))
+    names = tuple(dict.fromkeys(name for _, _, name in table))
+    begins, ends = np.array([b for b, _, _ in table]), np.array([e for _, e, _ in table])
+    return Calls(rank, begins, ends, np.array([names.index(n) for _, _, n in table], dtype=np.int32), names)
 
 
 @dataclass
@@ -46,7 +54,7 @@ class FakeRun:
     serial_s: float = 1.6
     baseline: str = "measured"
     measured: bool = False
-    calls: list[tuple[int, list[Slice]]] = field(default_factory=list)
+    calls: list[tuple[int, list[Calls]]] = field(default_factory=list)
     item_errors: dict[int, BaseException] = field(default_factory=dict)
     start: float = 1000.0
     waits: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -66,7 +74,7 @@ class FakeRun:
         self.summary = self._summary()
         self.items = pd.DataFrame()
 
-    def functions(self) -> list[tuple[int, list[Slice]]]:
+    def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return the hand-written calls."""
         return self.calls
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_run import calls_of, two_arms
 
 import parmagic
-from parmagic.model import Slice
-from parmagic.render import figures
-from parmagic.render import page as module
-from parmagic.render.page import embed, nest, page
+from parmagic.model import WORKER_STATES
+from parmagic.render import figures, scene
+from parmagic.render.page import embed, page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\u2029\"'&amp;${title}\udc80\x00"
 
@@ -36,7 +38,7 @@ def hostile(run):
     """Return the run with hostile text wherever text may come from outside."""
     lane = next(lane for lane in run.timelines[0].lanes if lane.batches)
     begin = lane.batches[0].begins[0]
-    calls = [(0, [Slice(lane.worker.rank, HOSTILE, begin, begin + 1e-4)])]
+    calls = [(0, [calls_of(lane.worker.rank, (HOSTILE, begin, begin + 1e-4))])]
     return dressed(run, title=HOSTILE, verdict=HOSTILE, notes=[HOSTILE], functions=lambda: calls)
 
 
@@ -126,33 +128,40 @@ def test_figures_are_those_of_the_tables(run):
         assert shown[6] == (f"{worker['native_s']:.4f}" if worker["measured"] else figures.UNKNOWN)
 
 
+def unpacked(text, kind):
+    """Return an array of the page."""
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
 def test_lanes_add_up_to_the_workers_table(run):
-    """A lane's bins of a state sum to the worker's seconds, and its items are the items table's."""
-    data = data_of(page(run))
-    (arm,) = data["arms"]
-    width = (arm["end"] - arm["begin"]) / module.BINS / 1e9
+    """A lane's seconds in a state end with the worker's figure, and its items are the items table's."""
+    (arm,) = data_of(page(run))["arms"]
+    took = {}
     for lane in arm["lanes"]:
         row = run.workers.loc[("threads=2", lane["rank"])]
-        for state in ("running", "startup", "idle"):
-            assert sum(lane["bins"].get(state, [0])) / 1000 * width == pytest.approx(row[f"{state}_s"], abs=0.01 * row["wall_s"])
-    assert sorted(item for lane in arm["lanes"] for item in lane["items"]["item"]) == list(range(8))
-    took = {item: t for lane in arm["lanes"] for item, t in zip(lane["items"]["item"], lane["items"]["took"], strict=True)}
+        for state in WORKER_STATES:
+            last = unpacked(lane["states"][state], "<f4")[-1] if state in lane["states"] else 0.0
+            assert last == pytest.approx(np.nan_to_num(row[f"{state}_s"]), rel=1e-5, abs=1e-7)
+        items = unpacked(lane["items"]["key"], "<u4").tolist()
+        took |= dict(zip(items, unpacked(lane["items"]["took"], "<f4").tolist(), strict=True))
     walls = run.items.loc["threads=2"]["wall_s"]
-    assert np.allclose([took[item] / 1e9 for item in range(8)], walls.loc[range(8)], atol=2e-9)
+    assert sorted(took) == list(range(8))
+    assert np.allclose([took[item] / 1e9 for item in range(8)], walls.loc[range(8)], rtol=1e-6, atol=2e-9)
 
 
 def test_items_are_capped_evenly(run, monkeypatch):
-    """Of more items than are drawn, exactly as many as may be are chosen, and the notes say so."""
-    monkeypatch.setattr(module, "MAX_ITEMS", 3)
+    """Of more items than are drawn, every so many-th is chosen, and the notes say so."""
+    monkeypatch.setattr(scene, "MAX_ITEMS", 3)
     text = page(run)
-    assert sum(len(lane["items"]["item"]) for lane in data_of(text)["arms"][0]["lanes"]) == 3
+    drawn = [item for lane in data_of(text)["arms"][0]["lanes"] for item in unpacked(lane["items"]["key"], "<u4")]
+    assert sorted(drawn) == [0, 3, 6]
     assert "draws 3 of the 8 items of threads=2" in text
 
 
 def test_the_longest_calls_are_kept(run, monkeypatch):
     """Of more calls than are drawn, the longest are, with those around them; and the notes say so."""
-    monkeypatch.setattr(module, "MAX_CALLS", 2)
-    calls = [Slice(0, "short", 1.0, 1.1), Slice(0, "outer", 1.0, 3.0), Slice(0, "inner", 1.5, 2.5)]
+    monkeypatch.setattr(scene, "MAX_CALLS", 2)
+    calls = [calls_of(0, ("short", 1.0, 1.1), ("outer", 1.0, 3.0), ("inner", 1.5, 2.5))]
     text = page(dressed(run, functions=lambda: [(0, calls)]))
     assert data_of(text)["names"] == ["outer", "inner"]
     assert "the 2 longest of 3 recorded function calls" in text
@@ -160,10 +169,23 @@ def test_the_longest_calls_are_kept(run, monkeypatch):
 
 def test_nest():
     """Calls are as deep as those open when they began, and never reach beyond them."""
-    names: dict[str, int] = {}
-    rows = nest([Slice(0, "b", 1e-9, 9e-9), Slice(0, "a", 0, 5e-9), Slice(0, "a", 6e-9, 8e-9)], names, 0.0)
-    assert names == {"a": 0, "b": 1}
-    assert rows == [[[0, 6], [5, 2], [0, 0]], [[1], [4], [1]]]
+    rows: list = []
+    scene.nest([0, 1, 6], [5, 9, 8], [0, 1, 0], rows)
+    assert rows == [([0, 6], [5, 2], [0, 0]), ([1], [4], [1])]
+
+
+def test_waits_tell_what_is_known_of_them():
+    """A wait's slice has its words and colour, its kind and object, and who held the GIL."""
+    seen = [(1000.1, 1000.2, "GIL, held by worker 1", {"kind": "gil"}), (1000.3, 1000.4, "lock wait", {"object": "forks[2]", "line": 3})]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.chrome, "waits", lambda lane: seen if lane.worker.rank == 0 else [])
+        data, _ = scene.scene(two_arms())
+    assert [kind["name"] for kind in data["waits"]] == ["GIL, held by worker 1", "lock wait"]
+    assert [kind["color"] for kind in data["waits"]] == [figures.LOOKS["gil_wait"].color, figures.LOOKS["lock_wait"].color]
+    assert data["waits"][1]["known"] == {"object": "forks[2]", "line": "3"}
+    drawn = data["arms"][0]["lanes"][0]["waits"]
+    assert unpacked(drawn["begin"], "<f8").tolist() == [100_000_000, 300_000_000]
+    assert unpacked(drawn["took"], "<f4").tolist() == [100_000_000, 100_000_000]
 
 
 def test_an_error_shows_its_type_only(run):
@@ -177,6 +199,14 @@ def test_a_run_without_arms(run):
     """A run that ended before its first arm is still a page."""
     empty = dressed(run, timelines=(), summary=run.summary.iloc[:0], workers=run.workers.iloc[:0], functions=list)
     assert data_of(page(empty))["arms"] == []
+
+
+def until(condition):
+    """Wait until something holds; the page's own policy forbids what Playwright would wait with."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/usr/bin/chromium").exists(), reason="needs Chromium")
@@ -198,7 +228,7 @@ def test_in_a_browser(run, tmp_path):
         whole = tab.evaluate("[view.begin, view.end]")
         tab.mouse.move(*middle)
         tab.mouse.wheel(0, -300)
-        tab.wait_for_function("view.end - view.begin < whole.end * 0.9")
+        until(lambda: tab.evaluate("view.end - view.begin < whole.end * 0.9"))
         near = tab.evaluate("[view.begin, view.end]")
         tab.mouse.move(middle[0] + 3, middle[1])
         tip = tab.locator("#tip").text_content()

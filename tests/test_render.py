@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_run import NAN, FakeRun, two_arms
+from fake_run import NAN, FakeRun, calls_of, two_arms
 
-from parmagic.model import WORKER_STATES, Arm, Slice
+from parmagic.model import WORKER_STATES, Arm
 from parmagic.render import chrome, figures, html, page, svg, text
 
 HOSTILE = "</script><script>alert(1)</script> \"'& \x1b[31mred\x07 \u202egnp.exe\u2066 \u2028next \ud800 end"
@@ -22,7 +22,7 @@ def hostile(**changes: object) -> FakeRun:
     """Return a run in which every text that a user can make is hostile."""
     texts = {"verdict": HOSTILE, "notes": [HOSTILE, HOSTILE], "title": HOSTILE, "baseline": HOSTILE}
     run = two_arms(**texts, **changes)
-    run.calls = [(0, [Slice(0, HOSTILE, 1000.0, 1000.5)])]
+    run.calls = [(0, [calls_of(0, (HOSTILE, 1000.0, 1000.5))])]
     return run
 
 
@@ -270,7 +270,7 @@ def by_thread(trace: dict) -> dict[tuple[str, str], list[dict]]:
 
 def test_trace_has_arms_workers_items_and_waits() -> None:
     """Every worker has its functions, items and waits side by side, in µs from the first arm's begin."""
-    run = two_arms(calls=[(1, [Slice(0, "f", 1001.95, 1002.0)])])
+    run = two_arms(calls=[(1, [calls_of(0, ("f", 1001.95, 1002.0))])])
     threads = by_thread(chrome.trace(run))
     assert [name for arm, name in threads if arm == "procs=2"][:3] == [
         "worker 0 · procs 4000", "worker 0 · items", "worker 0 · waits",
@@ -306,7 +306,8 @@ def test_slices_nest() -> None:
     """Whatever overlaps, on each thread a slice ends no later than the one that it begins in."""
     rng = np.random.default_rng(7)
     begins = rng.uniform(1000, 1001.6, 500)
-    calls = [Slice(int(k % 2), f"f{k}", b, b + rng.exponential(0.1)) for k, b in enumerate(begins)]
+    spans = [(int(k % 2), (f"f{k}", b, b + rng.exponential(0.1))) for k, b in enumerate(begins)]
+    calls = [calls_of(rank, *(span for r, span in spans if r == rank)) for rank in range(2)]
     for slices in by_thread(chrome.trace(two_arms(calls=[(0, calls)]))).values():
         ends: list[int] = []
         for event in slices:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from parmagic.model import Lane, Slice, Timeline
+    from parmagic.model import Calls, Lane, Timeline
 
 
 class View(Protocol):
@@ -68,6 +68,6 @@ class View(Protocol):
         """Return the seconds of each state in each of the n bins between the n + 1 ``edges``."""
         ...
 
-    def functions(self) -> list[tuple[int, list[Slice]]]:
-        """Return the recorded function calls by the arm's number."""
+    def functions(self) -> list[tuple[int, list[Calls]]]:
+        """Return the recorded function calls of each worker, by the arm's number."""
         ...

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model import STATES, WAIT_KINDS, WAIT_STATES, Lane, Timeline
+from parmagic.model import STATES, WAIT_KINDS, WAIT_STATES, Calls, Lane, Timeline
 from parmagic.render.figures import LOOKS, clean, saved_verdict
 
 if TYPE_CHECKING:
@@ -90,13 +90,13 @@ def trace(view: View) -> dict[str, Any]:
     }
 
 
-def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Any], zero: float) -> Iterator[Event]:
+def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -> Iterator[Event]:
     pid = number + 1
     yield _meta("process_name", pid, 0, name=timeline.arm.label)
     yield _meta("process_sort_index", pid, 0, sort_index=number)
     by_rank: dict[int, list[Piece]] = {}
-    for call in calls:
-        by_rank.setdefault(call.rank, []).append((call.begin, call.end, clean(call.name, 300), {}))
+    for each in calls:  # a worker that was replaced after its death has two
+        by_rank.setdefault(each.rank, []).extend((begin, end, clean(name, 300), {}) for begin, end, name in each)
     for lane in timeline.lanes:
         rank = lane.worker.rank
         rows = (

@@ -1,0 +1,188 @@
+"""What the page draws: states, items, waits and calls of every worker, as arrays that a browser reads at once.
+
+Times are whole nanoseconds from the first arm's begin, in doubles; durations and
+seconds are floats. An array is a base64 text of its little-endian bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parmagic.model import Calls, Lane, Timeline
+from parmagic.render import chrome
+from parmagic.render.figures import INFERRED, LOOKS, clean, legend_words, present, worker_row
+
+if TYPE_CHECKING:
+    from parmagic.render import View
+
+STEPS = 2000
+"""Steps in which a lane's states are told, over the arm's wall time."""
+
+MAX_ITEMS = 50_000
+"""Items drawn of one arm; of more, an even choice."""
+
+MAX_WAITS = 200_000
+MAX_CALLS = 500_000
+"""Waits, and function calls, that are drawn in all; of more, the longest."""
+
+MAX_DEPTH = 60
+"""Calls within calls that are drawn."""
+
+
+def scene(run: View) -> tuple[dict[str, Any], list[str]]:
+    """Return what the page draws, ready for JSON, and sentences on what is left out."""
+    made = _Scene(run)
+    arms = [made.arm(number, timeline) for number, timeline in enumerate(run.timelines)]
+    states = [[state, legend_words(run, state), LOOKS[state].color, state in INFERRED] for state in present(run)]
+    return {"states": states, "arms": arms, "names": list(made.names), "waits": made.kinds}, made.said
+
+
+class _Scene:
+    """What all arms share: the zero of time, the names of functions, the kinds of waits, what was left out."""
+
+    def __init__(self, run: View) -> None:
+        self.run = run
+        self.zero = run.timelines[0].begin if run.timelines else 0.0
+        self.said: list[str] = []
+        self.names: dict[str, int] = {}
+        self.kinds: list[dict[str, Any]] = []
+        self._kinds: dict[str, int] = {}
+        self._calls = dict(run.functions())
+        self._shortest_call = self._shortest(
+            [each.ends - each.begins for calls in self._calls.values() for each in calls], MAX_CALLS, "recorded function calls"
+        )
+        self._waits = {(n, k): chrome.waits(lane) for n, t in enumerate(run.timelines) for k, lane in enumerate(t.lanes)}
+        self._shortest_wait = self._shortest(
+            [np.array([end - begin for begin, end, *_ in pieces]) for pieces in self._waits.values()], MAX_WAITS, "waits"
+        )
+
+    def _shortest(self, took: list[Any], most: int, what: str) -> float:
+        """Return the duration from which on slices are drawn, and say so where some are not."""
+        every = np.concatenate(took) if took else np.empty(0)
+        if len(every) <= most:
+            return -1.0
+        self.said.append(f"The page draws the {most:,} longest of {len(every):,} {what}.")
+        return float(np.partition(every, len(every) - most)[len(every) - most])
+
+    def arm(self, number: int, timeline: Timeline) -> dict[str, Any]:
+        """Return one arm."""
+        n_items = sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches)
+        if n_items > MAX_ITEMS:
+            self.said.append(f"The page draws {MAX_ITEMS:,} of the {n_items:,} items of {clean(timeline.arm.label)}, evenly chosen.")
+        every = max(1, -(-n_items // MAX_ITEMS))
+        lanes = [self._lane(number, place, timeline, lane, every) for place, lane in enumerate(timeline.lanes)]
+        deepest = max((len(lane["calls"]) for lane in lanes), default=0)
+        if deepest > MAX_DEPTH:
+            self.said.append(f"The page draws calls of {clean(timeline.arm.label)} {MAX_DEPTH} deep; they go {deepest} deep.")
+        for lane in lanes:
+            del lane["calls"][MAX_DEPTH:]
+        return {
+            "number": number, "label": clean(timeline.arm.label), "begin": self._ns(timeline.begin), "end": self._ns(timeline.end),
+            "lanes": lanes,
+        }  # fmt: skip
+
+    def _ns(self, at: float) -> int:
+        return round((at - self.zero) * 1e9)
+
+    def _lane(self, number: int, place: int, timeline: Timeline, lane: Lane, every: int) -> dict[str, Any]:
+        row = worker_row(self.run, timeline.arm.label, lane.worker.rank)
+        mine = [each for each in self._calls.get(number, []) if each.rank == lane.worker.rank]
+        return {
+            "rank": lane.worker.rank,
+            "who": f"process {lane.worker.pid}, thread {lane.worker.tid}",
+            "measured": row is not None and bool(row["measured"]),
+            "states": self._states(timeline, lane),
+            "items": self._items(lane, every),
+            "waits": self._pieces(self._waits[number, place], timeline),
+            "calls": self._rows(mine),
+        }
+
+    def _states(self, timeline: Timeline, lane: Lane) -> dict[str, str]:
+        """Return the seconds in each state from the arm's begin to each step; states that never were are left out."""
+        edges = np.linspace(timeline.begin, timeline.end, STEPS + 1)
+        found = self.run.shares(timeline, lane, edges)
+        sums = {state: np.concatenate([[0.0], np.cumsum(np.nan_to_num(found[state]))]) for state in LOOKS if state in found}
+        return {state: packed(rising, "<f4") for state, rising in sums.items() if rising[-1] > 0}
+
+    def _items(self, lane: Lane, every: int) -> dict[str, Any]:
+        begins = np.array([begin for batch in lane.batches for begin in batch.begins])
+        ends = np.array([end for batch in lane.batches for end in batch.ends])
+        numbers = np.array([batch.first + k for batch in lane.batches for k in range(len(batch.begins))], dtype=int)
+        errors = {item: chrome.error_words(self.run, error) for batch in lane.batches for item, error in batch.errors.items()}
+        kept = numbers % every == 0
+        return {**self._slices(begins[kept], ends[kept], numbers[kept]), "errors": errors}
+
+    def _pieces(self, pieces: Sequence[chrome.Piece], timeline: Timeline) -> dict[str, str]:
+        """Return waits, with the place of what is known of each in ``kinds``."""
+        inside = [
+            (max(begin, timeline.begin), min(end, timeline.end), self._kind(name, known))
+            for begin, end, name, known in sorted(pieces, key=lambda piece: piece[0])
+            if begin <= timeline.end and end >= timeline.begin and end - begin >= self._shortest_wait
+        ]
+        begins, ends, kinds = zip(*inside, strict=True) if inside else ((), (), ())
+        return self._slices(np.array(begins), np.array(ends), np.array(kinds, dtype=int))
+
+    def _kind(self, name: str, known: dict[str, Any]) -> int:
+        """Return the place of a wait's description; there are few of them."""
+        key = f"{name} {known}"
+        place = self._kinds.setdefault(key, len(self.kinds))
+        if place == len(self.kinds):
+            words = {name: clean(value) for name, value in known.items() if value is not True}
+            flags = [name for name, value in known.items() if value is True]
+            self.kinds.append({"name": clean(name), "color": _color(name), "known": words, "flags": flags})
+        return place
+
+    def _rows(self, calls: Iterable[Calls]) -> list[dict[str, str]]:
+        """Return rows of calls by depth."""
+        rows: list[tuple[list[int], list[int], list[int]]] = []
+        for each in calls:
+            kept = each.ends - each.begins >= self._shortest_call
+            places = np.zeros(len(each.names) or 1, dtype=np.int64)
+            for place in np.unique(each.places[kept]).tolist():
+                places[place] = self.names.setdefault(clean(each.names[place], 300), len(self.names))
+            begins, ends = np.rint((np.stack([each.begins, each.ends])[:, kept] - self.zero) * 1e9).astype(np.int64)
+            nest(begins.tolist(), ends.tolist(), places[each.places[kept]].tolist(), rows)
+        return [
+            {"begin": packed(begin, "<f8"), "took": packed(took, "<f4"), "name": packed(name, "<u4")} for begin, took, name in rows
+        ]
+
+    def _slices(self, begins: Any, ends: Any, keys: Any) -> dict[str, str]:
+        at = np.rint((begins - self.zero) * 1e9) if len(begins) else np.empty(0)
+        took = np.maximum(np.rint((ends - self.zero) * 1e9) - at, 0) if len(begins) else np.empty(0)
+        return {"begin": packed(at, "<f8"), "took": packed(took, "<f4"), "key": packed(keys, "<u4")}
+
+
+_COLORS = {look.words: look.color for look in LOOKS.values()}
+
+
+def _color(name: str) -> str:
+    return LOOKS["gil_wait"].color if name.startswith("GIL, held by") else _COLORS.get(name, LOOKS["unknown"].color)
+
+
+def packed(values: Any, kind: str) -> str:
+    """Return numbers as the base64 text of their bytes."""
+    return base64.b64encode(np.asarray(values).astype(kind).tobytes()).decode("ascii")
+
+
+def nest(begins: list[int], ends: list[int], names: list[int], rows: list[tuple[list[int], list[int], list[int]]]) -> None:
+    """Put calls into rows by depth, each (begins, durations, names); they come in the order of their begins, the longest first.
+
+    A call is as deep as the calls that were open when it began; its end is cut to theirs.
+    """
+    open_ends: list[int] = []
+    for begin, end, name in zip(begins, ends, names, strict=True):
+        while open_ends and open_ends[-1] <= begin:
+            open_ends.pop()
+        depth = len(open_ends)
+        cut = min(end, open_ends[-1]) if depth else end
+        open_ends.append(cut)
+        if depth == len(rows):
+            rows.append(([], [], []))
+        row = rows[depth]
+        row[0].append(begin)
+        row[1].append(max(0, cut - begin))
+        row[2].append(name)

@@ -1,0 +1,65 @@
+"""VizTracer's records: hand-written ones, read as calls of each worker."""
+
+from __future__ import annotations
+
+import json
+from array import array
+
+import numpy as np
+
+from parmagic import functions
+from parmagic.model import Batch, Calls, Clocks, Lane, Samples, TraceFile, WorkerId
+
+
+def _trace(events, workers, **more):
+    """Return a trace whose microsecond 0 is our second 10, and 1,000,000 our second 11."""
+    data = json.dumps({"traceEvents": events}).encode()
+    return TraceFile("", 1, ((0.0, 10.0), (1e6, 11.0)), workers, data=data, **more)
+
+
+def _call(tid, name, ts, dur):
+    return {"ph": "X", "tid": tid, "name": name, "ts": ts, "dur": dur}
+
+
+def test_calls_of_each_worker_on_our_clock():
+    """Each worker has its own calls, the longest of a moment first; other threads, and our own functions, are left out."""
+    ours = f"work ({functions._OURS}loop.py:1)"
+    events = [
+        {"ph": "M", "tid": 7, "name": "thread_name"}, _call(7, "inner", 0, 100_000), _call(7, "outer", 0, 500_000), _call(8, "other", 250_000, 1),
+        _call(9, "a stranger's", 0, 1), _call(7, ours, 0, 900_000),
+    ]  # fmt: skip
+    seven, eight = functions.read(_trace(events, {7: 0, 8: 1}))
+    assert (seven.rank, eight.rank) == (0, 1)
+    assert list(seven) == [(10.0, 10.5, "outer"), (10.0, 10.1, "inner")]
+    assert [(begin, name) for begin, _, name in eight] == [(10.25, "other")]
+
+
+def test_calls_that_were_open_at_the_end_are_closed_there():
+    """A call without an end lasts until the trace's own."""
+    events = [
+        {"ph": "B", "tid": 7, "name": "open", "ts": 200_000}, {"ph": "B", "tid": 7, "name": "closed", "ts": 300_000},
+        {"ph": "E", "tid": 7, "name": "closed", "ts": 400_000},
+    ]  # fmt: skip
+    (calls,) = functions.read(_trace(events, {7: 0}))
+    assert list(calls) == [(10.2, 11.0, "open"), (10.3, 10.4, "closed")]
+
+
+def test_a_missing_or_torn_file_has_no_calls(tmp_path):
+    """What a killed worker left is no reason to fail."""
+    torn = tmp_path / "torn.json"
+    torn.write_text('{"traceEvents": [{"ph": "X"')
+    for path in (torn, tmp_path / "missing.json"):
+        (calls,) = functions.read(TraceFile(str(path), 1, ((0.0, 0.0), (1.0, 1.0)), {7: 0}))
+        assert len(calls) == 0
+
+
+def test_within_items():
+    """Calls between items are ours; one that ends behind its item is cut, the recorder's reading of the clock left out."""
+    batches = (Batch(0, array("d", [1.0, 3.0]), array("d", [2.0, 4.0]), [None, None]),)
+    empty = array("d")
+    lane = Lane(WorkerId(0, 1, 1), (), batches, Clocks(empty, empty, empty), Samples(empty, array("b")), None)
+    begins, ends = np.array([0.5, 1.0, 1.5, 1.9, 2.5, 3.5]), np.array([0.6, 1.2, 2.5, 2.1, 2.6, 3.6])
+    calls = Calls(0, begins, ends, np.array([0, 0, 0, 1, 0, 0]), ("f", "time.perf_counter"))
+    assert list(functions.within_items(calls, lane)) == [(1.0, 1.2, "f"), (1.5, 2.0, "f"), (3.5, 3.6, "f")]
+    nothing = Lane(WorkerId(0, 1, 1), (), (), Clocks(empty, empty, empty), Samples(empty, array("b")), None)
+    assert len(functions.within_items(calls, nothing)) == 0
