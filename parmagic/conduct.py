@@ -15,7 +15,7 @@ from parmagic.cpus import available_cpus
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.interrupts import raise_lost
 from parmagic.merge import first_error, merge
-from parmagic.model import Displayed, Packed, Printed, Recording, Span, Standing, Timeline
+from parmagic.model import Displayed, Packed, Printed, Pulse, Recording, Span, Standing, Timeline
 from parmagic.task import Screen
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.shared import SharedWorkers
@@ -107,6 +107,8 @@ def _show(screen: Screen, report: Report, model: str, lost: Counter[int]) -> Non
         screen.displayed(report, model)
     elif isinstance(report, Standing):
         screen.standing(report, model)
+    elif isinstance(report, Pulse):
+        screen.pulse(report)
     else:
         screen.done(0)
 

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_struck = False
+_struck = _noticing = False
 
 
 @contextmanager
 def noticed() -> Iterator[None]:
-    """While entered, note every Ctrl-C, for :func:`raise_lost`: Python drops one that comes in a finalizer or a weakref's callback."""
-    global _struck  # noqa: PLW0603  (a signal's handler has nothing else to write to)
-    if threading.current_thread() is not threading.main_thread():
+    """While entered, note every Ctrl-C, for :func:`raise_lost`: Python drops one that comes in a finalizer or a weakref's callback.
+
+    Entered again within itself, it goes on as it is.
+    """
+    global _struck, _noticing  # noqa: PLW0603  (a signal's handler has nothing else to write to)
+    if _noticing or threading.current_thread() is not threading.main_thread():
         yield
         return
     _struck, before = False, signal.getsignal(signal.SIGINT)
@@ -26,12 +29,19 @@ def noticed() -> Iterator[None]:
         if callable(before):
             before(number, frame)
 
-    signal.signal(signal.SIGINT, note)
     try:
+        _noticing = True
+        signal.signal(signal.SIGINT, note)
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        _struck = False
+        _struck = _noticing = False
+
+
+def forget() -> None:
+    """Take what came until now for dealt with: the user's own code ran, which may have caught it."""
+    global _struck  # noqa: PLW0603
+    _struck = False
 
 
 def raise_lost() -> None:

@@ -39,13 +39,27 @@ _DOING = {
 }  # fmt: skip
 
 
-def doing(worker: WorkerId, left: Left | None, now: float) -> str:
-    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
+def going_on(left: Left | None, now: float) -> tuple[str, int]:
+    """Return the kind of the wait that a worker is in at ``now``, and when it began (ns); no kind where it is in none.
+
+    ``left`` is its account, read at ``now`` from outside.
+    """
     waits = list(left[1].waits) if left is not None and left[1].waits is not None else []
     if waits and waits[-1].end >= int(now * 1e9):  # the account closes with the wait that goes on
-        kind = WAIT_KINDS[waits[-1].kind]
-        if kind == "gil" and worker.pid == os.getpid():
-            return "runs Python"  # it waits for us, who look
+        return WAIT_KINDS[waits[-1].kind], waits[-1].begin
+    return "", 0
+
+
+def doing(worker: WorkerId, left: Left | None, now: float, gave_way: int = 0) -> str:
+    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known.
+
+    A thread of this process that waits for the GIL may wait for us, who look: of those
+    that do, the one that began last, at ``gave_way``, ran until then.
+    """
+    kind, begin = going_on(left, now)
+    if kind:
+        if kind == "gil" and worker.pid == os.getpid() and begin >= gave_way:
+            return "runs Python"
         return _DOING.get(kind, "is blocked")
     try:
         state = Path(f"/proc/{worker.pid}/task/{worker.tid}/stat").read_text().rpartition(")")[2].split()[0]

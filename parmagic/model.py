@@ -314,6 +314,13 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the workers that have an item are doing at a moment, each in words."""
+
+    doing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One worker's whole story in one arm: the parts of its Recordings, in time order.
 

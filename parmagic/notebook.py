@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,16 +22,15 @@ from IPython.utils.text import DollarFormatter
 from parmagic import cell as door
 from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
-from parmagic.model import Displayed, Plan, Printed, Standing, Trace
+from parmagic.interrupts import forget, noticed, raise_lost
+from parmagic.model import Displayed, Plan, Printed, Pulse, Standing, Trace
 from parmagic.result import Run, remember
 from parmagic.story import execute
 from parmagic.task import Quiet, Task
+from parmagic.workers import QUIET_FOR
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
-
-QUIET_FOR = 1.0
-"""Seconds before a progress bar shows: quick cells stay quiet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,12 @@ class Settings:
 
 def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
     """Run a cell, or with ``cell`` None a ``%parallel`` line; return its run, or raise what ended it."""
+    __tracebackhide__ = True
+    with noticed():
+        return _run_cell(shell, line, cell, settings)
+
+
+def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
     __tracebackhide__ = True
     silent = cell is None and line.rstrip().endswith(";")  # IPython's own way to show nothing
     if silent:
@@ -144,10 +150,12 @@ def _transformed(shell: Any, cell: str) -> str:
 def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
     """Evaluate the iterable and list it, so that it can be interrupted at any moment."""
     code = compile(iterable, filename, "eval", flags=shell.compile.flags, dont_inherit=True)
+    raise_lost()
     source = iter(eval(code, shell.user_global_ns, shell.user_ns))  # noqa: S307  (the user's own clause)
     items: list[Any] = []
     while part := list(islice(source, 10_000)):
         items += part
+    forget()
     return items
 
 
@@ -236,11 +244,26 @@ class Shown(Quiet):
         text = f"no item has ended for a while; item {standing.item}{line}{doing}\n"
         self.printed(Printed(standing.rank, "stdout", text), model)
 
+    def pulse(self, pulse: Pulse) -> None:
+        """Say behind the bar how many workers are doing what."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(_counted(pulse.doing))
+
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _counted(doing: Iterable[str]) -> str:
+    """Count what workers are doing: ``2 running · 1 waiting for the GIL · 1 asleep``."""
+    words = (text.replace("waits", "waiting") for text in doing if text)
+    found = Counter(_AT_IT.get(text, text) for text in words)
+    return " · ".join(f"{n} {words}" for words, n in found.most_common())
+
+
+_AT_IT = {"runs Python": "running", "runs": "running", "sleeps": "asleep", "is blocked": "blocked"}
 
 
 def _bar_stream() -> Any:

@@ -61,6 +61,7 @@ def execute(task: Task, screen: Screen) -> Run:
                 watch.wait_until_ready()
             supply.prepare()
             parked = park(task, supply)
+            raise_lost()
             _run_arms(task, screen, story, supply, parked, folder)
             if story.error is None:
                 raise_lost()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from parmagic.model import Arm, Displayed, Plan, Printed, Standing
+from parmagic.model import Arm, Displayed, Plan, Printed, Pulse, Standing
 from parmagic.recorder import Worker
 
 
@@ -32,6 +32,10 @@ class Screen(Protocol):
 
     def standing(self, standing: Standing, model: str) -> None:
         """Tell what a worker is doing while no item ends."""
+        ...
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Tell what all workers are doing now."""
         ...
 
     def end(self) -> None:
@@ -61,6 +65,9 @@ class Quiet:
         print(displayed.data.get("text/plain", ""))  # noqa: T201  (the user asked to display it)
 
     def standing(self, standing: Standing, model: str) -> None:
+        """Show nothing."""
+
+    def pulse(self, pulse: Pulse) -> None:
         """Show nothing."""
 
     def end(self) -> None:

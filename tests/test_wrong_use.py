@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 
 import pytest
 from IPython.core.error import UsageError
 
 import parmagic
-from parmagic import CellError, NotShippable, ParmagicError, RunTimeout, WorkerDied
+from parmagic import CellError, NotShippable, ParmagicError, RunTimeout, WorkerDied, notebook
 
 
 @pytest.mark.parametrize(
@@ -200,3 +201,31 @@ def test_a_system_that_cannot_fork(ip, monkeypatch):
     run = ip("%%parallel threads=2 -q for n in range(3)\nn")
     assert list(run.summary["baseline"]) == ["estimated"]
     assert any("cannot fork" in note for note in run.notes)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("model", ["threads=2", "procs=2"])
+def test_a_ctrl_c_that_python_drops_while_the_cell_is_read_is_not_lost(ip, monkeypatch, model):
+    """An exception within a weakref's callback is printed and forgotten, a KeyboardInterrupt like any other."""
+    read = notebook.door.read_body
+
+    def struck(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            pass
+
+    def read_and_be_struck(*args, **kwargs):
+        class Weak:
+            pass
+
+        one = Weak()
+        keep = weakref.ref(one, struck)
+        del one
+        assert keep() is None
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(notebook.door, "read_body", read_and_be_struck)
+    ip("ran = []")
+    error = ip.fails(f"%%parallel {model} --once -q for n in range(4)\nran.append(n)")
+    assert isinstance(error, KeyboardInterrupt)
+    assert ip.space["ran"] == []

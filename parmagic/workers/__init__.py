@@ -17,23 +17,33 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from parmagic.files import RunFile
-from parmagic.model import Arm, Displayed, Plan, Printed, Recording, Standing
+from parmagic.model import Arm, Displayed, Plan, Printed, Pulse, Recording, Standing
 from parmagic.recorder import Worker
 
 Call = Callable[[Any, Worker], Any]
-Report = Recording | Printed | Displayed | Standing | None
+Report = Recording | Printed | Displayed | Standing | Pulse | None
 
 HEARTBEAT = 0.05
 """Seconds between two heartbeats at the most."""
+
+QUIET_FOR = 2.0
+"""Seconds in which a run says nothing of itself: quick cells stay quiet."""
+
+PULSE = 0.5
+"""Seconds between two looks at what the workers are doing, after that."""
 
 PATIENCE = 10.0
 """Seconds without an item's end from which on a run tells what its workers are doing."""
 
 
 class Patience:
-    """Tells when it is time to say what the workers are doing: after 10 s without an item's end, then 20, then 40."""
+    """Tells when it is time to say what the workers are doing: after 10 s without an item's end, then 20, then 40.
+
+    And when to have a look at all of them: after the first 2 s, twice a second.
+    """
 
     def __init__(self) -> None:
+        self._pulse = perf_counter() + QUIET_FOR
         self.progress()
 
     def progress(self) -> None:
@@ -44,6 +54,13 @@ class Patience:
         """Look whether a report is of items that have ended."""
         if isinstance(report, Recording) and report.batches:
             self.progress()
+
+    def pulse_is_due(self) -> bool:
+        """Tell whether it is time to have a look."""
+        if perf_counter() < self._pulse:
+            return False
+        self._pulse = perf_counter() + PULSE
+        return True
 
     def is_over(self) -> bool:
         """Tell whether it is time now."""

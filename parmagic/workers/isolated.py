@@ -28,7 +28,7 @@ from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back
-from parmagic.model import Batch, Displayed, Readings, Recording, Standing, Total, WorkerId
+from parmagic.model import Batch, Displayed, Pulse, Readings, Recording, Standing, Total, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
 from parmagic.workers.endings import how_it_ended, where
@@ -165,6 +165,8 @@ class _Crew:
                 yield None
             if patience.is_over():
                 yield from self._standing()
+            if patience.pulse_is_due():
+                yield self._pulse()
 
     def _wait(self) -> set[int]:
         poll = select.poll()
@@ -296,15 +298,21 @@ class _Crew:
         began = member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]
         return item if began else None
 
+    def _doing(self, member: Member) -> str:
+        now = perf_counter()
+        left = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid))
+        return meter.doing(WorkerId(member.rank, member.pid, member.pid), left, now)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(tuple(self._doing(member) for member in self._members if self._on(member) is not None))
+
     def _standing(self) -> Iterator[Standing]:
         """Yield what every worker is doing that has an item."""
         filename = body_file(self._job.call)
         for member in self._members:
             if (item := self._on(member)) is not None:
-                now = perf_counter()
-                left = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid))
-                doing = meter.doing(WorkerId(member.rank, member.pid, member.pid), left, now)
-                yield Standing(member.rank, item, line_in(last_stack(member.stack, crash=False), filename), doing)
+                line = line_in(last_stack(member.stack, crash=False), filename)
+                yield Standing(member.rank, item, line, self._doing(member))
 
     def unfinished(self) -> Iterator[Report]:
         """Yield the items that workers are on, as ended before their time, with what their black boxes tell."""

@@ -15,7 +15,7 @@ from typing import Any
 from parmagic import meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
-from parmagic.model import Batch, Readings, Recording, Span, Standing, WorkerId
+from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
@@ -93,12 +93,14 @@ class _Crew:
                 yield None
                 if patience.is_over():
                     yield from self._standing()
-                continue
-            if report is None:
-                left -= 1
             else:
-                patience.hear(report)
-                yield report
+                if report is None:
+                    left -= 1
+                else:
+                    patience.hear(report)
+                    yield report
+            if patience.pulse_is_due():
+                yield self._pulse()
         if self.fault is not None:
             raise self.fault
 
@@ -138,20 +140,32 @@ class _Crew:
             batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: Ended()})
             yield Recording(me, batches=(batch,), readings=readings, totals=totals)
 
+    def _at_work(self) -> Iterator[tuple[int, int, str]]:
+        """Yield the rank of every thread that has an item, that item, and what the thread is doing."""
+        now, found = perf_counter(), []
+        for rank, thread in enumerate(self._threads):
+            slot = item_slot(rank)
+            item = self.board[slot]
+            if rank in self.who and thread.is_alive() and self.board[slot + 1] <= item < self.board[slot + 2]:
+                # nothing here lets go of the GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
+                found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
+        waits = (meter.going_on(left, now) for _, _, left in found)
+        gave_way = max((begin for kind, begin in waits if kind == "gil"), default=0)
+        for rank, item, left in found:
+            yield rank, item, meter.doing(self.who[rank], left, now, gave_way)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(tuple(doing for _, _, doing in self._at_work()))
+
     def _standing(self) -> Iterator[Standing]:
         """Yield what every thread is doing that has an item."""
         stacks = sys._current_frames()  # noqa: SLF001  (the only way to see where they are)
         filename = body_file(self.job.call)
-        for rank, thread in enumerate(self._threads):
-            slot = item_slot(rank)
-            item, frame = self.board[slot], stacks.get(thread.ident or 0)
-            if rank not in self.who or not thread.is_alive() or not self.board[slot + 1] <= item < self.board[slot + 2]:
-                continue
+        for rank, item, doing in self._at_work():
+            frame = stacks.get(self._threads[rank].ident or 0)
             while frame is not None and frame.f_code.co_filename != filename:
                 frame = frame.f_back
-            now, me = perf_counter(), self.who[rank]
-            left = self.gauges[rank].peek(now, meter.cpu_seconds(me.pid, me.tid))
-            yield Standing(rank, item, frame.f_lineno if frame else 0, meter.doing(me, left, now))
+            yield Standing(rank, item, frame.f_lineno if frame else 0, doing)
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
