@@ -134,10 +134,34 @@ def test_narrow_text_keeps_the_baseline() -> None:
     assert "The serial baseline" not in text.report(two_arms(baseline="estimated"), 200)
 
 
-def test_many_workers_are_cut_and_counted() -> None:
-    """A report does not draw a hundred lanes, and says how many it left out."""
-    run = FakeRun({Arm("threads", 100): [[("running", 1.0)]] * 100})
-    assert "… and 84 more workers" in text.report(run)
+def test_many_workers_share_rows() -> None:
+    """A report does not draw a hundred lanes: neighbours share one, which shows their mean and says who they are."""
+    half = [("running", 0.5), ("gil_wait", 0.5)]
+    run = FakeRun({Arm("threads", 100): [half if rank % 2 else [("running", 1.0)] for rank in range(100)]}, measured=True)
+    lines = text.report(run, 60).splitlines()
+    assert any(line.startswith("  0–6 |████") for line in lines)
+    assert sum("|" in line for line in lines) == 15
+    page = html.report(run)
+    assert page.count("<g transform") == 50
+    assert "workers 98–99: running 75 %, GIL wait 25 %" in page
+    assert html.report(FakeRun({Arm("threads", 64): [half] * 64})).count("<g transform") == 64
+
+
+def test_items_show_where_they_are_wide_enough() -> None:
+    """Items lie below their worker's lane, exactly where they ran, failed ones in another colour; where there are too many, none does."""
+    run = two_arms(item_errors={3: ValueError("x")})
+    page = html.report(run)
+    assert page.count("<title>item ") == 8
+    n_bins = int(re.search(r'viewBox="0 0 (\d+) ', page)[1])
+    found = re.findall(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)" height="3" fill="(#\w+)"><title>item (\d+): ([^<]+)</title>', page)
+    x, width, color, number, words = found[3]
+    assert (number, words) == ("3", "800 ms, failed")
+    assert color == figures.LOOKS["gil_wait"].color
+    assert float(x) / n_bins == pytest.approx(0.5, abs=0.01)
+    assert float(width) / n_bins == pytest.approx(0.5, abs=0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "ALL_ITEMS", 7)
+        assert "<title>item " not in html.report(run)
 
 
 def test_a_run_without_arms_has_a_report() -> None:
@@ -191,7 +215,7 @@ def test_picture_equals_the_tables() -> None:
     run = two_arms()
     timeline = run.timelines[1]
     for lane in timeline.lanes:
-        heights = svg.stack(figures.bins(run, timeline, lane, 50))
+        heights = svg.stack(figures.bins(run, timeline, figures.Drawn((lane,)), 50))
         row = run.workers.loc[(timeline.arm.label, lane.worker.rank)]
         below = np.zeros(50)
         for state in figures.LOOKS:

@@ -195,14 +195,37 @@ def _most(view: View, label: str) -> str:
     return f"{LOOKS[state].words} {inferred(share(sums[state] / wall), guessed)}"
 
 
-def state_words(view: View, label: str, rank: int, most: int = 3) -> str:
-    """Say what a worker's largest states were: ``running 61 %, ~GIL wait 30 %``."""
-    row = worker_row(view, label, rank)
-    if row is None:
-        return UNKNOWN
-    wall = float(row["wall_s"])
-    guesses = frozenset() if bool(row["measured"]) else INFERRED
-    found = sorted(((float(row[f"{state}_s"]), state) for state in LOOKS), reverse=True, key=_known)
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one drawn row shows: a worker, or several in the mean where there are more than fit."""
+
+    lanes: tuple[Lane, ...]
+
+    @property
+    def name(self) -> str:
+        """Name the workers: ``worker 3``, ``workers 4-7`` (with a dash)."""
+        first, last = self.lanes[0].worker.rank, self.lanes[-1].worker.rank
+        return f"worker {first}" if first == last else f"workers {first}–{last}"
+
+
+def drawn(lanes: Sequence[Lane], most: int) -> list[Drawn]:
+    """Return at most ``most`` rows for these lanes: neighbours share one where there are more."""
+    together = max(1, math.ceil(len(lanes) / most))
+    return [Drawn(tuple(lanes[first : first + together])) for first in range(0, len(lanes), together)]
+
+
+def seconds_of(view: View, label: str, row: Drawn) -> tuple[dict[str, float], float, bool]:
+    """Return the seconds that a row's workers were in each state (NaN where not known), their wall time, and whether all were measured."""
+    mine = [found for lane in row.lanes if (found := worker_row(view, label, lane.worker.rank)) is not None]
+    sums = {state: sum(float(each[f"{state}_s"]) for each in mine) if mine else math.nan for state in LOOKS}
+    return sums, sum(float(each["wall_s"]) for each in mine), bool(mine) and all(bool(each["measured"]) for each in mine)
+
+
+def state_words(view: View, label: str, row: Drawn, most: int = 3) -> str:
+    """Say what the largest states of a row's workers were: ``running 61 %, ~GIL wait 30 %``."""
+    sums, wall, measured_all = seconds_of(view, label, row)
+    guesses = frozenset() if measured_all else INFERRED
+    found = sorted(((value, state) for state, value in sums.items()), reverse=True, key=_known)
     parts = [
         f"{LOOKS[state].words} {inferred(share(value / wall), state in guesses)}"
         for value, state in found[:most]
@@ -215,17 +238,19 @@ def _known(pair: tuple[float, str]) -> float:
     return pair[0] if math.isfinite(pair[0]) else -1.0
 
 
-def bins(view: View, timeline: Timeline, lane: Lane, count: int) -> dict[str, Any]:
-    """Return each state's share (0 to 1) of each of ``count`` equal bins of the arm's wall time."""
+def bins(view: View, timeline: Timeline, row: Drawn, count: int) -> dict[str, Any]:
+    """Return each state's share (0 to 1) of each of ``count`` equal bins of the arm's wall time; of several workers, the mean."""
     import numpy as np  # noqa: PLC0415  (heavy, and only pictures need it)
 
     edges = np.linspace(timeline.begin, timeline.end, count + 1)
-    width = (timeline.end - timeline.begin) / count
-    found = view.shares(timeline, lane, edges)
-    nothing = np.zeros(count)
+    width = (timeline.end - timeline.begin) / count * len(row.lanes)
+    sums: dict[str, Any] = dict.fromkeys(LOOKS, np.zeros(count))
     if not width > 0:
-        return dict.fromkeys(LOOKS, nothing)
-    return {state: np.clip(np.nan_to_num(found.get(state, nothing)) / width, 0.0, 1.0) for state in LOOKS}
+        return sums
+    for lane in row.lanes:
+        found = view.shares(timeline, lane, edges)
+        sums = {state: total + np.nan_to_num(found[state]) if state in found else total for state, total in sums.items()}
+    return {state: np.clip(total / width, 0.0, 1.0) for state, total in sums.items()}
 
 
 def present(view: View) -> list[str]:
@@ -248,9 +273,3 @@ def saved_verdict(view: View) -> str:
     if view.error is None or view.show_items:
         return view.verdict
     return f"The run ended early: {type(view.error).__name__}"
-
-
-def kept(lanes: Sequence[Lane], limit: int) -> tuple[Sequence[Lane], str]:
-    """Return the first ``limit`` lanes and a sentence on the others."""
-    left = len(lanes) - limit
-    return (lanes, "") if left <= 0 else (lanes[:limit], f"… and {left} more worker{'s' if left > 1 else ''}")

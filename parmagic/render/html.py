@@ -8,6 +8,7 @@ the pictures) only repeats what the text says.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,11 @@ from parmagic.render.figures import (
     LOOKS,
     UNKNOWN,
     ArmRow,
+    Drawn,
     arm_rows,
     clean,
+    drawn,
     inferred,
-    kept,
     legend_words,
     number,
     present,
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from parmagic.model import Timeline
     from parmagic.render import View
 
-MAX_LANES = 48
-"""Lanes in all: with what a bin of a picture takes, this keeps a report below 200 KB."""
+MAX_LANES = 64
+"""Lanes in all, more share one: with what a bin of a picture takes, this keeps a report below 200 KB."""
 
 MAX_ROWS = 64
 MAX_NOTES = 20
@@ -106,29 +108,27 @@ def _bar(row: ArmRow) -> str:
 
 
 def _pictures(view: View) -> list[str]:
-    per_arm = max(1, MAX_LANES // len(view.timelines))
     timelines = view.timelines[:MAX_ARMS]
-    count = sum(min(len(timeline.lanes), per_arm) for timeline in timelines)
-    return [_arm_picture(view, timeline, per_arm, svg.bins_for(count)) for timeline in timelines]
+    count = sum(len(timeline.lanes) for timeline in timelines)
+    per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES
+    rows = [drawn(timeline.lanes, per_arm) for timeline in timelines]
+    n_bins = svg.bins_for(sum(map(len, rows)))
+    seen = sum(len(svg.visible_items(t, row)) for t, mine in zip(timelines, rows, strict=True) for row in mine)
+    return [_arm_picture(view, t, mine, n_bins, seen <= svg.ALL_ITEMS) for t, mine in zip(timelines, rows, strict=True)]
 
 
-def _arm_picture(view: View, timeline: Timeline, per_arm: int, n_bins: int) -> str:
+def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, with_items: bool) -> str:
     """Draw an arm: words on the left, which stay when a sanitizer takes the picture away."""
-    lanes, others = kept(timeline.lanes, per_arm)
     label = timeline.arm.label
-    style = f"height:{svg.ROW}px;line-height:{svg.ROW}px;{_ONE_LINE}"
-    words = "".join(
-        f'<div style="{style}">worker {rank}: {escape(state_words(view, label, rank, 2))}</div>'
-        for rank in (lane.worker.rank for lane in lanes)
-    )
-    picture = svg.lanes(view, timeline, lanes, n_bins)
+    style = f"height:{svg.ROW}px;line-height:{svg.ROW - 4}px;{_ONE_LINE}"
+    words = "".join(f'<div style="{style}">{row.name}: {escape(state_words(view, label, row, 2))}</div>' for row in rows)
+    picture = svg.lanes(view, timeline, rows, n_bins, with_items)
     wall = seconds(timeline.end - timeline.begin)
-    more = f"<div>{others}</div>" if others else ""
     return (
         f'<div style="margin:4px 0"><div>{safe(label)}, from 0 to {wall}</div>'
         f'<table style="{_TABLE};width:100%;table-layout:fixed"><tbody><tr style="background:none">'
         f'<td style="{_WORDS}">{words}</td>'
-        f'<td style="padding:0;border:0;vertical-align:top">{picture}</td></tr></tbody></table>{more}</div>'
+        f'<td style="padding:0;border:0;vertical-align:top">{picture}</td></tr></tbody></table></div>'
     )
 
 

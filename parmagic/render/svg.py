@@ -1,26 +1,34 @@
-"""Lanes as one inline SVG: in each bin, the states are stacked by their share."""
+"""Lanes as one inline SVG: in each bin, the states are stacked by their share; below them, the items that are wide enough to be seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from parmagic.render.figures import INFERRED, LOOKS, bins, inferred, seconds, worker_row
+from parmagic.render.figures import INFERRED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
 
 if TYPE_CHECKING:
-    from parmagic.model import Lane, Timeline
+    from parmagic.model import Timeline
     from parmagic.render import View
 
-ROW = 20
+ROW = 22
 """Pixels from one lane to the next."""
 
-BAR = 16
+BAR, ITEMS = 15, 3
+"""Pixels of a lane's states, and of its items below them."""
+
 SCALE = 100
 """Steps in a bin's height: a share is drawn to one percent."""
 
 ALL_BINS = 1400
 """Bins of all lanes together: a bin takes up to 90 bytes."""
+
+ALL_ITEMS = 400
+"""Items that are drawn in a report: each takes about 120 bytes."""
+
+NARROWEST = 0.004
+"""The share of a lane's width from which an item can be seen."""
 
 
 def bins_for(n_lanes: int) -> int:
@@ -28,35 +36,59 @@ def bins_for(n_lanes: int) -> int:
     return min(160, max(24, ALL_BINS // max(n_lanes, 1)))
 
 
-def lanes(view: View, timeline: Timeline, shown: Sequence[Lane], n_bins: int) -> str:
-    """Return the picture of the lanes; it is as wide as its place and ``ROW`` pixels high per lane.
+def lanes(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, with_items: bool = True) -> str:
+    """Return the picture of the lanes; it is as wide as its place and ``ROW`` pixels high per row.
 
     Its text is in ``<title>``, which browsers show on hover.
     """
-    height = ROW * len(shown)
-    rows = "".join(_lane(view, timeline, lane, place, n_bins) for place, lane in enumerate(shown))
+    height = ROW * len(rows)
+    inside = "".join(_lane(view, timeline, row, place, n_bins, with_items) for place, row in enumerate(rows))
     return (
         f'<svg role="img" aria-label="What the workers of {escape(timeline.arm.label)} did" '
         f'width="100%" height="{height}" viewBox="0 0 {n_bins} {height}" preserveAspectRatio="none" '
-        f'shape-rendering="crispEdges" style="display:block;height:{height}px">{rows}</svg>'  # notebooks set svg's height to auto
+        f'shape-rendering="crispEdges" style="display:block;height:{height}px">{inside}</svg>'  # notebooks set svg's height to auto
     )
 
 
-def _lane(view: View, timeline: Timeline, lane: Lane, place: int, n_bins: int) -> str:
+def _lane(view: View, timeline: Timeline, row: Drawn, place: int, n_bins: int, with_items: bool) -> str:
     """Draw a lane as painters do: the whole stack first, then what stands lower over it.
 
     So every state is one path without gaps between bins.
     """
-    heights = stack(bins(view, timeline, lane, n_bins))
-    top = ROW * place + (ROW - BAR) // 2
+    heights = stack(bins(view, timeline, row, n_bins))
+    top = ROW * place + 1
     paths = [
-        f'<path fill="{LOOKS[state].color}" d="{outline(heights[state])}"><title>{_title(view, timeline, lane, state)}</title></path>'
+        f'<path fill="{LOOKS[state].color}" d="{outline(heights[state])}"><title>{_title(view, timeline, row, state)}</title></path>'
         for state in reversed(LOOKS)
         if _shows(heights, state)
     ]
     # heights are percent from the lane's floor; the matrix turns them up and down
     flip = f"matrix(1 0 0 {-BAR / SCALE:g} 0 {top + BAR})"
-    return f'<g transform="{flip}">{"".join(paths)}</g>'
+    items = "".join(_items(timeline, row, top + BAR + 1, n_bins)) if with_items else ""
+    return f'<g transform="{flip}">{"".join(paths)}</g>{items}'
+
+
+def visible_items(timeline: Timeline, row: Drawn) -> list[tuple[int, float, float, bool]]:
+    """Return (number, begin, end, failed) of the items that are wide enough to be seen, in one worker's own row."""
+    if len(row.lanes) > 1:
+        return []
+    narrow = NARROWEST * (timeline.end - timeline.begin)
+    return [
+        (batch.first + place, begin, end, batch.first + place in batch.errors)
+        for batch in row.lanes[0].batches
+        for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True))
+        if end - begin >= narrow
+    ]
+
+
+def _items(timeline: Timeline, row: Drawn, top: int, n_bins: int) -> Iterator[str]:
+    """Draw items side by side in two greys, those that failed in the colour of alarm."""
+    scale = n_bins / (timeline.end - timeline.begin) if timeline.end > timeline.begin else 0.0
+    for number, begin, end, failed in visible_items(timeline, row):
+        x, width = (begin - timeline.begin) * scale, (end - begin) * scale
+        color = LOOKS["gil_wait"].color if failed else "#8b95a2" if number % 2 else "#b3bbc5"
+        words = f"item {number}: {seconds(end - begin)}{', failed' if failed else ''}"
+        yield f'<rect x="{x:.2f}" y="{top}" width="{width:.2f}" height="{ITEMS}" fill="{color}"><title>{words}</title></rect>'
 
 
 def stack(shares: dict[str, Any]) -> dict[str, list[int]]:
@@ -87,9 +119,8 @@ def outline(heights: Sequence[int]) -> str:
     return f"{path}H{len(heights)}V0z"
 
 
-def _title(view: View, timeline: Timeline, lane: Lane, state: str) -> str:
-    row = worker_row(view, timeline.arm.label, lane.worker.rank)
-    if row is None:
-        return f"worker {lane.worker.rank}: {LOOKS[state].words}"
-    figure = inferred(seconds(float(row[f"{state}_s"])), state in INFERRED and not bool(row["measured"]))
-    return f"worker {lane.worker.rank}: {LOOKS[state].words} {figure}; "
+def _title(view: View, timeline: Timeline, row: Drawn, state: str) -> str:
+    sums, wall, measured = seconds_of(view, timeline.arm.label, row)
+    if not wall > 0:
+        return f"{row.name}: {LOOKS[state].words}"
+    return f"{row.name}: {LOOKS[state].words} {inferred(seconds(sums[state]), state in INFERRED and not measured)}"

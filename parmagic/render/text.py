@@ -11,21 +11,22 @@ from parmagic.render.figures import (
     HEADINGS,
     LOOKS,
     ArmRow,
+    Drawn,
     arm_rows,
     bins,
     clean,
-    kept,
+    drawn,
     legend_words,
     present,
     seconds,
 )
 
 if TYPE_CHECKING:
-    from parmagic.model import Lane, Timeline
+    from parmagic.model import Timeline
     from parmagic.render import View
 
 MAX_LANES = 16
-"""Lanes that are drawn per arm: a report should leave the cell above it in sight."""
+"""Lanes that are drawn per arm, of more neighbours share one: a report should leave the cell above it in sight."""
 
 NARROWEST = 40
 SPARE = ("baseline", "cores", "efficiency", "gil", "most")
@@ -179,21 +180,20 @@ def _baselines(rows: list[ArmRow]) -> str:
 
 
 def _lanes(view: View, timeline: Timeline, paper: _Paper) -> None:
-    """Add one line per worker: each cell shows what took most of its time."""
-    lanes, others = kept(timeline.lanes, MAX_LANES)
+    """Add one line per worker, or few: each cell shows what took most of its time."""
+    rows = drawn(timeline.lanes, MAX_LANES)
     wall = seconds(timeline.end - timeline.begin)
     paper.lines.append("")
     paper.wrap(f"{timeline.arm.label}, from 0 to {wall}")
-    margin = max((len(str(lane.worker.rank)) for lane in lanes), default=1)
-    for lane in lanes:
-        picture = _picture(view, timeline, lane, paper.width - margin - 3, paper)
-        paper.lines.append(f"{lane.worker.rank:>{margin}} |{picture}|")
-    if others:
-        paper.wrap(others)
+    names = [paper.plain(row.name.split(" ")[1]) for row in rows]
+    margin = max(map(len, names), default=1)
+    for name, row in zip(names, rows, strict=True):
+        picture = _picture(view, timeline, row, paper.width - margin - 3, paper)
+        paper.lines.append(f"{name:>{margin}} |{picture}|")
 
 
-def _picture(view: View, timeline: Timeline, lane: Lane, columns: int, paper: _Paper) -> str:
-    shares = bins(view, timeline, lane, columns)
+def _picture(view: View, timeline: Timeline, row: Drawn, columns: int, paper: _Paper) -> str:
+    shares = bins(view, timeline, row, columns)
     states = [max(LOOKS, key=lambda state, place=place: shares[state][place]) for place in range(columns)]  # type: ignore[misc]
     picture, start = "", 0
     for place in range(1, columns + 1):
