@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,3 +70,19 @@ def held_back() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if struck and callable(before):
             before(*struck[0])
+
+
+def undo(what: Callable[[], object]) -> None:
+    """Undo something, with Ctrl-C held back; it must do no harm to undo it twice.
+
+    A Ctrl-C can come just before this begins. So it is to be called again after it,
+    whatever happens::
+
+        finally:
+            try:
+                undo(close)
+            finally:
+                undo(close)
+    """
+    with held_back():
+        what()

@@ -107,9 +107,10 @@ def _register(shell: Any) -> None:
 
 
 def _html(run: Run) -> str:
-    from parmagic.render import html  # noqa: PLC0415  (only when shown)
+    from parmagic.render import html, serve  # noqa: PLC0415  (only when shown)
 
-    return html.report(run)
+    in_a_kernel = type(sys.stdout).__module__.startswith("ipykernel")
+    return html.report(run, serve.link(run) if in_a_kernel and not serve.is_remote() else "")
 
 
 def _html_of_timeline(trace: Trace) -> str:

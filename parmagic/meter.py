@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from parmagic import things
-from parmagic.interrupts import held_back
+from parmagic.interrupts import held_back, undo
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 
 Left = tuple[float, Readings, tuple[Total, ...]]
@@ -39,26 +39,16 @@ _DOING = {
 }  # fmt: skip
 
 
-def going_on(left: Left | None, now: float) -> tuple[str, int]:
-    """Return the kind of the wait that a worker is in at ``now``, and when it began (ns); no kind where it is in none.
-
-    ``left`` is its account, read at ``now`` from outside.
-    """
-    waits = list(left[1].waits) if left is not None and left[1].waits is not None else []
-    if waits and waits[-1].end >= int(now * 1e9):  # the account closes with the wait that goes on
-        return WAIT_KINDS[waits[-1].kind], waits[-1].begin
-    return "", 0
+JUST_NOW = 500_000
+"""Nanoseconds: a thread that has waited for the GIL for less gave it to us, who look."""
 
 
-def doing(worker: WorkerId, left: Left | None, now: float, gave_way: int = 0) -> str:
-    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known.
-
-    A thread of this process that waits for the GIL may wait for us, who look: of those
-    that do, the one that began last, at ``gave_way``, ran until then.
-    """
-    kind, begin = going_on(left, now)
-    if kind:
-        if kind == "gil" and worker.pid == os.getpid() and begin >= gave_way:
+def doing(worker: WorkerId, left: Left | None, now: float) -> str:
+    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
+    at, waits = int(now * 1e9), list(left[1].waits) if left is not None and left[1].waits is not None else []
+    if waits and waits[-1].end >= at:  # the account closes with the wait that goes on
+        kind = WAIT_KINDS[waits[-1].kind]
+        if kind == "gil" and worker.pid == os.getpid() and at - waits[-1].begin < JUST_NOW:
             return "runs Python"
         return _DOING.get(kind, "is blocked")
     try:
@@ -169,14 +159,23 @@ def hooks(*, wanted: bool = True) -> Iterator[bool]:
     if extension is None:
         yield False
         return
-    with held_back():
-        on = extension.start()
+    on = False
+
+    def stop() -> None:
+        nonlocal on
+        if on:
+            on = False
+            extension.stop()
+
     try:
+        with held_back():
+            on = extension.start()
         yield on
     finally:
-        with held_back():
-            if on:
-                extension.stop()
+        try:
+            undo(stop)
+        finally:
+            undo(stop)
 
 
 def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:

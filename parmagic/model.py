@@ -313,6 +313,10 @@ class Standing:
     doing: str
 
 
+QUIET_FOR = 2.0
+"""Seconds in which a run says nothing of itself: quick cells stay quiet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """What the workers that have an item are doing at a moment, each in words."""

@@ -23,11 +23,10 @@ from parmagic import cell as door
 from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
 from parmagic.interrupts import forget, noticed, raise_lost
-from parmagic.model import Displayed, Plan, Printed, Pulse, Standing, Trace
+from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
 from parmagic.result import Run, remember
 from parmagic.story import execute
 from parmagic.task import Quiet, Task
-from parmagic.workers import QUIET_FOR
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from parmagic.baseline import Baseline
     from parmagic.model import Calls, Lane
     from parmagic.render import View
+    from parmagic.render.plot import RunFigure
 
 
 class Trace:
-    """All arms in sequence: ``save`` it, ``open`` it, or let the notebook show it."""
+    """All arms in sequence: ``show`` it, ``save`` it, ``open`` it in Perfetto, or let the notebook show its lanes."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -36,19 +37,46 @@ class Trace:
         chrome.save(self.view, path)
         return str(path)
 
-    def open(self) -> str:
-        """Show the trace in Perfetto, served on 127.0.0.1 only; return its address."""
+    def show(self, height: int = 640) -> Shown:
+        """Show the page, to zoom and search in, under the cell: in a frame of ``height`` pixels, which needs no file and no server."""
+        from parmagic.render import frame  # noqa: PLC0415  (only when asked to show)
+
+        return Shown(frame.page_in_a_frame(self.view, height), "<the timeline is shown in notebooks; .save('x.html') writes it to a file>")
+
+    def open(self) -> str | Shown:
+        """Show the trace in Perfetto, served on 127.0.0.1 only; return its address.
+
+        Where the notebook runs on another machine than its browser, which could not
+        reach that, return a link that downloads the trace.
+        """
         import webbrowser  # noqa: PLC0415
 
-        from parmagic.render import chrome, serve  # noqa: PLC0415  (only when asked to open)
+        from parmagic.render import chrome, frame, serve  # noqa: PLC0415  (only when asked to open)
 
+        if serve.is_remote():
+            return Shown(frame.download(self.view), "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>")
         url = serve.open_trace(chrome.dumps(self.view), self.view.title or "parmagic")
         webbrowser.open(url)
         return url
 
     def __repr__(self) -> str:
         """Say what can be done with it."""
-        return "<timeline: .save('x.html' | 'x.json' | 'x.json.gz'), .open()>"
+        return "<timeline: .show(), .save('x.html' | 'x.json' | 'x.json.gz'), .open()>"
+
+
+class Shown:
+    """What a notebook shows as HTML, and all others as a sentence."""
+
+    def __init__(self, html: str, words: str) -> None:
+        self._html = html
+        self._words = words
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def __repr__(self) -> str:
+        """Say what a notebook would show."""
+        return self._words
 
 
 class Run:
@@ -133,6 +161,22 @@ class Run:
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
         return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits), error)
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.
+
+        Item values, and error messages that may hold them, only where ``show_items`` is set.
+        """
+        from parmagic.render import chrome, page  # noqa: PLC0415  (only when asked to save)
+
+        chrome.save_page(path, page.page(self, tables=True))
+        return str(path)
+
+    def plot(self) -> RunFigure:
+        """Draw lanes, speedups and states with matplotlib (``pip install 'parmagic[plot]'``), for papers and slides."""
+        from parmagic.render import plot  # noqa: PLC0415  (matplotlib is an extra)
+
+        return plot.figure(self)
 
     @property
     def timeline(self) -> Trace:

@@ -17,7 +17,7 @@ from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
 from parmagic.files import Folder, RunFile
-from parmagic.interrupts import held_back, noticed, raise_lost
+from parmagic.interrupts import noticed, raise_lost, undo
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
@@ -71,19 +71,18 @@ def execute(task: Task, screen: Screen) -> Run:
             story.error = interrupt
     finally:
         try:
-            _give_back(supply, parked)
+            undo(lambda: _give_back(supply, parked))
         finally:
-            _give_back(supply, parked)  # where a Ctrl-C came before the first one had begun; twice does no harm
+            undo(lambda: _give_back(supply, parked))
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
 
 
 def _give_back(supply: Supply, parked: Parked | None) -> None:
-    with held_back():
-        if parked is not None:
-            parked.close()
-        supply.close()
+    if parked is not None:
+        parked.close()
+    supply.close()
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[str]]:

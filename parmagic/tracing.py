@@ -171,7 +171,7 @@ class Tracing:
     def _dump(self) -> bytes:
         """Return what was recorded, which VizTracer only writes to files: one in memory, where the system has such."""
         try:
-            with os.fdopen(anonymous_file(), "rb") as memory:
+            with held_back(), os.fdopen(anonymous_file(), "rb") as memory:
                 self._tracer.dump(f"/dev/fd/{memory.fileno()}")
                 memory.seek(0)
                 return memory.read()
@@ -185,9 +185,7 @@ class Tracing:
         """Write what was recorded to a private file of the run; return its path, empty where that is not possible."""
         try:
             path = file.make()
-            with held_back():
-                descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
+            with held_back(), os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as stream:
                 stream.write(data)
         except OSError as error:
             self._notes.append(f"The functions that were traced could not be written: {error}.")

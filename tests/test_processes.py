@@ -374,3 +374,14 @@ def test_a_ctrl_c_just_before_a_fork_is_the_notebooks(ip, monkeypatch, tmp_path)
     monkeypatch.undo()
     assert isinstance(error, KeyboardInterrupt)
     assert not (tmp_path / "escaped").exists()
+
+
+def test_what_a_second_death_leaves_undone(ip, tmp_path):
+    """Where the worker in a dead one's place dies as well, everything that both of them had is done all the same."""
+    ip(f"import os; again = {str(tmp_path / 'again')!r}")
+    run = ip(
+        "%%parallel procs=1 --chunk 18 --keep-going --once -q for n in range(7)\n"
+        "if n == 4:\n    open(again, 'x').close()\n    os._exit(3)\nif n == 2 and os.path.exists(again):\n    os._exit(3)\nn"
+    )
+    assert run.results == [0, 1, None, 3, None, 5, 6]
+    assert set(run.items.index[run.items["error"].notna()].get_level_values("item")) == {2, 4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -458,3 +459,35 @@ def test_time_within_and_between_marks():
     assert last[0] - first[0] == pytest.approx(sum(last[1:]) - sum(first[1:]), abs=1e-6)
     assert last[0] - first[0] == pytest.approx(end - begin, abs=1e-3)
     assert (len(events), lost) == (40, 0)
+
+
+def test_a_ctrl_c_while_hooks_come_on_leaves_none(monkeypatch):
+    """It is held back until the hooks are on, and takes them off again."""
+    extension = sys.modules["parmagic._waits"]
+    start = extension.start
+
+    def struck():
+        on = start()
+        os.kill(os.getpid(), signal.SIGINT)
+        return on
+
+    monkeypatch.setattr(extension, "start", struck)
+    with pytest.raises(KeyboardInterrupt), meter.hooks():
+        raise AssertionError("the block is not entered")
+    assert not extension.state()["patched"]
+
+
+def test_a_ctrl_c_just_before_hooks_go_off_leaves_none(monkeypatch):
+    """Where it comes before they are taken off, they are taken off all the same."""
+    undo, calls = meter.undo, []
+
+    def struck(what):
+        calls.append(what)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        undo(what)
+
+    monkeypatch.setattr(meter, "undo", struck)
+    with pytest.raises(KeyboardInterrupt), meter.hooks() as on:
+        assert on
+    assert not sys.modules["parmagic._waits"].state()["patched"]

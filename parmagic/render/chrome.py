@@ -39,8 +39,6 @@ def save(view: View, path: str | os.PathLike[str]) -> None:
     Raises ValueError for any other suffix, OSError where it can't be written.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
     name = target.name.lower()
     if name.endswith(".html"):
         from parmagic.render.page import page  # noqa: PLC0415  (the other suffixes do without)
@@ -55,8 +53,18 @@ def save(view: View, path: str | os.PathLike[str]) -> None:
     _write(target, data)
 
 
+def save_page(path: str | os.PathLike[str], text: str) -> None:
+    """Write a page to ``path`` in the same way; ValueError where that does not end in .html."""
+    target = Path(path)
+    if not target.name.lower().endswith(".html"):
+        raise ValueError(f"can't save to {target.name!r}: it must end in .html")
+    _write(target, text.encode("utf-8"))
+
+
 def _write(target: Path, data: bytes) -> None:
     """Write beside the target (0600, as mkstemp makes it), then move: no reader sees half a file."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
     handle, temporary = tempfile.mkstemp(prefix=".parmagic-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -53,21 +53,29 @@ _CELL = "padding:1px 10px 1px 0;border:0;text-align:left;background:none;color:i
 _RIGHT = "padding:1px 10px 1px 0;border:0;text-align:right;white-space:nowrap;background:none;color:inherit"
 
 
-def report(view: View) -> str:
-    """Return the report as an HTML fragment of less than 200 KB."""
+def report(view: View, link: str = "") -> str:
+    """Return the report as an HTML fragment of less than 200 KB; ``link`` is the address of the run's page."""
     parts = [
         '<div style="color:inherit;line-height:1.4;max-width:64em">',
         f'<p style="margin:4px 0 8px"><strong>{safe(view.verdict)}</strong></p>',
     ]
     if view.timelines:
-        parts += [arms_table(view), *_pictures(view), legend(view)]
+        parts += [arms_table(view), *pictures(view), legend(view)]
+        parts.append(_ways_on(link))
     parts += [notes(view), workers_table(view) if view.timelines else "", "</div>"]
     return "\n".join(part for part in parts if part)
 
 
+def _ways_on(link: str) -> str:
+    """Say where there is more to see."""
+    page = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">the timeline, to zoom into</a> (while this kernel runs)'
+    show = "<code>run.timeline.show()</code> (a run is <code>_</code>)"
+    return f'<div style="margin:4px 0;font-size:90%">More: {page if link else show}</div>'
+
+
 def timeline(view: View) -> str:
     """Return the lanes alone as an HTML fragment, with what their colours mean."""
-    parts = ['<div style="color:inherit;line-height:1.4;max-width:64em">', *_pictures(view), legend(view), "</div>"]
+    parts = ['<div style="color:inherit;line-height:1.4;max-width:64em">', *pictures(view), legend(view), "</div>"]
     return "\n".join(part for part in parts if part)
 
 
@@ -107,7 +115,8 @@ def _bar(row: ArmRow) -> str:
     )
 
 
-def _pictures(view: View) -> list[str]:
+def pictures(view: View) -> list[str]:
+    """Return every arm's lanes, with words beside them."""
     timelines = view.timelines[:MAX_ARMS]
     count = sum(len(timeline.lanes) for timeline in timelines)
     per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES

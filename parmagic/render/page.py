@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from html import escape
 from importlib.resources import files
@@ -22,10 +23,12 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from parmagic.model import WORKER_STATES
+from parmagic.render import html
 from parmagic.render.figures import (
     HEADINGS,
     INFERRED,
     LOOKS,
+    UNKNOWN,
     arm_rows,
     clean,
     inferred,
@@ -41,8 +44,8 @@ _WORDS = {"label", "baseline", "most"}
 _UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def page(run: View) -> str:
-    """Return the run as a whole HTML page that needs nothing else."""
+def page(run: View, tables: bool = False) -> str:
+    """Return the run as a whole HTML page that needs nothing else; with ``tables``, all of its tables are in it."""
     frame, script = _read("page.html"), _read("page.js")
     style = re.search(r"<style>(.*?)</style>", frame, re.DOTALL)
     assert style is not None
@@ -56,6 +59,8 @@ def page(run: View) -> str:
         verdict=escape(clean(saved_verdict(run))),
         arms=_arms(run),
         workers=_workers(run),
+        still="".join(html.pictures(run)),
+        tables=_tables(run) if tables else "",
         notes="".join(f"<li><bdi>{escape(clean(note))}</bdi></li>" for note in [*run.notes, *said]),
         script=script,
         data=embed(data),
@@ -69,6 +74,38 @@ def embed(data: Any) -> str:
 
 def _read(name: str) -> str:
     return (files("parmagic.render") / name).read_text("utf-8")
+
+
+MAX_ROWS = 5000
+"""Rows of a table in a page."""
+
+_TABLES = ("summary", "workers", "items", "waits", "transfers")
+
+
+def _tables(run: View) -> str:
+    """Return the run's tables as they are, each folded."""
+    return "".join(
+        f"<details><summary>run.{name}, {len(table):,} rows</summary><div class=wide>{_table(run, name, table)}</div></details>"
+        for name in _TABLES
+        if len(table := getattr(run, name))
+    )
+
+
+def _table(run: View, name: str, table: Any) -> str:
+    shown = table.head(MAX_ROWS).reset_index()
+    if name == "items" and not run.show_items:
+        shown["error"] = [str(text).partition(":")[0] if isinstance(text, str) else text for text in shown["error"]]
+    head = "".join(f"<th>{escape(clean(column))}</th>" for column in shown.columns)
+    rows = "".join(f"<tr>{''.join(_cell(_figure(value), False) for value in row)}</tr>" for row in shown.itertuples(index=False))
+    more = f"<p>… and {len(table) - MAX_ROWS:,} more</p>" if len(table) > MAX_ROWS else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+
+
+def _figure(value: Any) -> str:
+    """Write a table's value: floats to the microsecond, what is not known as a dash."""
+    if isinstance(value, float):
+        return UNKNOWN if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
+    return UNKNOWN if value is None else clean(value, 200)
 
 
 def _digest(text: str) -> str:

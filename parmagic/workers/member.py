@@ -19,8 +19,9 @@ from parmagic.output import Lines
 class Member:
     """One worker process, as the notebook knows it."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, left: tuple[range, ...] = ()) -> None:
         self.rank = rank
+        self.left = left  # what a dead worker of this rank left undone: it comes first
         self.pid = 0
         self.key = 0
         self.done = False

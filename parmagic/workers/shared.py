@@ -149,10 +149,8 @@ class _Crew:
             if rank in self.who and thread.is_alive() and self.board[slot + 1] <= item < self.board[slot + 2]:
                 # nothing here lets go of the GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
                 found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
-        waits = (meter.going_on(left, now) for _, _, left in found)
-        gave_way = max((begin for kind, begin in waits if kind == "gil"), default=0)
         for rank, item, left in found:
-            yield rank, item, meter.doing(self.who[rank], left, now, gave_way)
+            yield rank, item, meter.doing(self.who[rank], left, now)
 
     def _pulse(self) -> Pulse:
         return Pulse(tuple(doing for _, _, doing in self._at_work()))

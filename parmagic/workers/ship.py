@@ -26,7 +26,7 @@ import cloudpickle
 
 from parmagic.errors import NoShell, NotShippable
 from parmagic.files import anonymous_file
-from parmagic.interrupts import held_back
+from parmagic.interrupts import held_back, undo
 from parmagic.workers.home import write_all
 from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
@@ -187,8 +187,10 @@ class _Packer:
         try:
             self._pickler.dump(what)
         finally:
-            with held_back():
-                context.set_spawning_popen(before)
+            try:
+                undo(lambda: context.set_spawning_popen(before))
+            finally:
+                undo(lambda: context.set_spawning_popen(before))
         return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
 
 
