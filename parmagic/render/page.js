@@ -564,6 +564,7 @@ function build() {
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
   window.addEventListener("keydown", onKey);
+  new ResizeObserver(ask).observe($("lanes"));  // in a notebook's frame, there may be no room at first
   window.addEventListener("resize", ask);
   window.addEventListener("scroll", ask, { passive: true });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ask);
