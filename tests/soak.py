@@ -764,7 +764,8 @@ class Stage:
         self._striker = striker
         InteractiveShell.clear_instance()
         # no history, neither the shell's nor that of outputs: they would keep all results
-        quiet = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"cache_size": 0}})
+        # IPython's usual tracebacks keep the tokens of every cell that failed
+        quiet = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"cache_size": 0, "xmode": "Plain"}})
         self.shell = InteractiveShell.instance(config=quiet)
         self.shell.run_line_magic("load_ext", "parmagic")
         self.grounds = Grounds({striker.pid, *(child.pid for child in psutil.Process().children(recursive=True))}, base)

@@ -6,13 +6,14 @@ import gzip
 import json
 import re
 import stat
+from array import array
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from fake_run import NAN, FakeRun, calls_of, two_arms
 
-from parmagic.model import WORKER_STATES, Arm
+from parmagic.model import WORKER_STATES, Arm, Batch, Clocks, Lane, Samples, Timeline, WorkerId
 from parmagic.render import chrome, figures, html, page, svg, text
 
 HOSTILE = "</script><script>alert(1)</script> \"'& \x1b[31mred\x07 \u202egnp.exe\u2066 \u2028next \ud800 end"
@@ -151,9 +152,9 @@ def test_items_show_where_they_are_wide_enough() -> None:
     """Items lie below their worker's lane, exactly where they ran, failed ones in another colour; where there are too many, none does."""
     run = two_arms(item_errors={3: ValueError("x")})
     page = html.report(run)
-    assert page.count("<title>item ") == 8
+    assert len(re.findall(r"<title>worker \d: item ", page)) == 8
     n_bins = int(re.search(r'viewBox="0 0 (\d+) ', page)[1])
-    found = re.findall(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)" height="3" fill="(#\w+)"><title>item (\d+): ([^<]+)</title>', page)
+    found = re.findall(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)" height="3" fill="(#\w+)"><title>worker \d: item (\d+): ([^<]+)</title>', page)
     x, width, color, number, words = found[3]
     assert (number, words) == ("3", "800 ms, failed")
     assert color == figures.LOOKS["gil_wait"].color
@@ -161,7 +162,22 @@ def test_items_show_where_they_are_wide_enough() -> None:
     assert float(width) / n_bins == pytest.approx(0.5, abs=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "ALL_ITEMS", 7)
-        assert "<title>item " not in html.report(run)
+        assert ": item " not in html.report(run)
+
+
+def test_short_items_lie_together() -> None:
+    """What is too narrow to be seen between two that are not is one piece."""
+    begins = [0.0, 0.5, 0.501, 0.502, 0.6, 0.9]
+    ends = [0.4, 0.5005, 0.5015, 0.503, 0.8, 0.9001]
+    batch = Batch(0, array("d", begins), array("d", ends), [None] * 6)
+    empty = array("d")
+    lane = Lane(WorkerId(0, 1, 1), (), (batch,), Clocks(empty, empty, empty), Samples(empty, array("b")), None)
+    timeline = Timeline(Arm("threads", 1), 0.0, 1.0, 6, (lane,))
+    found = svg.pieces(timeline, figures.Drawn((lane,)))
+    assert [(piece.begin, piece.end, piece.words) for piece in found] == [
+        (0.0, 0.4, "item 0: 400 ms"), (0.5, 0.503, "3 shorter items"), (0.6, 0.8, "item 4: 200 ms"), (0.9, 0.9001, "a shorter item"),
+    ]  # fmt: skip
+    assert svg.pieces(timeline, figures.Drawn((lane, lane))) == []
 
 
 def test_a_run_without_arms_has_a_report() -> None:

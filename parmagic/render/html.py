@@ -122,7 +122,7 @@ def pictures(view: View) -> list[str]:
     per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES
     rows = [drawn(timeline.lanes, per_arm) for timeline in timelines]
     n_bins = svg.bins_for(sum(map(len, rows)))
-    seen = sum(len(svg.visible_items(t, row)) for t, mine in zip(timelines, rows, strict=True) for row in mine)
+    seen = sum(len(svg.pieces(t, row)) for t, mine in zip(timelines, rows, strict=True) for row in mine)
     return [_arm_picture(view, t, mine, n_bins, seen <= svg.ALL_ITEMS) for t, mine in zip(timelines, rows, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ ALL_BINS = 1400
 """Bins of all lanes together: a bin takes up to 90 bytes."""
 
 ALL_ITEMS = 400
-"""Items that are drawn in a report: each takes about 120 bytes."""
+"""Items, and runs of short ones, that are drawn in a report: each takes about 130 bytes."""
 
 NARROWEST = 0.004
 """The share of a lane's width from which an item can be seen."""
@@ -64,31 +65,64 @@ def _lane(view: View, timeline: Timeline, row: Drawn, place: int, n_bins: int, w
     ]
     # heights are percent from the lane's floor; the matrix turns them up and down
     flip = f"matrix(1 0 0 {-BAR / SCALE:g} 0 {top + BAR})"
-    items = "".join(_items(timeline, row, top + BAR + 1, n_bins)) if with_items else ""
+    items = "".join(_strip(timeline, row, top + BAR + 1, n_bins)) if with_items else ""
     return f'<g transform="{flip}">{"".join(paths)}</g>{items}'
 
 
-def visible_items(timeline: Timeline, row: Drawn) -> list[tuple[int, float, float, bool]]:
-    """Return (number, begin, end, failed) of the items that are wide enough to be seen, in one worker's own row."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something below a lane: an item that is wide enough to be seen, or several narrower ones in a row."""
+
+    begin: float
+    end: float
+    words: str
+    color: str
+
+
+NARROW = "#c9ced6"
+
+
+def pieces(timeline: Timeline, row: Drawn) -> list[Piece]:
+    """Return what lies below a worker's own lane, in order; nothing where no item is wide enough to be seen, or for several workers."""
     if len(row.lanes) > 1:
         return []
-    narrow = NARROWEST * (timeline.end - timeline.begin)
-    return [
-        (batch.first + place, begin, end, batch.first + place in batch.errors)
-        for batch in row.lanes[0].batches
-        for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True))
-        if end - begin >= narrow
-    ]
+    narrowest = NARROWEST * (timeline.end - timeline.begin)
+    found: list[Piece] = []
+    narrow: list[tuple[float, float]] = []
+    seen = False
+    for number, begin, end, failed in _items(row):
+        if end - begin < narrowest:
+            narrow.append((begin, end))
+            continue
+        found += _together(narrow)
+        narrow, seen = [], True
+        color = LOOKS["gil_wait"].color if failed else "#8b95a2" if number % 2 else "#b3bbc5"
+        found.append(Piece(begin, end, f"item {number}: {seconds(end - begin)}{', failed' if failed else ''}", color))
+    return found + _together(narrow) if seen else []
 
 
-def _items(timeline: Timeline, row: Drawn, top: int, n_bins: int) -> Iterator[str]:
+def _items(row: Drawn) -> Iterator[tuple[int, float, float, bool]]:
+    for batch in row.lanes[0].batches:
+        for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
+            yield batch.first + place, begin, end, batch.first + place in batch.errors
+
+
+def _together(narrow: list[tuple[float, float]]) -> list[Piece]:
+    if not narrow:
+        return []
+    words = f"{len(narrow)} shorter items" if len(narrow) > 1 else "a shorter item"
+    return [Piece(narrow[0][0], narrow[-1][1], words, NARROW)]
+
+
+def _strip(timeline: Timeline, row: Drawn, top: int, n_bins: int) -> Iterator[str]:
     """Draw items side by side in two greys, those that failed in the colour of alarm."""
     scale = n_bins / (timeline.end - timeline.begin) if timeline.end > timeline.begin else 0.0
-    for number, begin, end, failed in visible_items(timeline, row):
-        x, width = (begin - timeline.begin) * scale, (end - begin) * scale
-        color = LOOKS["gil_wait"].color if failed else "#8b95a2" if number % 2 else "#b3bbc5"
-        words = f"item {number}: {seconds(end - begin)}{', failed' if failed else ''}"
-        yield f'<rect x="{x:.2f}" y="{top}" width="{width:.2f}" height="{ITEMS}" fill="{color}"><title>{words}</title></rect>'
+    for piece in pieces(timeline, row):
+        x, width = (piece.begin - timeline.begin) * scale, (piece.end - piece.begin) * scale
+        yield (
+            f'<rect x="{x:.2f}" y="{top}" width="{width:.2f}" height="{ITEMS}" fill="{piece.color}">'
+            f"<title>{row.name}: {piece.words}</title></rect>"
+        )
 
 
 def stack(shares: dict[str, Any]) -> dict[str, list[int]]:
