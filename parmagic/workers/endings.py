@@ -1,9 +1,11 @@
-"""How a worker process ended, in words."""
+"""How a worker ended before its time: in words, and as a recording of the item that it was in."""
 
 from __future__ import annotations
 
 import signal
+from array import array
 
+from parmagic.model import Batch, Readings, Recording, Total, WorkerId
 from parmagic.workers.stack import Frame
 
 
@@ -31,3 +33,14 @@ def how_it_ended(code: int) -> str:
         int(signal.SIGBUS): "; a memory-mapped file shrank, or shared memory is full",
     }.get(-code, "")
     return f"was killed by {name}{cause},"
+
+
+Left = tuple[float, Readings | None, tuple[Total, ...]]
+"""What a worker's account tells that the worker itself does not any more: its item's begin, readings, what it waited for."""
+
+
+def cut_off(me: WorkerId, item: int, left: Left, now: float, error: BaseException, note: str = "") -> Recording:
+    """Report an item that did not come to its end."""
+    begin, readings, totals = left
+    batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
+    return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(note,) if note else ())

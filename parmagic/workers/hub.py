@@ -30,9 +30,6 @@ from parmagic.errors import NotShippable, WorkerDied
 from parmagic.interrupts import held_back
 from parmagic.workers import preload, server
 
-START_LIMIT = 20.0
-"""Seconds that a fresh server may take to say hello on a busy machine."""
-
 MOST_SPARES = 4
 """Processes that wait for the next run at most, where there are no more cores than that."""
 
@@ -52,7 +49,6 @@ class Hub:
         self._errors = errors
         self._process = process
         self._owner = os.getpid()
-        self._ready = False
         self._lease, self._sending = threading.Lock(), threading.Lock()
         self.events: deque[tuple[Any, ...]] = deque()
         self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
@@ -141,9 +137,7 @@ class Hub:
                 self._release()  # an interrupt within a message: what comes next could not be read
                 raise
             seconds = 0.0
-            if message[0] == "hello":
-                self._ready = True
-            elif message[0] == "imported":
+            if message[0] == "imported":
                 self._imported(*message[1:])
             else:
                 self.events.append(message)
@@ -259,9 +253,9 @@ def fork(call: Any, items: Any) -> Hub:
     :func:`parmagic.workers.isolated.user_threads`.
     """
     # what a worker needs is imported here: the child would do it each time anew
-    from parmagic.workers import child, home  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
+    from parmagic.workers import child, home, loop  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
-    home.track_classes(getattr(getattr(call, "function", call), "__globals__", {}))
+    home.track_classes(loop.names_around(call))
     ours, theirs = socket.socketpair()
     with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe

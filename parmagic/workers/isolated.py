@@ -17,7 +17,6 @@ import os
 import select
 import signal
 import threading
-from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from time import perf_counter
@@ -28,10 +27,10 @@ from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back, undo
-from parmagic.model import Batch, Displayed, Pulse, Readings, Recording, Standing, Total, WorkerId
+from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
-from parmagic.workers.endings import how_it_ended, where
+from parmagic.workers.endings import Left, cut_off, how_it_ended, where
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
 from parmagic.workers.member import Member
@@ -107,7 +106,6 @@ class _Crew:
         self._board_file = -1
         self._board: Board = [0] * board_size(job.arm.count)
         self._at_gate = 0
-        self._next = 0
 
     def start(self) -> None:
         with held_back():
@@ -253,9 +251,7 @@ class _Crew:
         if not member.done:
             yield self._died(member, pid, code, now, left or (member.heard, None, ()), stack)
 
-    def _died(
-        self, member: Member, pid: int, code: int, now: float, left: tuple[float, Readings | None, tuple[Total, ...]], stack: list[Frame]
-    ) -> Recording:
+    def _died(self, member: Member, pid: int, code: int, now: float, left: Left, stack: list[Frame]) -> Recording:
         """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
 
         ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
@@ -277,11 +273,8 @@ class _Crew:
                 self._board[STOP] = 1
             if self._job.spmd and self._at_gate < self._job.arm.count:
                 self.end()  # the others wait at the gate for ever
-        me = WorkerId(member.rank, pid, pid)
-        begin, readings, totals = left
-        begin = begin or member.heard  # it may have died before its account knew of an item
-        batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
-        return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(str(error),))
+        left = (left[0] or member.heard, left[1], left[2])  # it may have died before its account knew of an item
+        return cut_off(WorkerId(member.rank, pid, pid), item, left, now, error, str(error))
 
     @property
     def _replaces(self) -> bool:
@@ -348,10 +341,8 @@ class _Crew:
         for member in self._members:
             if (item := self._on(member)) is not None:
                 now = perf_counter()
-                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (0.0, None, ())
-                begin = begin or member.heard
-                batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: Ended()})  # it still runs
-                yield Recording(WorkerId(member.rank, member.pid, member.pid), batches=(batch,), readings=readings, totals=totals)
+                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (0.0, None, ())  # it still runs
+                yield cut_off(WorkerId(member.rank, member.pid, member.pid), item, (begin or member.heard, readings, totals), now, Ended())
 
     def _restore_token(self) -> None:
         """Put the token back, where the dead worker took it along.

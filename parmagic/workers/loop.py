@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -50,6 +51,15 @@ def _function(call: Call) -> Any:
     while hasattr(function, "function"):
         function = function.function
     return function
+
+
+def names_around(call: Call) -> dict[str, Any]:
+    """Return the names among which a body was written; none of a callable that does not tell."""
+    function = _function(call)
+    while isinstance(function, functools.partial):
+        function = function.func
+    found: dict[str, Any] = getattr(function, "__globals__", {})
+    return found
 
 
 def body_file(call: Call) -> str:

@@ -126,7 +126,6 @@ class _Server:
         call_me("parmagic server")
 
     def run(self) -> None:
-        send(self._sock, ("hello", os.getpid()))
         while True:
             left = None if self._due is None else max(0.0, self._due - time.monotonic())
             ready, _, _ = select.select([self._sock.fileno(), self._wake], [], [], left)

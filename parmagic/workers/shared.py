@@ -7,7 +7,6 @@ import os
 import queue
 import sys
 import threading
-from array import array
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -19,6 +18,7 @@ from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, Wo
 from parmagic.output import ThreadOutput
 from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
+from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
 
 GRACE = 1.0
@@ -135,10 +135,8 @@ class _Crew:
             if left is None and gauge.measures:
                 continue  # it has come back meanwhile, and reported
             begin, readings, totals = left or (0.0, None, ())
-            begin = begin or self.heard.get(rank, now)
             self.given_up.add(rank)
-            batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: Ended()})
-            yield Recording(me, batches=(batch,), readings=readings, totals=totals)
+            yield cut_off(me, item, (begin or self.heard.get(rank, now), readings, totals), now, Ended())
 
     def _at_work(self) -> Iterator[tuple[int, int, str]]:
         """Yield the rank of every thread that has an item, that item, and what the thread is doing."""

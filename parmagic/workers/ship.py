@@ -28,6 +28,7 @@ from parmagic.errors import NoShell, NotShippable
 from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back, undo
 from parmagic.workers.home import write_all
+from parmagic.workers.loop import names_around
 from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
 _SEGMENT = 1 << 16
@@ -97,7 +98,7 @@ class Cargo:
     def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
         packer = _Packer(self._popen, self._put)
-        space = getattr(getattr(call, "function", call), "__globals__", {})
+        space = names_around(call)
         shipped = [name for name in sorted(names) if name in space]
         for name in shipped:
             begin = perf_counter()

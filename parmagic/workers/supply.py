@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from parmagic.interrupts import held_back
 from parmagic.model import Arm, Packed, Plan
 from parmagic.workers import Call, Workers, hub, preload
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.loop import names_around
 from parmagic.workers.orders import ForkOnly
 from parmagic.workers.shared import SharedWorkers
 
@@ -36,7 +36,7 @@ class Supply:
         self._items = items
         self._plan = plan
         self._names = names
-        self._space = _names_around(call)
+        self._space = names_around(call) or vars(sys.modules["__main__"])
         self._modules: list[str] | None = None  # what the notebook has imported
         self._cargo: Cargo | None = None
         self._fork: hub.Hub | None = None
@@ -133,15 +133,6 @@ class Supply:
             self._cargo.close()
         shipped = self._cargo is not None and self._plan.start_method is None
         hub.spare(max((arm.count for arm in self._plan.arms if arm.kind == "procs"), default=1) if shipped else None)
-
-
-def _names_around(call: Call) -> dict[str, Any]:
-    """Return the names among which a body was written; of a callable that does not tell, those of the main program."""
-    function: Any = getattr(call, "function", call)
-    while isinstance(function, functools.partial):
-        function = function.func
-    space: dict[str, Any] = getattr(function, "__globals__", vars(sys.modules["__main__"]))
-    return space
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:
