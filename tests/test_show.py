@@ -9,8 +9,10 @@ import html
 import json
 import re
 import stat
+import time
 import urllib.error
 import urllib.request
+import weakref
 import webbrowser
 
 import pytest
@@ -19,6 +21,7 @@ from fake_run import two_arms
 import parmagic
 from parmagic.render import frame, serve
 from parmagic.render import html as report
+from parmagic.workers.isolated import user_threads
 
 HOSTILE = "</script></iframe><img src=x onerror=alert(1)> \u202e\x1b[31m '\"& ${x} `$a^b$`"
 
@@ -98,6 +101,7 @@ def test_hostile_text_stays_in_its_frame():
 def test_link(run, served):
     """A run's page is served under a secret address, always the same one, written when it is asked for."""
     url = serve.link(run)
+    assert user_threads() == []  # the notebook can be forked beside it
     assert serve.link(run) == url
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/run/\d+", url)
     status, headers, text = _get(url)
@@ -114,8 +118,12 @@ def test_link_of_a_run_that_is_gone(served):
     """The server keeps no run alive; who comes too late is told."""
     url = serve.link(run := two_arms())
     assert _get(url)[0] == 200
+    known = weakref.ref(run)
     del run
-    gc.collect()
+    until = time.monotonic() + 10
+    while known() is not None:  # the thread that answered may be about to end
+        assert time.monotonic() < until
+        gc.collect()
     with pytest.raises(urllib.error.HTTPError, match="This run is gone") as caught:
         _get(url)
     caught.value.close()

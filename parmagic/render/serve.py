@@ -250,8 +250,13 @@ def _running() -> _Server:
     with _lock:
         if _server is None or _server.owner != os.getpid():
             _server = _Server()
-            threading.Thread(target=_server.serve_forever, name="parmagic-viewer", daemon=True).start()
+            threading.Thread(target=_serve, args=(_server,), name="parmagic-viewer", daemon=True).start()
         return _server
+
+
+def _serve(server: _Server) -> None:
+    """Be the thread that serves: as a function of ours, so that it is not taken for one of the user's."""
+    server.serve_forever()
 
 
 def close() -> None:
