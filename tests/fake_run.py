@@ -58,6 +58,7 @@ class FakeRun:
     item_errors: dict[int, BaseException] = field(default_factory=dict)
     start: float = 1000.0
     waits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    transfers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         """Build everything from the stories."""

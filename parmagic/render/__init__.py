@@ -6,8 +6,9 @@ pictures from :meth:`View.shares`, so they can't disagree.
 ::
 
     View ─▶ text.report   the IPython shell
-         ─▶ html.report   the notebook, no JavaScript
-         ─▶ page.page     one .html file, zoomable
+         ─▶ html.report   the notebook, no JavaScript (svg: its lanes)
+         ─▶ page.page     one .html file, zoomable (scene: what it draws) ─▶ frame, serve.link
+         ─▶ plot.figure   matplotlib
          ─▶ chrome.trace  .json for Perfetto and vizviewer ─▶ serve.open_trace
 """
 
@@ -47,6 +48,11 @@ class View(Protocol):
     @property
     def waits(self) -> pd.DataFrame:
         """One row per (arm, rank, kind, object, line)."""
+        ...
+
+    @property
+    def transfers(self) -> pd.DataFrame:
+        """One row per (arm, rank) of processes: what was pickled."""
         ...
 
     @property
