@@ -157,8 +157,7 @@ def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch):
 
 def test_open_here(run, served, monkeypatch):
     """The browser is sent to this machine."""
-    for name in serve._REMOTE:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(serve, "is_remote", lambda: False)
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert run.timeline.open() == opened[0]

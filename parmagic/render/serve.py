@@ -277,7 +277,7 @@ _REMOTE = (
 
 def is_remote() -> bool:
     """Tell whether the browser is, by all that is known, on another machine, which cannot reach a server here."""
-    return any(os.environ.get(name) for name in _REMOTE)
+    return any(os.environ.get(name) for name in _REMOTE) or Path("/.dockerenv").exists()
 
 
 @cache
