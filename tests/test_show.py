@@ -147,6 +147,7 @@ def test_the_report_has_the_link_or_says_what_to_write():
 
 def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch):
     """No server that nobody can reach: a link that downloads the trace."""
+    monkeypatch.delenv("PARMAGIC_REMOTE", raising=False)
     monkeypatch.setenv("JUPYTERHUB_USER", "somebody")
     monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail("opened"))
     shown = run.timeline.open()
@@ -157,7 +158,7 @@ def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch):
 
 def test_open_here(run, served, monkeypatch):
     """The browser is sent to this machine."""
-    monkeypatch.setattr(serve, "is_remote", lambda: False)
+    monkeypatch.setenv("PARMAGIC_REMOTE", "0")
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert run.timeline.open() == opened[0]
