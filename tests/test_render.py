@@ -10,6 +10,7 @@ from array import array
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_run import NAN, FakeRun, calls_of, two_arms
 
@@ -163,6 +164,20 @@ def test_items_show_where_they_are_wide_enough() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "ALL_ITEMS", 7)
         assert ": item " not in html.report(run)
+
+
+def test_the_longest_waits_are_listed() -> None:
+    """A folded table has the longest waits first, hostile names as text, how many are left out; what is inferred has a tilde."""
+    index = pd.MultiIndex.from_tuples([("threads=2", k % 2) for k in range(20)], names=["arm", "rank"])
+    rows = [("lock", f"<b>{k}</b>", 3.0, 10.0, float(k), 0.5) for k in range(19)] + [("gil", None, NAN, NAN, 99.0, NAN)]
+    waits = pd.DataFrame(rows, index=index, columns=["kind", "object", "line", "n", "total_s", "max_s"])
+    page = html.report(two_arms(waits=waits))
+    table = page.partition("What they waited for longest")[2]
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    assert cells[:7] == ["threads=2", "1", "<bdi>gil</bdi>", figures.UNKNOWN, figures.UNKNOWN, "~99.0000", figures.UNKNOWN]
+    assert cells[7:14] == ["threads=2", "0", "<bdi>lock &lt;b&gt;18&lt;/b&gt;</bdi>", "3", "10", "18.0000", "0.5000"]
+    assert "… and 5 more in run.waits" in table
+    assert "What they waited for" not in html.report(two_arms())
 
 
 def test_short_items_lie_together() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parmagic.model import WORKER_STATES
 from parmagic.render import svg
@@ -42,6 +42,7 @@ MAX_LANES = 64
 """Lanes in all, more share one: with what a bin of a picture takes, this keeps a report below 200 KB."""
 
 MAX_ROWS = 64
+MAX_WAITS = 15
 MAX_NOTES = 20
 MAX_ARMS = 64
 _ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
@@ -62,7 +63,7 @@ def report(view: View, link: str = "") -> str:
     if view.timelines:
         parts += [arms_table(view), *pictures(view), legend(view)]
         parts.append(_ways_on(link))
-    parts += [notes(view), workers_table(view) if view.timelines else "", "</div>"]
+    parts += [notes(view), *((workers_table(view), waits_table(view)) if view.timelines else ()), "</div>"]
     return "\n".join(part for part in parts if part)
 
 
@@ -185,6 +186,33 @@ def workers_table(view: View) -> str:
         '<div style="overflow-x:auto"><table style="border-collapse:collapse;border:0;font-size:85%">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}</details>"
     )
+
+
+def waits_table(view: View) -> str:
+    """Return what the workers waited for longest, folded; nothing where they did not wait."""
+    table = view.waits
+    if not len(table):
+        return ""
+    longest = table.sort_values("total_s", ascending=False, kind="stable").head(MAX_WAITS)
+    words = ["arm", "worker", "waits for", "line", "times", "seconds", "longest"]
+    head = "".join(f'<th style="{_RIGHT}">{name}</th>' for name in words)
+    rows = "".join(_wait(index, row) for index, row in zip(longest.index, longest.to_dict("records"), strict=True))
+    left = len(table) - len(longest)
+    more = f"<div>… and {left} more in run.waits</div>" if left > 0 else ""
+    return (
+        '<details style="margin:4px 0"><summary style="cursor:pointer">What they waited for longest</summary>'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;border:0;font-size:85%">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}</details>"
+    )
+
+
+def _wait(index: tuple[str, int], row: dict[str, Any]) -> str:
+    what = f"{row['kind']} {row['object']}" if row["object"] else row["kind"]
+    figures = [number(float(row["line"]), 0), number(float(row["n"]), 0), number(float(row["total_s"]), 4), number(float(row["max_s"]), 4)]
+    figures[2] = inferred(figures[2], math.isnan(float(row["n"])))
+    cells = [escape(clean(index[0])), str(index[1]), f"<bdi>{escape(clean(what, 60))}</bdi>", *figures]
+    inner = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr style="text-align:right;white-space:nowrap;background:none">{inner}</tr>'
 
 
 def _worker(index: tuple[str, int], row: pd.Series[float], columns: list[str]) -> str:
