@@ -8,7 +8,7 @@ the pictures) only repeats what the text says.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -206,8 +206,8 @@ def waits_table(view: View) -> str:
     )
 
 
-def _wait(index: tuple[str, int], row: dict[str, Any]) -> str:
-    what = f"{row['kind']} {row['object']}" if row["object"] else row["kind"]
+def _wait(index: tuple[str, int], row: Mapping[Any, Any]) -> str:
+    what = f"{row['kind']} {row['object']}" if isinstance(row["object"], str) else row["kind"]
     figures = [number(float(row["line"]), 0), number(float(row["n"]), 0), number(float(row["total_s"]), 4), number(float(row["max_s"]), 4)]
     figures[2] = inferred(figures[2], math.isnan(float(row["n"])))
     cells = [escape(clean(index[0])), str(index[1]), f"<bdi>{escape(clean(what, 60))}</bdi>", *figures]
