@@ -160,25 +160,21 @@ def busy_seconds(timeline: Timeline) -> Floats:
     return busy
 
 
-def useful_seconds(timeline: Timeline) -> float:
-    """Return the seconds in items that no other worker caused.
+def useful_seconds(workers: pd.DataFrame) -> float:
+    """Return the seconds in items that no other worker caused, of an arm's rows of the workers table.
 
     That is on a core, asleep or in I/O: what a serial run would have to do as
     well. NaN where the waits are not known.
     """
-    books = [ledger(timeline, lane) for lane in timeline.lanes]
-    total = 0.0
-    for book in books:
-        if book.seconds["unknown"][-1] > 0.02 * sum(book.seconds[s][-1] for s in ("running", "unknown")):
-            return float("nan")
-        total += sum(float(book.seconds[s][-1]) for s in ("running", "native", "sleep", "io_wait"))
-    return total
+    if (workers["unknown_s"] > 0.02 * workers[["running_s", "unknown_s"]].sum(axis=1)).any():
+        return float("nan")
+    return float(workers[["running_s", "native_s", "sleep_s", "io_wait_s"]].sum().sum())
 
 
 def summary_table(
     timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Any], overheads: Sequence[float]
 ) -> pd.DataFrame:
-    """Return one row per arm; ``baselines`` have ``serial_s`` and ``how`` for each."""
+    """Return one row per arm; ``baselines`` have ``serial_s`` (None: the arm's own useful seconds) and ``how`` for each."""
     rows = []
     for timeline, baseline, overhead in zip(timelines, baselines, overheads, strict=True):
         mine = workers[workers.index.get_level_values("arm") == timeline.arm.label]  # none, where no worker came to life
@@ -194,13 +190,14 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead
     wall = timeline.end - timeline.begin
     sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
     active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
-    speedup = baseline.serial_s / wall
+    serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
+    speedup = serial_s / wall
     return {
         "model": timeline.arm.kind,
         "n_workers": timeline.arm.count,
         "n_items": timeline.n_items,
         "wall_s": wall,
-        "serial_s": baseline.serial_s,
+        "serial_s": serial_s,
         "speedup": speedup,
         "efficiency": speedup / timeline.arm.count,
         "baseline": baseline.how,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +33,18 @@ AT_LEAST = 5.0
 PATIENCE = 1.0
 
 
+@dataclass(slots=True)
 class Baseline:
     """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``.
 
+    An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
     ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
     """
 
-    def __init__(
-        self, serial_s: float | Callable[[], float], how: str, isolated: bool = False, results: dict[int, Any] | None = None
-    ) -> None:
-        self._serial_s = serial_s
-        self.how = how
-        self.isolated = isolated
-        self.results = results or {}
-
-    @cached_property
-    def serial_s(self) -> float:
-        """The seconds; an estimate is made when somebody asks for it."""
-        return self._serial_s() if callable(self._serial_s) else self._serial_s
+    serial_s: float | None
+    how: str
+    isolated: bool = False
+    results: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, timeline: Timeline) -> Baseline:
@@ -58,16 +52,8 @@ class Baseline:
         found = dict(enumerate(results_of(timeline)))
         return cls(_first_to_last(timeline), "measured", results=found)
 
-    @classmethod
-    def estimated(cls, timeline: Timeline) -> Baseline:
-        """Estimate from the arm itself: the seconds that a serial run would have to spend as well."""
-        return cls(lambda: _useful_seconds(timeline), "estimated")
 
-
-def _useful_seconds(timeline: Timeline) -> float:
-    from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
-
-    return account.useful_seconds(timeline)
+ESTIMATED = "estimated"
 
 
 class Parked:
@@ -180,7 +166,7 @@ def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
     for arm in (arm for arm in arms if arm.n_items == n_items):
         busy = _busy(arm)
         total = sum(seconds for seconds in busy if not math.isnan(seconds))
-        useful = account.useful_seconds(arm)
+        useful = account.useful_seconds(account.workers_table([arm]))
         scale = min(1.0, useful / total) if total > 0 and not math.isnan(useful) else 1.0
         guesses.append((total * scale, [seconds * scale for seconds in busy]))
     return min(guesses)[1]
@@ -276,13 +262,13 @@ def _longest(timeline: Timeline) -> float:
 def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
     """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
     if serial is None:
-        return Baseline.estimated(arm)
+        return Baseline(None, ESTIMATED)
     parallel, alone = _busy(arm), _busy(serial)
     failed = {item for lane in serial.lanes for batch in lane.batches for item in batch.errors}
     both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
     total = sum(parallel[i] for i in both)
     if not both or total <= 0:
-        return Baseline.estimated(arm)
+        return Baseline(None, ESTIMATED)
     ratio = sum(alone[i] for i in both) / total
     whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
     return Baseline(whole, "sampled", True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
