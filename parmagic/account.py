@@ -191,7 +191,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead
     sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
     active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
     serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
-    speedup = serial_s / wall
+    speedup = serial_s / wall if timeline.n_items else float("nan")
     return {
         "model": timeline.arm.kind,
         "n_workers": timeline.arm.count,

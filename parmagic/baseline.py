@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import ParmagicError, WorkerDied
-from parmagic.interrupts import raise_lost
+from parmagic.interrupts import held_back, raise_lost
 from parmagic.merge import first_error, merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.workers import HEARTBEAT, Job, hub
@@ -160,7 +160,8 @@ def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
     Items of threads include their waits for each other, which a serial run has
     not: they are scaled by the part of the arm's time that was useful.
     """
-    from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
+    with held_back():  # NumPy and pandas cannot be imported again once they were interrupted
+        from parmagic import account  # noqa: PLC0415  (pandas loads when it is needed)
 
     guesses = []
     for arm in (arm for arm in arms if arm.n_items == n_items):

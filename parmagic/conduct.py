@@ -68,6 +68,8 @@ def conduct(
         error = stopped
         end, cpu_after = perf_counter(), time.process_time()
         parts += _close(reports, stopped)
+        if isinstance(stopped, KeyboardInterrupt):  # not what it took to end the workers
+            end = min(end, max((batch.ends[-1] for part in parts for batch in part.batches if batch.ends), default=end))
     finally:
         screen.end()
     cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")

@@ -48,7 +48,8 @@ def merge(
     ranks = sorted({part.worker.rank for part in parts})
     lanes = tuple(_lane(rank, [p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
     if cpu_s != cpu_s:
-        cpu_s = sum(part.usage.process_cpu_s for part in parts if part.usage)
+        known = [part.usage.process_cpu_s for part in parts if part.usage]
+        cpu_s = sum(known) if known else float("nan")
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed)
 
@@ -105,6 +106,12 @@ def _add_up(parts: Sequence[Tally]) -> Tally | None:
             shift[1:] = (before - own for before, own in zip(rows[1 - width :], part.rows[1:width], strict=True))
         rows.extend(value + shift[place % width] for place, value in enumerate(part.rows))
     return Tally(rows)
+
+
+def all_failed(timeline: Timeline) -> bool:
+    """Tell whether an arm had items, and none of them ended well."""
+    failed = sum(len(batch.errors) for lane in timeline.lanes for batch in lane.batches)
+    return 0 < timeline.n_items <= failed
 
 
 def first_error(parts: Sequence[Recording]) -> BaseException | None:

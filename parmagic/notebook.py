@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -24,12 +25,16 @@ from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
 from parmagic.interrupts import forget, noticed, raise_lost
 from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
-from parmagic.result import Run, remember
+from parmagic.result import Run, load_tables, remember
 from parmagic.story import execute
 from parmagic.task import Quiet, Task
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
+
+
+NARROW = 90
+"""Columns of a terminal from which on a progress bar has room beside the words on what the workers are doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
         show_items=settings.show_items,
     )  # fmt: skip
+    if not (plan.quiet and plan.once):
+        load_tables()
     try:
         run = remember(execute(task, NoBar() if plan.quiet else Shown()))
     except ParmagicError as refused:
@@ -219,7 +226,11 @@ class Shown(Quiet):
 
         self._begin, stream = time.perf_counter(), _bar_stream()
         if stream is not None:
-            self._bar = tqdm(total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True)
+            narrow = stream is sys.stderr and shutil.get_terminal_size().columns < NARROW
+            self._bar = tqdm(
+                total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True,
+                bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]" if narrow else None,
+            )  # fmt: skip
 
     def done(self, n_items: int) -> None:
         """Move the bar."""

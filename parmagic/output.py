@@ -84,7 +84,15 @@ def _last_state(line: str) -> str:
 def mark(printed: Printed, model: str) -> str:
     """Return the printed lines, each behind its worker: ``[procs 1] text``."""
     name = f"[{model} {printed.rank}] "
-    return "".join(name + line for line in printed.text.splitlines(keepends=True))
+    return "".join(name + _uncoloured_after(line) for line in printed.text.splitlines(keepends=True))
+
+
+def _uncoloured_after(line: str) -> str:
+    """Let the colours of a line end with it: the next one may be another worker's."""
+    if "\x1b[" not in line:
+        return line
+    text = line.rstrip("\r\n")
+    return f"{text}\x1b[0m{line[len(text) :]}"
 
 
 class ThreadOutput:

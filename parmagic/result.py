@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from parmagic.merge import overhead_of, results_of
+from parmagic.interrupts import held_back
+from parmagic.merge import all_failed, overhead_of, results_of
 from parmagic.model import Timeline
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Run:
         error = account.describe(self.error) if self.error is not None else None
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits), error)
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, all(map(all_failed, self.timelines))), error)
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.
@@ -218,6 +219,12 @@ class ArmView:
     def results(self) -> list[Any]:
         """This arm's results in item order."""
         return results_of(self.timeline)
+
+
+def load_tables() -> None:
+    """Import what makes tables, with Ctrl-C held back: NumPy and pandas cannot be imported again once they were interrupted."""
+    with held_back():
+        from parmagic import account, verdict  # noqa: F401, PLC0415
 
 
 _last: Run | None = None

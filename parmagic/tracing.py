@@ -61,6 +61,8 @@ class Tracing:
         self._notes = list(notes)
         self._workers: dict[int, int] = {}
         self._on = self._started = False
+        self._window = 0  # how often it was switched on
+        self._hooked: dict[int, int] = {}  # thread -> the window in which it was hooked last
         self._until: float | None = None
         self._controller: _Controller | None = None
 
@@ -102,12 +104,14 @@ class Tracing:
         if not _BY_MONITORING and self._on and sys.getprofile() is None:
             self._tracer.reset_stack()
             _hook_thread()
+            self._hooked[threading.get_ident()] = self._window
 
     def detach(self) -> None:
         """Stop recording the calling thread, and leave no hook in it."""
         if self._tracer is None or _BY_MONITORING:
             return
-        if self._on and sys.getprofile() is None:
+        # a window that opened during the last item has not hooked this thread yet
+        if self._on and sys.getprofile() is None and self._hooked.get(threading.get_ident()) == self._window:
             self._notes.append("The body set a profile function of its own, which ended the tracing of functions there.")
         sys.setprofile(None)
 
@@ -115,6 +119,7 @@ class Tracing:
         """Switch the recording of functions on or off for all threads of this process."""
         self._on = on
         if on:
+            self._window += 1
             self._tracer.start()
             if not _BY_MONITORING:
                 _unhook(sys.setprofile, threading.setprofile)
@@ -296,7 +301,8 @@ def _get() -> Any:
     """Return this process's tracer."""
     global _tracer, _thread_hook  # noqa: PLW0603  (one per process, for ever)
     if _tracer is None:
-        from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
+        with held_back():
+            from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
 
         # an interrupted thread leaves functions that it never returned from: nothing that its user could mend
         warnings.filterwarnings("ignore", "VizTracer: Unexpected function return", RuntimeWarning)

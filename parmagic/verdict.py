@@ -32,6 +32,7 @@ class Tables(NamedTuple):
     summary: pd.DataFrame
     workers: pd.DataFrame
     waits: pd.DataFrame
+    all_failed: bool = False
 
 
 def verdict(tables: Tables, error: str | None) -> str:
@@ -42,6 +43,8 @@ def verdict(tables: Tables, error: str | None) -> str:
     arms = summary[summary["model"] != "serial"]
     if arms.empty:
         return f"A serial run of {_seconds(summary['wall_s'].iloc[0])}: the baseline that threads and processes have to beat."
+    if tables.all_failed:
+        return "Every item failed: run.items['error'] tells how. There is no speedup to tell."
     brief = _too_brief(arms)
     if brief:
         return brief

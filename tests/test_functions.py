@@ -63,3 +63,12 @@ def test_within_items():
     assert list(functions.within_items(calls, lane)) == [(1.0, 1.2, "f"), (1.5, 2.0, "f"), (3.5, 3.6, "f")]
     nothing = Lane(WorkerId(0, 1, 1), (), (), Clocks(empty, empty, empty), Samples(empty, array("b")), None)
     assert len(functions.within_items(calls, nothing)) == 0
+
+
+def test_names_with_control_characters():
+    """VizTracer writes them as they are, which JSON forbids: the calls are read all the same."""
+    events = [_call(7, "NAME", 0, 100_000), _call(7, "other", 0, 50_000)]
+    trace = _trace(events, {7: 0})
+    torn = TraceFile("", 1, trace.anchors, {7: 0}, data=trace.data.replace(b"NAME", b"a\x1bb\nc\td"))
+    (calls,) = functions.read(torn)
+    assert [name for _, _, name in calls] == ["a\x1bb\nc\td", "other"]

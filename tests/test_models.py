@@ -331,3 +331,39 @@ def test_processes_run_the_same_parmagic(ip):
     ip("import sys")
     run = ip("%parallel procs=1 -q --once sys.modules['parmagic'].__file__ for _ in range(1)")
     assert run.results == [parmagic.__file__]
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "--timeout"])
+def test_threads_that_are_blocked_when_a_run_ends_are_all_accounted_for(ip, how):
+    """Every thread's item is cut off where the run was ended: its seconds are those of the arm, not those of the farewell."""
+    ip("import time, threading, os, signal")
+    if how == "Ctrl-C":
+        threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT)).start()
+    error = ip.fails(f"%%parallel threads=3 --once -q --trace off {'--timeout 0.8' if how == '--timeout' else ''}\ntime.sleep(2.5)")
+    assert isinstance(error, KeyboardInterrupt if how == "Ctrl-C" else parmagic.RunTimeout)
+    run = parmagic.last()
+    wall = run.summary["wall_s"].iloc[0]
+    assert 0.5 < wall < 1.5
+    assert (run.items["wall_s"] > 0.4).all()
+    assert (run.items["wall_s"] <= wall + 1e-6).all()
+    assert run.workers["n_items"].tolist() == [1, 1, 1]
+    assert sum("left behind" in note for note in run.notes) == 3
+    if run.workers["measured"].all():
+        assert (run.workers["sleep_s"] > 0.4).all()
+    for thread in [each for each in threading.enumerate() if each.name.startswith("parmagic")]:
+        thread.join(10)
+
+
+def test_no_items_have_no_speedup(ip):
+    """Of nothing, nothing is told."""
+    run = ip("%parallel threads=2 procs=2 --once -q n for n in []")
+    assert run.summary["speedup"].isna().all()
+    assert run.verdict == "There were no items: nothing was run."
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_nothing_is_recommended_where_all_failed(ip, model):
+    """How fast items fail says nothing of how fast they would work."""
+    ip("import time")
+    run = ip(f"%%parallel {model}=4 --once -q --keep-going for n in range(8)\ntime.sleep(0.05)\nraise ValueError(n)")
+    assert run.verdict.startswith("Every item failed")

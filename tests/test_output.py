@@ -120,3 +120,8 @@ def test_the_router_is_the_stream_in_everything_else():
         print("passed on")
         assert sys.stdout.getvalue() == "passed on\n"
         assert not sys.stdout.isatty()
+
+
+def test_colours_end_with_their_line():
+    """What a worker paints does not paint the next one's line."""
+    assert mark(Printed(1, "stdout", "\x1b[31mred\nplain\n"), "procs") == "[procs 1] \x1b[31mred\x1b[0m\n[procs 1] plain\n"

@@ -208,9 +208,9 @@ def test_logging_as_it_was_set_up(ip, capsys):
 
 
 DEATHS = {
-    "SIGKILL": ("os.kill(os.getpid(), 9)", "WorkerDied", "killed by SIGKILL; most often the system ran out of memory"),
-    "SIGSEGV": ("ctypes.string_at(0)", "WorkerDied", "killed by SIGSEGV; a C extension crashed"),
-    "SIGABRT": ("os.abort()", "WorkerDied", "killed by SIGABRT; a C library gave up"),
+    "SIGKILL": ("os.kill(os.getpid(), 9)", "WorkerDied", "killed by SIGKILL in item 2; most often the system ran out of memory"),
+    "SIGSEGV": ("ctypes.string_at(0)", "WorkerDied", "killed by SIGSEGV in item 2; a C extension crashed"),
+    "SIGABRT": ("os.abort()", "WorkerDied", "killed by SIGABRT in item 2; a C library gave up"),
     "os._exit": ("os._exit(3)", "WorkerDied", "ended with exit code 3"),
     "closed pipes": ("os.closerange(3, 200)", "WorkerDied", "ended with exit code 1"),
     "sys.exit": ("sys.exit('enough')", "SystemExit", "enough"),

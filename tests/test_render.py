@@ -158,7 +158,10 @@ def test_items_show_where_they_are_wide_enough() -> None:
     found = re.findall(r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)" height="3" fill="(#\w+)"><title>worker \d: item (\d+): ([^<]+)</title>', page)
     x, width, color, number, words = found[3]
     assert (number, words) == ("3", "800 ms, failed")
-    assert color == figures.LOOKS["gil_wait"].color
+    assert color == figures.FAILED
+    assert color not in {look.color for look in figures.LOOKS.values()}
+    assert "failed items" in page
+    assert "failed items" not in html.report(two_arms())
     assert float(x) / n_bins == pytest.approx(0.5, abs=0.01)
     assert float(width) / n_bins == pytest.approx(0.5, abs=0.01)
     with pytest.MonkeyPatch.context() as patch:

@@ -45,3 +45,23 @@ def test_a_hook_that_is_taken_away_while_it_is_called_stays_alive():
         gc.callbacks.remove(take_it_away)
         recorded.end()
     assert not failures
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+@pytest.mark.parametrize(("blamed", "between"), [(False, "a window that closed and opened"), (True, "a profile function of the body's")])
+def test_the_body_is_blamed_for_what_it_did_only(blamed, between):
+    """A window that opens during the last item has not hooked its thread: that is not the body's doing."""
+    recorded = tracing.prepare("full")
+    recorded.start()
+    try:
+        recorded.attach(0)
+        if blamed:
+            sys.setprofile(None)
+        else:
+            recorded.switch(on=False)
+            recorded.switch(on=True)
+        recorded.detach()
+        written = recorded.finish(None)
+    finally:
+        recorded.end()
+    assert any("The body set a profile function" in note for note in written.notes) == blamed, between

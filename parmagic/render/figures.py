@@ -48,6 +48,9 @@ LOOKS: dict[str, Look] = {
 }
 assert set(LOOKS) == set(WORKER_STATES)
 
+FAILED = "#b0003a"
+"""The colour of items that failed: no state's."""
+
 INFERRED = frozenset({"native", "gil_wait", "lock_wait", "io_wait", "sleep"})
 """States that only hooks can measure; everything else follows from clocks."""
 

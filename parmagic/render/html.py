@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from parmagic.model import WORKER_STATES
 from parmagic.render import svg
 from parmagic.render.figures import (
+    FAILED,
     HEADINGS,
     INFERRED,
     LOOKS,
@@ -149,6 +150,8 @@ def legend(view: View) -> str:
         f" {legend_words(view, state)}</span> "
         for state in present(view)
     ]
+    if any(batch.errors for timeline in view.timelines for lane in timeline.lanes for batch in lane.batches):
+        entries.append(f'<span style="white-space:nowrap"><span style="{_PATCH}{FAILED}"></span> failed items, below their lanes</span>')
     return f'<div style="margin:4px 0 8px;font-size:90%">{"".join(entries)}</div>' if entries else ""
 
 

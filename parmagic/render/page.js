@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const STATES = 18, ITEMS = 14, WAITS = 10, CALL = 15, GAP = 2, MAP = 34;
 const TINTS = ["#a6d3ee", "#f3d28f", "#a3dccb", "#e8c1d8", "#f2ea9c", "#c3cbd6"];
-const ERROR = "#d55e00", CHOSEN = "#ff2d55", MOST_HITS = 20000;
+const ERROR = "#b0003a", CHOSEN = "#ff2d55", MOST_HITS = 20000;
 const whole = { begin: 0, end: Math.max(1, ...data.arms.map((arm) => arm.end)) };
 const looks = new Map(data.states.map(([state, words, color, inferred]) => [state, { words, color, inferred }]));
 const view = { begin: whole.begin, end: whole.end };
@@ -353,6 +353,30 @@ function drawTable() {
       make("td", row, ns > 0 ? `${rough}${duration(ns)} · ${percent(ns / (end - begin))}` : "–");
     }
   }
+  if (!body.children.length) make("td", make("tr", body), "between the arms, no worker ran", "words");
+}
+
+// What a lane was at a time, in the panel of what is chosen.
+function tellOf(at, time) {
+  choose(null);
+  const [head, ...shares] = describe(at, time, 0).split("\n");
+  if (!head) return;
+  const panel = $("chosen");
+  panel.hidden = false;
+  dismissable(panel);
+  make("b", panel, "at");
+  make("bdi", panel, head);
+  for (const share of shares) {
+    const [, figure, words] = /^(~?\d+ %) (.*)$/.exec(share);
+    make("b", panel, words);
+    make("bdi", panel, figure);
+  }
+}
+
+function dismissable(panel) {
+  const close = make("button", panel, "×");
+  close.setAttribute("aria-label", "close");
+  close.addEventListener("click", () => choose(null));
 }
 
 function choose(slice) {
@@ -361,9 +385,7 @@ function choose(slice) {
   panel.replaceChildren();
   panel.hidden = !slice;
   if (slice) {
-    const close = make("button", panel, "×");
-    close.setAttribute("aria-label", "close");
-    close.addEventListener("click", () => choose(null));
+    dismissable(panel);
     for (const [name, value] of facts(slice)) {
       make("b", panel, name);
       make("bdi", panel, value);
@@ -457,7 +479,8 @@ function listen(at) {
   });
   const release = () => { held = null; canvas.classList.remove("held"); };
   canvas.addEventListener("pointerup", (event) => {
-    if (held && !moved) choose(sliceAt(at, time(event), event.offsetY));
+    if (held && !moved && event.offsetY <= STATES) tellOf(at, time(event));
+    else if (held && !moved) choose(sliceAt(at, time(event), event.offsetY));
     release();
   });
   canvas.addEventListener("pointercancel", release);
@@ -539,6 +562,11 @@ function build() {
     const entry = make("span", $("legend"));
     make("i", entry).style.background = color;
     entry.append(words);
+  }
+  if (data.arms.some((arm) => arm.lanes.some((lane) => Object.keys(lane.items.errors).length))) {
+    const entry = make("span", $("legend"));
+    make("i", entry).style.background = ERROR;
+    entry.append("failed item");
   }
   jump("all", whole);
   if (data.arms.length > 1) for (const arm of data.arms) jump(arm.label, arm);

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from parmagic.render.figures import INFERRED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
+from parmagic.render.figures import FAILED, INFERRED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
 
 if TYPE_CHECKING:
     from parmagic.model import Timeline
@@ -96,7 +96,7 @@ def pieces(timeline: Timeline, row: Drawn) -> list[Piece]:
             continue
         found += _together(narrow)
         narrow, seen = [], True
-        color = LOOKS["gil_wait"].color if failed else "#8b95a2" if number % 2 else "#b3bbc5"
+        color = FAILED if failed else "#8b95a2" if number % 2 else "#b3bbc5"
         found.append(Piece(begin, end, f"item {number}: {seconds(end - begin)}{', failed' if failed else ''}", color))
     return found + _together(narrow) if seen else []
 

@@ -20,10 +20,10 @@ def where(stack: list[Frame], filename: str, most: int = 5) -> str:
     return ", called from ".join(words)
 
 
-def how_it_ended(code: int) -> str:
-    """Say in words how a process ended, with the likely cause."""
+def how_it_ended(code: int, when: str) -> str:
+    """Say in words how a process ended, and ``when`` (in item 3), with the likely cause."""
     if code >= 0:
-        return f"ended with exit code {code}" + ("" if code else " (did the body call os._exit?)")
+        return f"ended with exit code {code} {when}" + ("" if code else " (did the body call os._exit?)")
     known = {int(each): each.name for each in signal.Signals}
     name = known.get(-code, f"signal {-code}")
     cause = {
@@ -32,7 +32,7 @@ def how_it_ended(code: int) -> str:
         int(signal.SIGABRT): "; a C library gave up",
         int(signal.SIGBUS): "; a memory-mapped file shrank, or shared memory is full",
     }.get(-code, "")
-    return f"was killed by {name}{cause},"
+    return f"was killed by {name} {when}{cause}"
 
 
 Left = tuple[float, Readings | None, tuple[Total, ...]]

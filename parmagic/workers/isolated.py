@@ -26,7 +26,7 @@ from parmagic import meter
 from parmagic.dispatch import put_token
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.files import anonymous_file
-from parmagic.interrupts import held_back, undo
+from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
@@ -87,6 +87,7 @@ class IsolatedWorkers:
             except GeneratorExit:
                 raise
             except BaseException:
+                forget()  # it is not lost: it is raised when all has been said
                 yield from crew.unfinished()  # interrupted: the items that were under way are named
                 raise
             finally:
@@ -256,14 +257,14 @@ class _Crew:
 
         ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
         """
-        died = f"Worker {member.rank} (process {pid}) {how_it_ended(code)}"
+        who = f"Worker {member.rank} (process {pid})"
         self._restore_token()
         if not member.pid:
-            raise WorkerDied(f"{died} before its first item.")
+            raise WorkerDied(f"{who} {how_it_ended(code, 'before its first item')}.")
         item, undone = self._lost(member)
         if item is None:
-            return self._died_between_items(member, pid, died, undone)
-        error = WorkerDied(f"{died} in item {item}.")
+            return self._died_between_items(member, pid, code, undone)
+        error = WorkerDied(f"{who} {how_it_ended(code, f'in item {item}')}.")
         if stack:
             error.add_note(f"It was in {where(stack, body_file(self._job.call))}.")
         if self._replaces:
@@ -303,15 +304,16 @@ class _Crew:
         item = self._board[slot] if self._board[slot] in claim else claim.start
         return item, tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop), *later) if part)
 
-    def _died_between_items(self, member: Member, pid: int, died: str, undone: tuple[range, ...]) -> Recording:
+    def _died_between_items(self, member: Member, pid: int, code: int, undone: tuple[range, ...]) -> Recording:
         """Report a death that no item is lost by."""
         all_taken = self._board[item_slot(member.rank) + 2] >= len(self._job.items) and not undone
+        when = "after its last item" if all_taken else "between two items"
+        died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when)}."
         if not all_taken and not self._replaces:
-            raise WorkerDied(f"{died} between two items.")
+            raise WorkerDied(died)
         if not all_taken:
             self._start_again(member, undone)
-        when = "after its last item" if all_taken else "between two items"
-        return Recording(WorkerId(member.rank, pid, pid), notes=(f"{died} {when}.",))
+        return Recording(WorkerId(member.rank, pid, pid), notes=(died,))
 
     def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""

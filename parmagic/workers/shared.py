@@ -14,6 +14,7 @@ from typing import Any
 from parmagic import meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
+from parmagic.interrupts import forget
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
@@ -48,6 +49,7 @@ class SharedWorkers:
             crew.trace.finish(crew.job.trace_file(0))
             raise
         except BaseException:
+            forget()  # it is not lost: it is raised when all has been said
             yield from crew.last_words()  # interrupted: what was recorded is reported all the same
             raise
         yield from crew.last_words()
@@ -66,6 +68,7 @@ class _Crew:
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
         self.measuring = False
+        self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
         self._leaving = threading.Lock()
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
@@ -124,7 +127,7 @@ class _Crew:
     def _unfinished(self, stuck: list[int]) -> Iterator[Report]:
         """Yield the items that threads are blocked in, as ended before their time, with what their meters tell."""
         for rank in stuck:
-            slot, now = item_slot(rank), perf_counter()
+            slot, now = item_slot(rank), self._ending
             item, gauge = self.board[slot], self.gauges.get(rank)
             if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
                 continue
@@ -169,6 +172,7 @@ class _Crew:
         Returns the ranks of those that would not end: they are blocked in C.
         """
         self.board[STOP] = 1
+        self._ending = self._ending or perf_counter()
         if self._gate:
             self._gate.abort()
         alive = [thread for thread in self._threads if thread.is_alive()]
