@@ -467,7 +467,7 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
         yield f"unexpected {error!r}"
     elif name not in _names(cell, run.timelines[-1].arm.kind):
         yield f"the wrong error {error!r}"
-    elif name == "WorkerDied" and not cell.fault.late and int(re.findall(r"in item (\d+)\.", str(error))[-1]) not in cell.bad:
+    elif name == "WorkerDied" and not cell.fault.late and int(re.findall(r"in item (\d+)", str(error))[-1]) not in cell.bad:
         yield f"the wrong item in {error!r}"
 
 
