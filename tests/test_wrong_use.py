@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -229,3 +231,30 @@ def test_a_ctrl_c_that_python_drops_while_the_cell_is_read_is_not_lost(ip, monke
     error = ip.fails(f"%%parallel {model} --once -q for n in range(4)\nran.append(n)")
     assert isinstance(error, KeyboardInterrupt)
     assert ip.space["ran"] == []
+
+
+STRUCK_IN_AN_IMPORT = """
+import os, signal, sys
+from IPython.core.interactiveshell import InteractiveShell
+signal.signal(signal.SIGINT, signal.default_int_handler)
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "parmagic")
+class Strike:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.linalg":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Strike())
+assert "numpy" not in sys.modules
+first = shell.run_cell("%parallel threads=2 n for n in range(4)")
+assert isinstance(first.error_in_exec, KeyboardInterrupt), first
+shell.run_cell("%parallel threads=2 n for n in range(4)").raise_error()
+import numpy
+print("fine", numpy.linalg.det(numpy.eye(2)))
+"""
+
+
+def test_a_ctrl_c_in_the_first_import_of_numpy_ruins_nothing(tmp_path):
+    """NumPy cannot be imported twice: what a run imports, it imports to the end."""
+    done = subprocess.run([sys.executable, "-c", STRUCK_IN_AN_IMPORT], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.rstrip().endswith("fine 1.0"), done.stdout[-2000:] + done.stderr[-2000:]
