@@ -15,7 +15,7 @@ from test_arms import MODELS
 
 import parmagic
 from parmagic import NotShippable, WorkerDied, current_worker
-from parmagic.workers import hub
+from parmagic.workers import hub, shared
 
 PROCS = [model for model in MODELS if model.startswith("procs")]
 SHARED = [model for model in MODELS if not model.startswith("procs")]
@@ -367,3 +367,31 @@ def test_nothing_is_recommended_where_all_failed(ip, model):
     ip("import time")
     run = ip(f"%%parallel {model}=4 --once -q --keep-going for n in range(8)\ntime.sleep(0.05)\nraise ValueError(n)")
     assert run.verdict.startswith("Every item failed")
+
+
+def test_threads_are_not_ended_within_the_library():
+    """An exception from outside would leave the library's locks locked: who is in it is told apart from who is in the body."""
+    inside, outside, end, begun = threading.Event(), [True], threading.Event(), threading.Barrier(3)
+
+    def in_the_library():
+        begun.wait()
+        inside.wait()
+
+    def in_the_body():
+        begun.wait()
+        while outside:
+            pass
+        end.set()
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (in_the_library, in_the_body)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    until = time.monotonic() + 10
+    while [shared._in_library(thread) for thread in threads] != [True, False]:
+        assert time.monotonic() < until
+    inside.set()
+    outside.clear()
+    assert end.wait(10)
+    for thread in threads:
+        thread.join(10)

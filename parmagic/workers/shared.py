@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from parmagic import meter, tracing
@@ -24,6 +24,11 @@ from parmagic.workers.loop import InTurn, body_file, work
 
 GRACE = 1.0
 """Seconds that a thread gets to end once it was told to."""
+
+OUT_OF_LIBRARY = 0.1
+"""Seconds that a thread gets before that to come out of the standard library."""
+
+_LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120  (a prefix)
 
 
 class SharedWorkers:
@@ -187,10 +192,19 @@ class _Crew:
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
     def _interrupt(self) -> None:
-        with self._leaving:
-            for rank, thread in enumerate(self._threads):
-                if rank not in self._left:
-                    _raise_in(thread, Ended)
+        """Raise in every thread, as soon as it is out of the standard library's own code: its locks would stay locked."""
+        waiting, until = list(range(self.count)), perf_counter() + OUT_OF_LIBRARY
+        while waiting:
+            for rank in list(waiting):
+                with self._leaving:
+                    left = rank in self._left
+                    if not left and perf_counter() < until and _in_library(self._threads[rank]):
+                        continue
+                    if not left:
+                        _raise_in(self._threads[rank], Ended)
+                waiting.remove(rank)
+            if waiting:
+                sleep(0.001)
 
     def _stuck(self, thread: threading.Thread) -> str:
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
@@ -259,6 +273,13 @@ class _Crew:
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()
         self.reports.put(Recording(me, batches=(batch,), readings=readings))
+
+
+def _in_library(thread: threading.Thread) -> bool:
+    """Tell whether a thread runs Python code of the standard library at this moment."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
+    file = frame.f_code.co_filename if frame is not None else ""
+    return file.startswith(_LIBRARY) and "-packages" not in file
 
 
 def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
