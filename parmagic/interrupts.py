@@ -39,7 +39,7 @@ def noticed() -> Iterator[None]:
 
 
 def forget() -> None:
-    """Take what came until now for dealt with: the user's own code ran, which may have caught it."""
+    """Take what came until now for dealt with: it is on its way up, or the user's own code ran, which may have caught it."""
     global _struck  # noqa: PLW0603
     _struck = False
 

@@ -28,8 +28,8 @@ from parmagic import things
 from parmagic.interrupts import held_back, undo
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 
-Left = tuple[float, Readings, tuple[Total, ...]]
-"""What a worker left that will not report any more: its item's begin, readings, what it waited for."""
+Left = tuple[float, Readings | None, tuple[Total, ...]]
+"""What a worker left that will not report any more: its item's begin (0: not known), readings, what it waited for."""
 
 
 _DOING = {
@@ -45,10 +45,11 @@ JUST_NOW = 500_000
 
 def doing(worker: WorkerId, left: Left | None, now: float) -> str:
     """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
-    at, waits = int(now * 1e9), list(left[1].waits) if left is not None and left[1].waits is not None else []
-    if waits and waits[-1].end >= at:  # the account closes with the wait that goes on
-        kind = WAIT_KINDS[waits[-1].kind]
-        if kind == "gil" and worker.pid == os.getpid() and at - waits[-1].begin < JUST_NOW:
+    at = int(now * 1e9)
+    wait = left[1].waits.last if left is not None and left[1] is not None and left[1].waits is not None else None
+    if wait is not None and wait.end >= at:  # the account closes with the wait that goes on
+        kind = WAIT_KINDS[wait.kind]
+        if kind == "gil" and worker.pid == os.getpid() and at - wait.begin < JUST_NOW:
             return "runs Python"
         return _DOING.get(kind, "is blocked")
     try:

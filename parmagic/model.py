@@ -7,7 +7,7 @@ All are frozen. Times are float seconds on ``CLOCK_MONOTONIC`` (what
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Literal, NamedTuple
@@ -170,6 +170,11 @@ class Waits:
     events: bytes = b""
     lost: int = 0
 
+    @property
+    def last(self) -> Wait | None:
+        """The one that ended last."""
+        return Wait._make(WAIT_LAYOUT.unpack(self.events[-WAIT_LAYOUT.size :])) if self.events else None
+
     def __iter__(self) -> Iterator[Wait]:
         """Yield them in the order in which they ended."""
         return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
@@ -319,9 +324,14 @@ QUIET_FOR = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What the workers that have an item are doing at a moment, each in words."""
+    """A chance to look at what the workers that have an item are doing, each in words; nobody looks unless it is to be shown."""
 
-    doing: tuple[str, ...]
+    look: Callable[[], tuple[str, ...]]
+
+    @property
+    def doing(self) -> tuple[str, ...]:
+        """Look now."""
+        return self.look()
 
 
 @dataclass(frozen=True, slots=True)

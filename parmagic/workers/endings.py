@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from array import array
 
-from parmagic.model import Batch, Readings, Recording, Total, WorkerId
+from parmagic.meter import Left
+from parmagic.model import Batch, Recording, WorkerId
 from parmagic.workers.stack import Frame
 
 
@@ -33,10 +34,6 @@ def how_it_ended(code: int, when: str) -> str:
         int(signal.SIGBUS): "; a memory-mapped file shrank, or shared memory is full",
     }.get(-code, "")
     return f"was killed by {name} {when}{cause}"
-
-
-Left = tuple[float, Readings | None, tuple[Total, ...]]
-"""What a worker's account tells that the worker itself does not any more: its item's begin, readings, what it waited for."""
 
 
 def cut_off(me: WorkerId, item: int, left: Left, now: float, error: BaseException, note: str = "") -> Recording:

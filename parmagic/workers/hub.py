@@ -94,8 +94,8 @@ class Hub:
 
     def spare(self, processes: int | None) -> None:
         """Have the server prepare that many processes ahead, or as many as last time, for the next run to find."""
-        most = max(MOST_SPARES, available_cpus())
-        self._send(("spare", None if processes is None else min(processes, most), "parmagic.workers.child:prepare"))
+        count = processes if processes is None or processes <= MOST_SPARES else min(processes, max(MOST_SPARES, available_cpus()))
+        self._send(("spare", count, "parmagic.workers.child:prepare"))
 
     def preload(self, modules: Iterable[str]) -> None:
         """Have the server import these modules, where it has not, so that later processes start with them."""

@@ -30,7 +30,7 @@ from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
-from parmagic.workers.endings import Left, cut_off, how_it_ended, where
+from parmagic.workers.endings import cut_off, how_it_ended, where
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
 from parmagic.workers.member import Member
@@ -252,7 +252,7 @@ class _Crew:
         if not member.done:
             yield self._died(member, pid, code, now, left or (member.heard, None, ()), stack)
 
-    def _died(self, member: Member, pid: int, code: int, now: float, left: Left, stack: list[Frame]) -> Recording:
+    def _died(self, member: Member, pid: int, code: int, now: float, left: meter.Left, stack: list[Frame]) -> Recording:
         """Report a death: its item failed; with ``--keep-going`` another worker takes its place.
 
         ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
@@ -328,7 +328,7 @@ class _Crew:
         return meter.doing(WorkerId(member.rank, member.pid, member.pid), left, now)
 
     def _pulse(self) -> Pulse:
-        return Pulse(tuple(self._doing(member) for member in self._members if self._on(member) is not None))
+        return Pulse(lambda: tuple(self._doing(member) for member in self._members if self._on(member) is not None))
 
     def _standing(self) -> Iterator[Standing]:
         """Yield what every worker is doing that has an item."""

@@ -159,7 +159,7 @@ class _Crew:
             yield rank, item, meter.doing(self.who[rank], left, now)
 
     def _pulse(self) -> Pulse:
-        return Pulse(tuple(doing for _, _, doing in self._at_work()))
+        return Pulse(lambda: tuple(doing for _, _, doing in self._at_work()))
 
     def _standing(self) -> Iterator[Standing]:
         """Yield what every thread is doing that has an item."""
