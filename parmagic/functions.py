@@ -24,11 +24,14 @@ def read(trace: TraceFile) -> list[Calls]:
     body is the outermost call. Calls that were still open at the end are closed
     there. A file that is missing or torn (a killed worker) has no calls.
     """
-    events = _load(trace)
+    events: dict[int, list[dict[str, Any]]] = {tid: [] for tid in trace.workers}
+    for event in _load(trace):
+        if (mine := events.get(event.get("tid", -1))) is not None:
+            mine.append(event)
     found = []
     for tid, rank in trace.workers.items():
         places: dict[str, int] = {}
-        table = np.array(_spans((e for e in events if e.get("tid") == tid), places, trace.anchors[1][0]), dtype=float).reshape(-1, 3)
+        table = np.array(_spans(events[tid], places, trace.anchors[1][0]), dtype=float).reshape(-1, 3)
         ours = np.array([_OURS in name for name in places], dtype=bool)
         table = table[~ours[table[:, 2].astype(int)]] if len(table) else table
         begins, ends = _on_our_clock(trace, table[:, 0]), _on_our_clock(trace, table[:, 1])
