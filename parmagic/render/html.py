@@ -124,16 +124,18 @@ def pictures(view: View) -> list[str]:
     per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES
     rows = [drawn(timeline.lanes, per_arm) for timeline in timelines]
     n_bins = svg.bins_for(sum(map(len, rows)))
-    seen = sum(len(svg.pieces(t, row)) for t, mine in zip(timelines, rows, strict=True) for row in mine)
-    return [_arm_picture(view, t, mine, n_bins, seen <= svg.ALL_ITEMS) for t, mine in zip(timelines, rows, strict=True)]
+    strips = [[svg.pieces(t, row) for row in mine] for t, mine in zip(timelines, rows, strict=True)]
+    if sum(len(items) for mine in strips for items in mine) > svg.ALL_ITEMS:
+        strips = [[[] for _ in mine] for mine in strips]
+    return [_arm_picture(view, *each, n_bins) for each in zip(timelines, rows, strips, strict=True)]
 
 
-def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, with_items: bool) -> str:
+def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], strips: Sequence[Sequence[svg.Piece]], n_bins: int) -> str:
     """Draw an arm: words on the left, which stay when a sanitizer takes the picture away."""
     label = timeline.arm.label
     style = f"height:{svg.ROW}px;line-height:{svg.ROW - 4}px;{_ONE_LINE}"
     words = "".join(f'<div style="{style}">{row.name}: {escape(state_words(view, label, row, 2))}</div>' for row in rows)
-    picture = svg.lanes(view, timeline, rows, n_bins, with_items)
+    picture = svg.lanes(view, timeline, rows, n_bins, strips)
     wall = seconds(timeline.end - timeline.begin)
     return (
         f'<div style="margin:4px 0"><div>{safe(label)}, from 0 to {wall}</div>'

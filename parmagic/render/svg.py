@@ -37,13 +37,14 @@ def bins_for(n_lanes: int) -> int:
     return min(160, max(24, ALL_BINS // max(n_lanes, 1)))
 
 
-def lanes(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, with_items: bool = True) -> str:
-    """Return the picture of the lanes; it is as wide as its place and ``ROW`` pixels high per row.
+def lanes(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, strips: Sequence[Sequence[Piece]]) -> str:
+    """Return the picture of the lanes, and of what lies below each; it is as wide as its place and ``ROW`` pixels high per row.
 
     Its text is in ``<title>``, which browsers show on hover.
     """
     height = ROW * len(rows)
-    inside = "".join(_lane(view, timeline, row, place, n_bins, with_items) for place, row in enumerate(rows))
+    each = enumerate(zip(rows, strips, strict=True))
+    inside = "".join(_lane(view, timeline, row, place, n_bins, items) for place, (row, items) in each)
     return (
         f'<svg role="img" aria-label="What the workers of {escape(timeline.arm.label)} did" '
         f'width="100%" height="{height}" viewBox="0 0 {n_bins} {height}" preserveAspectRatio="none" '
@@ -51,22 +52,23 @@ def lanes(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, wi
     )
 
 
-def _lane(view: View, timeline: Timeline, row: Drawn, place: int, n_bins: int, with_items: bool) -> str:
+def _lane(view: View, timeline: Timeline, row: Drawn, place: int, n_bins: int, items: Sequence[Piece]) -> str:
     """Draw a lane as painters do: the whole stack first, then what stands lower over it.
 
     So every state is one path without gaps between bins.
     """
     heights = stack(bins(view, timeline, row, n_bins))
     top = ROW * place + 1
+    known = seconds_of(view, timeline.arm.label, row)
     paths = [
-        f'<path fill="{LOOKS[state].color}" d="{outline(heights[state])}"><title>{_title(view, timeline, row, state)}</title></path>'
+        f'<path fill="{LOOKS[state].color}" d="{outline(heights[state])}"><title>{_title(row, state, *known)}</title></path>'
         for state in reversed(LOOKS)
         if _shows(heights, state)
     ]
     # heights are percent from the lane's floor; the matrix turns them up and down
     flip = f"matrix(1 0 0 {-BAR / SCALE:g} 0 {top + BAR})"
-    items = "".join(_strip(timeline, row, top + BAR + 1, n_bins)) if with_items else ""
-    return f'<g transform="{flip}">{"".join(paths)}</g>{items}'
+    strip = "".join(_strip(timeline, row, items, top + BAR + 1, n_bins))
+    return f'<g transform="{flip}">{"".join(paths)}</g>{strip}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +88,36 @@ def pieces(timeline: Timeline, row: Drawn) -> list[Piece]:
     """Return what lies below a worker's own lane, in order; nothing where no item is wide enough to be seen, or for several workers."""
     if len(row.lanes) > 1:
         return []
-    narrowest = NARROWEST * (timeline.end - timeline.begin)
-    found: list[Piece] = []
-    narrow: list[tuple[float, float]] = []
-    seen = False
-    for number, begin, end, failed in _items(row):
-        if end - begin < narrowest:
-            narrow.append((begin, end))
-            continue
-        found += _together(narrow)
-        narrow, seen = [], True
-        color = FAILED if failed else "#8b95a2" if number % 2 else "#b3bbc5"
-        found.append(Piece(begin, end, f"item {number}: {seconds(end - begin)}{', failed' if failed else ''}", color))
-    return found + _together(narrow) if seen else []
-
-
-def _items(row: Drawn) -> Iterator[tuple[int, float, float, bool]]:
-    for batch in row.lanes[0].batches:
-        for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
-            yield batch.first + place, begin, end, batch.first + place in batch.errors
-
-
-def _together(narrow: list[tuple[float, float]]) -> list[Piece]:
-    if not narrow:
+    batches = [batch for batch in row.lanes[0].batches if batch.begins]
+    if not batches:
         return []
-    words = f"{len(narrow)} shorter items" if len(narrow) > 1 else "a shorter item"
-    return [Piece(narrow[0][0], narrow[-1][1], words, NARROW)]
+    import numpy as np  # noqa: PLC0415  (heavy, and only pictures need it)
+
+    begins, ends = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("begins", "ends"))
+    numbers = np.concatenate([np.arange(batch.first, batch.first + len(batch.begins)) for batch in batches])
+    failed = {item for batch in batches for item in batch.errors}
+    wide = np.flatnonzero(ends - begins >= NARROWEST * (timeline.end - timeline.begin)).tolist()
+    found: list[Piece] = []
+    for place, after in zip(wide, [-1, *wide], strict=False):
+        found += _together(begins, ends, after + 1, place)
+        number, begin, end = int(numbers[place]), float(begins[place]), float(ends[place])
+        color = FAILED if number in failed else "#8b95a2" if number % 2 else "#b3bbc5"
+        found.append(Piece(begin, end, f"item {number}: {seconds(end - begin)}{', failed' if number in failed else ''}", color))
+    return found + _together(begins, ends, wide[-1] + 1, len(begins)) if wide else []
 
 
-def _strip(timeline: Timeline, row: Drawn, top: int, n_bins: int) -> Iterator[str]:
+def _together(begins: Any, ends: Any, first: int, stop: int) -> list[Piece]:
+    """Return the items from one place to another, all of them narrow, as one piece."""
+    if first >= stop:
+        return []
+    words = f"{stop - first} shorter items" if stop - first > 1 else "a shorter item"
+    return [Piece(float(begins[first]), float(ends[stop - 1]), words, NARROW)]
+
+
+def _strip(timeline: Timeline, row: Drawn, items: Sequence[Piece], top: int, n_bins: int) -> Iterator[str]:
     """Draw items side by side in two greys, those that failed in the colour of alarm."""
     scale = n_bins / (timeline.end - timeline.begin) if timeline.end > timeline.begin else 0.0
-    for piece in pieces(timeline, row):
+    for piece in items:
         x, width = (piece.begin - timeline.begin) * scale, (piece.end - piece.begin) * scale
         yield (
             f'<rect x="{x:.2f}" y="{top}" width="{width:.2f}" height="{ITEMS}" fill="{piece.color}">'
@@ -153,8 +153,7 @@ def outline(heights: Sequence[int]) -> str:
     return f"{path}H{len(heights)}V0z"
 
 
-def _title(view: View, timeline: Timeline, row: Drawn, state: str) -> str:
-    sums, wall, measured = seconds_of(view, timeline.arm.label, row)
+def _title(row: Drawn, state: str, sums: dict[str, float], wall: float, measured: bool) -> str:
     if not wall > 0:
         return f"{row.name}: {LOOKS[state].words}"
     return f"{row.name}: {LOOKS[state].words} {inferred(seconds(sums[state]), state in INFERRED and not measured)}"
