@@ -52,8 +52,10 @@ class Baseline:
         found = dict(enumerate(results_of(timeline)))
         return cls(_first_to_last(timeline), "measured", results=found)
 
-
-ESTIMATED = "estimated"
+    @classmethod
+    def estimated(cls) -> Baseline:
+        """Take the arm's own useful seconds."""
+        return cls(None, "estimated")
 
 
 class Parked:
@@ -263,13 +265,13 @@ def _longest(timeline: Timeline) -> float:
 def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
     """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
     if serial is None:
-        return Baseline(None, ESTIMATED)
+        return Baseline.estimated()
     parallel, alone = _busy(arm), _busy(serial)
     failed = {item for lane in serial.lanes for batch in lane.batches for item in batch.errors}
     both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
     total = sum(parallel[i] for i in both)
     if not both or total <= 0:
-        return Baseline(None, ESTIMATED)
+        return Baseline.estimated()
     ratio = sum(alone[i] for i in both) / total
     whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
     return Baseline(whole, "sampled", True, {i: v for i, v in _by_item(serial).items() if i in set(both)})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parmagic import compare, line, meter, tracing
-from parmagic.baseline import ESTIMATED, Baseline, Parked, park
+from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
 from parmagic.files import Folder, RunFile
@@ -145,7 +145,7 @@ def _close_the_story(task: Task, story: _Story) -> None:
         label = timeline.arm.label
         baseline = story.baselines.get(label)
         if baseline is None:
-            baseline = story.baselines[label] = Baseline(None, ESTIMATED)
+            baseline = story.baselines[label] = Baseline.estimated()
         if baseline.results and timeline.error is None:
             differ = compare.differing(baseline.results, results_of(timeline))
             if differ:

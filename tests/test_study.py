@@ -158,7 +158,7 @@ def test_estimate_leaves_out_what_others_caused():
     """The estimate counts running, sleep and I/O, and no wait for the GIL or a core."""
     timeline = _timeline(_samples("running", "running", "running", "running", "running", "gil", "gil", "gil", "sleep", "sleep"))
     workers = account.workers_table([timeline])
-    table = account.summary_table([timeline], workers, [baseline.Baseline(None, baseline.ESTIMATED)], [0.0])
+    table = account.summary_table([timeline], workers, [baseline.Baseline.estimated()], [0.0])
     assert table["serial_s"].iloc[0] == pytest.approx(4.0 + 2.0)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parmagic.render.figures import LOOKS, bins, clean, drawn, legend_words, number, present, seconds, seconds_of
+from parmagic.render.figures import LOOKS, arm_rows, bins, clean, drawn, legend_words, present, seconds, seconds_of
 
 try:
     from matplotlib.figure import Figure
@@ -89,8 +89,8 @@ def _speedups(axes: Axes, view: View) -> None:
     places, labels = range(len(table)), [clean(label) for label in table.index]
     axes.barh(places, table["n_workers"], color="none", edgecolor="#888888", linewidth=0.8, height=0.6)
     axes.barh(places, np.nan_to_num(table["speedup"]), color=LOOKS["running"].color, height=0.6)
-    for place, value in enumerate(table["speedup"]):
-        axes.annotate(f" {number(value)}×", (np.nan_to_num(value), place), va="center", fontsize=8)
+    for place, (row, value) in enumerate(zip(arm_rows(view), table["speedup"], strict=True)):
+        axes.annotate(f" {row.speedup}", (np.nan_to_num(value), place), va="center", fontsize=8)
     axes.axvline(1.0, color="#888888", linewidth=0.8, linestyle=":")
     axes.set_yticks(places, labels, fontsize=8)
     axes.invert_yaxis()

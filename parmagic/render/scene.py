@@ -65,15 +65,18 @@ class _Scene:
         every = np.concatenate(took) if took else np.empty(0)
         if len(every) <= most:
             return -1.0
-        self.said.append(f"The page draws the {most:,} longest of {len(every):,} {what}.")
-        return float(np.partition(every, len(every) - most)[len(every) - most])
+        shortest = float(np.partition(every, len(every) - most)[len(every) - most])
+        self.said.append(f"The page draws the {(every >= shortest).sum():,} longest of {len(every):,} {what}.")
+        return shortest
 
     def arm(self, number: int, timeline: Timeline) -> dict[str, Any]:
         """Return one arm."""
         n_items = sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches)
-        if n_items > MAX_ITEMS:
-            self.said.append(f"The page draws {MAX_ITEMS:,} of the {n_items:,} items of {clean(timeline.arm.label)}, evenly chosen.")
         every = max(1, -(-n_items // MAX_ITEMS))
+        if every > 1:
+            ends = [(batch.first - 1, batch.first + len(batch.begins) - 1) for lane in timeline.lanes for batch in lane.batches]
+            drawn = sum(last // every - before // every for before, last in ends)
+            self.said.append(f"The page draws {drawn:,} of the {n_items:,} items of {clean(timeline.arm.label)}, evenly chosen.")
         lanes = [self._lane(number, place, timeline, lane, every) for place, lane in enumerate(timeline.lanes)]
         deepest = max((len(lane["calls"]) for lane in lanes), default=0)
         if deepest > MAX_DEPTH:
