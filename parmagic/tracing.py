@@ -10,6 +10,10 @@ counts *traced CPU seconds*: it switches tracing off when a window is used up,
 and on again when the allowance has grown by another one. Cells that mostly
 wait (sleep, I/O) use little CPU and keep all their functions; cells that
 compute keep windows of them, ever more rarely.
+
+Without a GIL, VizTracer 1.1.1 crashes where it is stopped while other threads
+record. There, ``auto`` keeps the first window only, at whose end the recording falls
+silent; it is stopped when the workers have ended.
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ import os
 import sys
 import threading
 import warnings
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 from parmagic.files import RunFile, anonymous_file
+from parmagic.gil import gil_enabled
 from parmagic.interrupts import held_back
 from parmagic.model import Trace, TraceFile
 
@@ -46,6 +51,9 @@ CHECK = 0.01
 
 SMALL = 1 << 18
 """Bytes up to which what was recorded needs no file: it comes with a worker's last words."""
+
+CALM = 0.01
+"""Seconds after which no thread is recording a call any more that it had begun to record."""
 
 _TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
 _BY_MONITORING = sys.version_info >= (3, 12)
@@ -124,11 +132,16 @@ class Tracing:
             if not _BY_MONITORING:
                 _unhook(sys.setprofile, threading.setprofile)
             return
-        self._tracer.stop()
+        _stop(self._tracer)
         if self._until is None:
             self._until = perf_counter()
         if not _BY_MONITORING:
             _unhook_threads()
+
+    def silence(self) -> None:
+        """Record no further call, without touching what other threads have recorded."""
+        _silence()
+        self._until = perf_counter()
 
     def finish(self, file: RunFile | None) -> TraceFile | None:
         """Hand over what was recorded, by ``file`` where it is large, and forget it; None where nothing was to be.
@@ -265,6 +278,9 @@ class _Controller:
             while not self._used_up(process_time() - cpu, perf_counter() - opened):
                 if self._ended.wait(CHECK):
                     return
+            if not gil_enabled():
+                self._tracing.silence()
+                return
             self._tracing.switch(on=False)
             self._spent += process_time() - cpu
             if self._ended.wait(self._until_allowed()):
@@ -334,12 +350,25 @@ def call_cost() -> float:
         tracer.start()
         _hook_thread()
         traced = min(_time_calls() for _ in range(3))
-        tracer.stop()
+        _stop(tracer)
         if not _BY_MONITORING:
             _unhook(sys.setprofile, threading.setprofile)
         tracer.clear()
         _call_cost = max(traced - plain, 0.0) / _CALLS
     return _call_cost
+
+
+def _silence() -> None:
+    """Record no further call, in any thread (3.12+)."""
+    sys.monitoring.set_events(_TOOL, 0)  # type: ignore[attr-defined, unused-ignore]
+
+
+def _stop(tracer: Any) -> None:
+    """Stop a tracer. It goes through the stacks of all threads: without a GIL none may record meanwhile."""
+    if not gil_enabled() and sys.monitoring.get_tool(_TOOL):  # type: ignore[attr-defined, unused-ignore]
+        _silence()
+        sleep(CALM)
+    tracer.stop()
 
 
 _CALLS = 500
