@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from parmagic import holding, sampler
 from parmagic.cpus import available_cpus
 from parmagic.errors import ParmagicError, RunTimeout
+from parmagic.gil import gil_enabled, gil_notes
 from parmagic.interrupts import raise_lost
 from parmagic.merge import first_error, merge
 from parmagic.model import Displayed, Packed, Printed, Pulse, Recording, Span, Standing, Timeline
@@ -46,6 +46,7 @@ def conduct(
     error: BaseException | None = None
     screen.begin(job.arm.label, len(job.items))
     reports, watched = workers.map(job), watch.arm()
+    gil = gil_enabled()
     cpu_before = cpu_after = time.process_time()
     begin = end = perf_counter()
     try:
@@ -77,9 +78,11 @@ def conduct(
     shipped_s = packed.seconds if packed else 0.0
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
-        cpu_s=cpu_s, gil=gil_enabled(), error=error or first_error(parts), packed=packed,
+        cpu_s=cpu_s, gil=gil, error=error or first_error(parts), packed=packed,
     )  # fmt: skip
     notes = [*_own_notes(parts), *holding.notes(timeline), *_cut(job.arm.label, lost), *_helpers(timeline)]
+    if isinstance(workers, SharedWorkers):
+        notes += gil_notes(before=gil, after=gil_enabled())
     inferred = any(lane.tally is None for lane in timeline.lanes)
     if inferred and end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
         notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
@@ -157,9 +160,3 @@ def _own_notes(parts: Sequence[Recording]) -> list[str]:
     notes = [note for part in parts for note in part.notes]
     notes += [note for part in parts if part.trace for note in part.trace.notes]
     return list(dict.fromkeys(notes))
-
-
-def gil_enabled() -> bool:
-    """Tell whether this interpreter runs with a GIL."""
-    asked = getattr(sys, "_is_gil_enabled", None)
-    return True if asked is None else bool(asked())

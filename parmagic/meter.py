@@ -130,8 +130,6 @@ def _introduce(extension: ModuleType) -> None:
     folder = Path(threading.__file__).parent
     for name, kind in _LIBRARY.items():
         extension.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
-    for each in things.LOCKS:
-        extension.lock_type(each)
 
 
 def _extension() -> tuple[ModuleType | None, str]:
@@ -260,7 +258,7 @@ _NAMELESS = {"gil", "sleep", "not named"}
 def _name(total: Total, known: things.Known | None) -> Total:
     if known is None or total.kind in _NAMELESS:
         return total
-    return replace(total, name=known.name, kind="queue" if known.is_queue else total.kind)
+    return replace(total, name=known.name, kind=known.kind or total.kind)
 
 
 def _readings(rows: bytes, events: bytes, lost: int) -> Readings:

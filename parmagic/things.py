@@ -1,18 +1,22 @@
 """What a body calls the things that it waits for: its locks and queues, by their addresses.
 
-A hooked wait knows an address: of the semaphore that a lock is made of, or of the
-object whose method was called. Names are looked up once, when a worker ends, among
-what the body reads: ``lock``, ``forks[2]``, ``account.lock``.
+A hooked wait knows an address: of what a lock is made of, of the object whose
+method was called, or, without a GIL, of the list that several threads change. Names
+are looked up once, when a worker ends, among what the body reads: ``lock``,
+``forks[2]``, ``account.lock``.
 """
 
 from __future__ import annotations
 
 import ctypes
+import struct
 import sys
 import threading
 from collections.abc import Iterator
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
+
+from parmagic.gil import FREE_THREADED
 
 MOST = 10_000
 """No more things than these are looked at: it is done while a user waits."""
@@ -22,26 +26,40 @@ DEEPEST = 2
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
-_SEMAPHORE = object.__basicsize__
+_FIRST_FIELD = object.__basicsize__
+_OWN_LOCK = struct.calcsize("PH") if FREE_THREADED else None
+"""Where an object's own lock lies in it (``ob_mutex``), on free-threaded builds: what changes it waits for that."""
+
 _LIBRARIES = ("threading", "queue", "_queue", "multiprocessing.", "concurrent.futures.", "_multiprocessing")
 
 
+STOPPED = 1
+"""In place of an address: the interpreter had stopped all threads."""
+
+
 class Known(NamedTuple):
-    """What the body calls a thing, and whether it is a queue in C, which waits like a lock."""
+    """What the body calls a thing, and what a wait for it is where that is no plain lock.
+
+    ``kind`` is ``queue`` for a queue in C, which waits like a lock. On free-threaded
+    builds it is ``object`` for the lock that every object has, and ``interpreter``
+    where that stops all threads, for its collector or to change itself.
+    """
 
     name: str
-    is_queue: bool
+    kind: str | None
 
 
 def names(function: Any) -> dict[int, Known]:
     """Return what ``function`` calls the things that it reads, by each address that a wait can have."""
-    found: dict[int, Known] = {}
+    found = {STOPPED: Known("stop of all threads", "interpreter")}
     level = list(_read(function))
     for depth in range(DEEPEST + 1):
         below: list[tuple[str, Any]] = []
         for name, value in level[:MOST]:
             for address in _addresses(value):
-                found.setdefault(address, Known(name, type(value).__module__ == "_queue"))
+                found.setdefault(address, Known(name, "queue" if type(value).__module__ == "_queue" else None))
+            if _OWN_LOCK is not None:
+                found.setdefault(id(value) + _OWN_LOCK, Known(name, "object"))
             if depth < DEEPEST and len(below) < MOST:
                 below += _parts(name, value)
         level = below
@@ -97,10 +115,10 @@ def _addresses(value: Any) -> Iterator[int]:
     """Yield the addresses by which a wait may know a thing."""
     kind = type(value)
     if kind in LOCKS or kind.__module__ == "_queue":
-        yield id(value)
-        if sys.version_info < (3, 14) and not (kind.__module__ == "_queue" and sys.version_info >= (3, 13)):
-            # PyThread_type_lock is the first field of these: a pointer to a sem_t
-            semaphore = ctypes.c_void_p.from_address(id(value) + _SEMAPHORE).value
+        yield id(value) + _FIRST_FIELD  # where threads park since some 3.13
+        if sys.version_info < (3, 14):
+            # before, it was a PyThread_type_lock: a pointer to a sem_t
+            semaphore = ctypes.c_void_p.from_address(id(value) + _FIRST_FIELD).value
             if semaphore:
                 yield semaphore
     elif kind.__module__ == "_multiprocessing" and kind.__name__ == "SemLock":

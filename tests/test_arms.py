@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import parmagic
+from parmagic.gil import gil_enabled
 
 MODELS = ["serial", "threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork"]
 
@@ -135,6 +136,7 @@ def test_run_from_plain_python():
     assert done.stdout == "once\n[1, 2, 3, 4]\n"
 
 
+@pytest.mark.skipif(not gil_enabled(), reason="there is no GIL")
 def test_theory_of_the_gil():
     """Two CPU-bound threads spend half of their active time waiting for the GIL; processes none."""
     run = parmagic.run(lambda n: sum(i * i for i in range(n)), [400_000] * 20, "threads=2 procs=2", once=True, trace="off")

@@ -15,6 +15,7 @@ import pytest
 from fake_run import calls_of, two_arms
 
 import parmagic
+from parmagic.gil import gil_enabled
 from parmagic.model import WORKER_STATES
 from parmagic.render import figures, scene
 from parmagic.render.page import embed, page
@@ -125,7 +126,8 @@ def test_figures_are_those_of_the_tables(run):
     for shown, (index, worker) in zip(cells(text, "workers"), run.workers.iterrows(), strict=True):
         assert shown[:4] == [index[0], str(index[1]), str(int(worker["n_items"])), f"{worker['wall_s']:.4f}"]
         assert shown[5] == f"{worker['running_s']:.4f}"
-        assert shown[6] == (f"{worker['native_s']:.4f}" if worker["measured"] else figures.UNKNOWN)
+        assert shown[6] == (figures.UNKNOWN if np.isnan(worker["native_s"]) else f"{worker['native_s']:.4f}")
+        assert not np.isnan(worker["native_s"]) or not (worker["measured"] and gil_enabled())
 
 
 def unpacked(text, kind):

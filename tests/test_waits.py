@@ -16,9 +16,13 @@ import pytest
 
 import parmagic
 from parmagic import meter
+from parmagic.gil import gil_enabled, gil_notes
 from parmagic.model import WORKER_STATES
 
 pytestmark = pytest.mark.skipif(bool(meter.why_inferred()), reason=f"waits are inferred here: {meter.why_inferred()}")
+
+under_a_gil = pytest.mark.skipif(not gil_enabled(), reason="there is no GIL")
+without_a_gil = pytest.mark.skipif(gil_enabled(), reason="there is a GIL")
 
 SPIN = "end = __import__('time').perf_counter() + 1.0\nwhile __import__('time').perf_counter() < end:\n    sum(range(500))"
 
@@ -28,6 +32,7 @@ def waits():
     return sys.modules["parmagic._waits"]
 
 
+@under_a_gil
 @pytest.mark.parametrize("n", [2, 4, 8])
 def test_threads_that_compute_wait_for_each_other(ip, n):
     """While N CPU-bound threads are at work, each spends (N - 1) / N of its time waiting for the GIL, on a busy machine, too."""
@@ -40,6 +45,49 @@ def test_threads_that_compute_wait_for_each_other(ip, n):
     assert run.workers["measured"].all()
 
 
+@without_a_gil
+def test_threads_that_compute_run_at_once(ip):
+    """Without a GIL nobody waits for it, and all that threads do on a core is running."""
+    run = ip(f"%%parallel threads=2 -q --once --trace off\n{SPIN}")
+    assert not run.summary["gil"].any()
+    assert (run.workers["gil_wait_s"] == 0).all()
+    assert run.workers["native_s"].isna().all()
+    assert (run.workers["running_s"] + run.workers["cpu_wait_s"] > 0.9 * run.workers["wall_s"] - run.workers["startup_s"]).all()
+
+
+@without_a_gil
+def test_a_library_that_would_keep_the_gil(ip):
+    """Its naps overlap, and no note says that it held anything."""
+    ip("import ctypes; nap = ctypes.PyDLL(None).usleep")
+    run = ip("%parallel threads=4 -q --once --trace off nap(50_000) for _ in range(4)")
+    assert run.workers["io_wait_s"].sum() == pytest.approx(0.2, abs=0.02)
+    assert not [note for note in run.notes if "held the GIL" in note]
+
+
+@without_a_gil
+def test_what_several_threads_change_is_named(ip):
+    """Without a GIL they wait for the object's own lock; the table knows the object and the line."""
+    ip("shared = []")
+    run = ip("%%parallel threads=4 -q --once --trace off for _ in range(16)\nfor k in range(100_000):\n    shared.append(k)\nshared.clear()")
+    seconds = run.waits.groupby(["kind", "object", "line"])["total_s"].sum()
+    waited = run.workers["lock_wait_s"].sum() - run.waits[run.waits["kind"] == "interpreter"]["total_s"].sum()
+    assert seconds["object", "shared", 3] > 0.8 * waited > 0
+
+
+@without_a_gil
+def test_the_collector_stops_all_threads(ip):
+    """Who is stopped for the collector of another thread waits for the interpreter, on the line where it was."""
+    ip("import gc, time")
+    run = ip("""%%parallel threads=2 -q --once --trace off
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    gc.collect() if worker.rank else sum(range(500))""")
+    stopped = run.waits[run.waits["kind"] == "interpreter"].loc["threads=2"]
+    assert set(stopped["object"]) == {"stop of all threads"}
+    assert stopped.loc[[0], "total_s"].sum() > 0.05
+
+
+@under_a_gil
 def test_a_library_that_keeps_the_gil(ip):
     """Four naps of 50 ms that keep the GIL take 200 ms: blocked with the GIL held, and named in a note."""
     ip("import ctypes; nap = ctypes.PyDLL(None).usleep")
@@ -61,6 +109,7 @@ def test_a_library_that_lets_the_gil_go(ip):
     assert not [note for note in run.notes if "held the GIL" in note]
 
 
+@under_a_gil
 def test_io_beside_a_loop_costs_a_switch_interval_per_request(ip):
     """A thread that comes back from I/O waits for the loop to give the GIL away: about a switch interval each time."""
     ip("import time")
@@ -95,8 +144,9 @@ def test_states_agree_with_the_clocks(ip):
     ip("import hashlib; block = bytes(1 << 22)")
     run = ip("%%parallel threads=2 -q --once --trace off for n in range(40)\nhashlib.sha256(block).hexdigest(), sum(range(100_000))")
     mine = run.workers
-    assert (mine["running_s"] + mine["native_s"]).sum() == pytest.approx(mine["cpu_s"].sum(), rel=0.05)
-    assert mine["native_s"].sum() > mine["running_s"].sum() > 0
+    assert mine["running_s"].sum() + mine["native_s"].sum() == pytest.approx(mine["cpu_s"].sum(), rel=0.05)
+    if gil_enabled():
+        assert mine["native_s"].sum() > mine["running_s"].sum() > 0
 
 
 WORK = {
@@ -131,8 +181,8 @@ def test_every_second_is_accounted_for(ip, work, model):
 SHARED = {
     "lock": ("import threading, time; lock = threading.Lock()", "with lock:\n    time.sleep(0.001)"),
     "queue": (
-        "import queue; things = queue.Queue(4)",
-        "for n in range(200):\n    things.put(n) if worker.rank % 2 == 0 else things.get()",
+        "import queue, time; things = queue.Queue(4)",
+        "if worker.rank % 2 == 0: time.sleep(0.002)\nfor n in range(200):\n    things.put(n) if worker.rank % 2 == 0 else things.get()",
     ),
 }
 
@@ -194,7 +244,6 @@ def test_what_is_waited_for_has_the_name_that_the_body_has_for_it(ip, thing):
     assert longest["line"] >= 2
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="waits at an address of the thread's own since")
 def test_a_queue_in_c_has_a_name(ip):
     """A SimpleQueue is one lock in C, and a queue all the same."""
     ip("import queue, time; simple = queue.SimpleQueue()")
@@ -208,7 +257,8 @@ def assert_closed(run):
     for (arm, rank), row in run.workers.iterrows():
         assert row["measured"], (arm, rank)
         assert row["unknown_s"] <= 0.02 * row["wall_s"], (arm, rank, row)
-        assert sum(row[f"{state}_s"] for state in WORKER_STATES) == pytest.approx(row["wall_s"], rel=1e-6)
+        assert row[[f"{state}_s" for state in WORKER_STATES]].sum() == pytest.approx(row["wall_s"], rel=1e-6)  # NaN counts as 0
+        assert row["native_s"] >= 0 or not gil_enabled()
 
 
 def test_hooks_come_off_whatever_happens(ip):
@@ -276,7 +326,8 @@ def some(n):
     return process.num_fds(), process.num_threads(), state["lanes"], state["patched"], process.memory_info().rss
 before, after = some(250), some(750)
 assert after[:-1] == before[:-1], (before, after)
-assert after[-1] - before[-1] < 3_000_000, (before, after)
+# a free-threaded 3.13 keeps the constants of all code that was ever compiled, of cells as well
+assert after[-1] - before[-1] < (12_000_000 if "t" in sys.abiflags else 3_000_000), (before, after)
 """
 
 
@@ -304,8 +355,11 @@ time.sleep(0.01)""")
     dead = run.workers.loc["procs=2", int(run.items["rank"].iloc[0])]
     assert "WorkerDied" in run.items["error"].iloc[0]
     assert 0.35 < run.items["wall_s"].iloc[0] < 2.0
-    assert dead[state] == pytest.approx(run.items["wall_s"].iloc[0], rel=0.1)
-    assert dead["unknown_s"] < 0.1 * dead["wall_s"]
+    # who computes on a busy machine also waits for a core: all that is known then is for how long it was on one
+    starved = dead["cpu_wait_s"] + dead["unknown_s"] if state == "running_s" else 0.0
+    assert dead[state] + starved == pytest.approx(run.items["wall_s"].iloc[0], rel=0.1)
+    assert dead[state] > 0.05
+    assert dead["unknown_s"] - starved < 0.1 * dead["wall_s"]
 
 
 def test_off_by_the_environment(ip, monkeypatch):
@@ -459,6 +513,16 @@ def test_time_within_and_between_marks():
     assert last[0] - first[0] == pytest.approx(sum(last[1:]) - sum(first[1:]), abs=1e-6)
     assert last[0] - first[0] == pytest.approx(end - begin, abs=1e-3)
     assert (len(events), lost) == (40, 0)
+
+
+@pytest.mark.parametrize("built_without", [True, False])
+@pytest.mark.parametrize(("before", "after", "said"), [(False, False, ""), (True, True, "has a GIL"), (False, True, "while the body ran")])
+def test_a_gil_that_came_on(monkeypatch, built_without, before, after, said):
+    """A free-threaded interpreter that runs under a GIL all the same is told of, and how to prevent it."""
+    monkeypatch.setattr("parmagic.gil.FREE_THREADED", built_without)
+    notes = gil_notes(before=before, after=after)
+    assert bool(notes) == bool(said and built_without)
+    assert all(said in note and "PYTHON_GIL=0" in note for note in notes)
 
 
 def test_a_ctrl_c_while_hooks_come_on_leaves_none(monkeypatch):

@@ -14,6 +14,7 @@ from IPython.core.error import UsageError
 
 import parmagic
 from parmagic import CellError, NotShippable, ParmagicError, RunTimeout, WorkerDied, notebook
+from parmagic.gil import gil_enabled
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ def test_magics_in_processes(ip):
     assert "subprocess" in str(error)
 
 
+@pytest.mark.skipif(not gil_enabled(), reason="without a GIL, cProfile crashes or hangs where other threads run (CPython 3.13.5)")
 def test_another_profiler(ip):
     """Where another profiler is at work, functions are not traced, and a note says so."""
     ip("import cProfile\nprofile = cProfile.Profile()\nprofile.enable()")

@@ -9,7 +9,7 @@
 #define Py_BUILD_CORE 1
 #include <Python.h>
 
-#if PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX < 0x03100000
 #define FRAMES_ARE_KNOWN
 #if PY_VERSION_HEX >= 0x030E0000
 #include <internal/pycore_interpframe.h>
@@ -22,15 +22,12 @@
 
 #define DEEPEST 200
 #define MOST_LIBRARIES 16
-#define MOST_TYPES 4
 
 static struct {
     PyObject *filename;
     int32_t kind;
 } libraries[MOST_LIBRARIES];
 static int n_libraries;
-static PyTypeObject *lock_types[MOST_TYPES];
-static int n_lock_types;
 
 /* With the GIL held, before any run. What is registered stays for good. */
 int frame_library(PyObject *filename, int32_t kind)
@@ -42,12 +39,17 @@ int frame_library(PyObject *filename, int32_t kind)
     return 0;
 }
 
-int frame_lock_type(PyTypeObject *type)
+/* Who is stopped with all others (for the collector, without a GIL) parks at its own state. */
+bool thread_is_stopped_at(const struct lane *lane, uint64_t address)
 {
-    if (n_lock_types == MOST_TYPES)
-        return -1;
-    lock_types[n_lock_types++] = (PyTypeObject *)Py_NewRef((PyObject *)type);
-    return 0;
+#if PY_VERSION_HEX >= 0x030D0000
+    const PyThreadState *state = lane->thread_state;
+    return state && address == (uint64_t)(uintptr_t)&state->state;
+#else
+    (void)lane;
+    (void)address;
+    return false;
+#endif
 }
 
 #ifdef FRAMES_ARE_KNOWN
@@ -110,25 +112,6 @@ int32_t frame_line(struct lane *lane)
     return line_from(lane, innermost(lane));
 }
 
-/* The lock that is being called: from 3.14 on it waits at an address of the thread's own, but
- * lies among the topmost values of the frame that called it, which are saved while C runs. */
-static uint64_t lock_on_top(_PyInterpreterFrame *frame, PyCodeObject *code)
-{
-#if PY_VERSION_HEX >= 0x030E0000
-    _PyStackRef *bottom = frame->localsplus + code->co_nlocalsplus, *top = frame->stackpointer;
-    for (int depth = 0; top && depth < 6 && --top >= bottom; depth++) {
-        PyObject *object = from_ref(*top);
-        for (int i = 0; object && i < n_lock_types; i++)
-            if (Py_TYPE(object) == lock_types[i])
-                return (uint64_t)(uintptr_t)object;
-    }
-#else
-    (void)frame;
-    (void)code;
-#endif
-    return 0;
-}
-
 static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct site *site)
 {
     for (int i = 0; i < n_libraries; i++) {
@@ -149,11 +132,8 @@ struct site frame_site(struct lane *lane)
 {
     struct site site = {.kind = SITE_KEEP};
     _PyInterpreterFrame *frame = innermost(lane);
-    PyCodeObject *code = frame ? code_of(frame) : NULL;
-    if (code)
-        site.lock = lock_on_top(frame, code);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
-        code = code_of(frame);
+        PyCodeObject *code = code_of(frame);
         if (code && !in_library(frame, code, &site))
             break;
     }

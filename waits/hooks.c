@@ -225,14 +225,26 @@ static void rescan(void)
     pthread_mutex_unlock(&scanning);
 }
 
-void hooks_switch(uint32_t new_generation)
+bool hooks_on(void)
+{
+    static uint32_t generations;
+    pthread_mutex_lock(&scanning);
+    bool free = !generation;
+    if (free) {
+        got_patch(true);
+        if (!++generations)
+            generations = 1;
+        __atomic_store_n(&generation, generations, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&scanning);
+    return free;
+}
+
+void hooks_off(void)
 {
     pthread_mutex_lock(&scanning);
-    if (new_generation)
-        got_patch(true);
-    __atomic_store_n(&generation, new_generation, __ATOMIC_RELAXED);
-    if (!new_generation)
-        got_patch(false);
+    __atomic_store_n(&generation, 0, __ATOMIC_RELAXED);
+    got_patch(false);
     pthread_mutex_unlock(&scanning);
 }
 

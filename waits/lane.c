@@ -3,10 +3,10 @@
  *
  * Time is cut into stretches by events: a wait begins or ends, the GIL is taken or
  * dropped, a reading is asked for. A stretch outside of waits is running (with the
- * GIL) or native (without it). Where the thread left its core meanwhile, its CPU
- * clock says how much of the stretch it was on one; of the rest, what it stood in a
- * run queue is cpu_wait, and what remains is blocked in the kernel below our hooks:
- * io_wait, "not named".
+ * GIL) or native (without it); where there is no GIL, it is running. Where the thread
+ * left its core meanwhile, its CPU clock says how much of the stretch it was on one; of
+ * the rest, what it stood in a run queue is cpu_wait, and what remains is blocked in the
+ * kernel below our hooks: io_wait, "not named".
  *
  * A wait wins over what lies inside of it: a run-queue delay within a wait for the
  * GIL or a lock is that wait, also where the thread was preempted on its way from
@@ -25,6 +25,8 @@ __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
 
 /* A switch costs a few microseconds that no clock claims; they belong to the queueing. */
 #define SWITCH_COST 20000
+
+#define NEAR 4096 /* bytes: of a stack, what the functions that called us use */
 
 static const enum state state_of[N_KINDS] = {GIL_WAIT, LOCK_WAIT, SLEEP, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, LOCK_WAIT};
 
@@ -56,7 +58,7 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, int32_t lin
 {
     if (!lane->in_item && kind != K_GIL)
         return;
-    bool with_gil = lane->held && kind != K_GIL;
+    bool with_gil = gil_mutex && lane->held && kind != K_GIL;
     struct total *total = total_for(lane, kind, object, line);
     total->n++;
     total->sum += spent;
@@ -251,9 +253,18 @@ static void name_it(const struct site *site, enum kind *kind, uint64_t *object)
     if (site->object) {
         *object = site->object;
         *kind = site->kind == SITE_KEEP ? *kind : (enum kind)site->kind;
-    } else if (site->lock && *kind == K_LOCK) {
-        *object = site->lock;
     }
+}
+
+/* From CPython 3.13 on, who waits for a lock of the interpreter's parks in a semaphore on
+ * its own stack. The word before that is the lock's address (Python/parking_lot.c). */
+static uint64_t parked_at(const struct lane *lane, uint64_t semaphore)
+{
+    uint64_t above = semaphore - (uint64_t)(uintptr_t)__builtin_frame_address(0);
+    if (above >= NEAR)
+        return semaphore;
+    uint64_t lock = ((const uint64_t *)(uintptr_t)semaphore)[-1];
+    return thread_is_stopped_at(lane, lock) ? STOPPED : lock;
 }
 
 void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begin)
@@ -271,6 +282,8 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
             site.line = line_of(lane, elapsed);
         else if (lane->in_item && elapsed >= SHORTEST)
             site = frame_site(lane);
+        if (kind == K_LOCK)
+            object = parked_at(lane, object);
         name_it(&site, &kind, &object);
         enum state state = state_of[kind];
         if (state != IO_WAIT)

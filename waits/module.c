@@ -1,4 +1,8 @@
-/* parmagic._waits: what Python sees. Every function is called with the GIL held. */
+/* parmagic._waits: what Python sees.
+ *
+ * Lanes belong to their threads, and each is used by its own; what all share is behind
+ * a lock, as there may be no GIL.
+ */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -9,24 +13,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Free-threaded builds run without it, until a module is imported that asks for it. */
 #ifdef Py_GIL_DISABLED
-#error "without a GIL, nothing here is safe yet: build without this extension"
+#define GIL_IS_OPTIONAL true
+#else
+#define GIL_IS_OPTIONAL false
 #endif
 
 #define ROW (1 + N_STATES)
 
 static PyObject *reason; /* why nothing can be measured here; NULL: not asked yet; None: it can */
-static uint32_t generations;
 
 /* Lanes are never given back to the system: a thread that outlives its run still has
  * a pointer to its own. They are used again; what their events took is given back. */
+static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
 static struct lane *free_lanes, *attached_lanes;
 static uint64_t serials;
 static int n_lanes;
 
+static struct lane *used_lane(void)
+{
+    pthread_mutex_lock(&registry);
+    struct lane *lane = free_lanes;
+    if (lane)
+        free_lanes = lane->next;
+    pthread_mutex_unlock(&registry);
+    return lane;
+}
+
 /* ``box`` is a file that is as large as a lane, or -1: then it is our own memory. */
 static struct lane *new_lane(int box)
 {
+    struct lane *lane = box < 0 ? used_lane() : NULL;
+    if (lane)
+        return lane;
     if (box >= 0) {
         struct stat about;
         if (fstat(box, &about))
@@ -35,33 +55,33 @@ static struct lane *new_lane(int box)
             errno = EINVAL;
             return NULL;
         }
-    } else if (free_lanes) {
-        struct lane *lane = free_lanes;
-        free_lanes = lane->next;
-        return lane;
     }
-    void *memory = mmap(NULL, sizeof(struct lane), PROT_READ | PROT_WRITE, box >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, box, 0);
-    if (memory == MAP_FAILED)
+    lane = mmap(NULL, sizeof *lane, PROT_READ | PROT_WRITE, box >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, box, 0);
+    if (lane == MAP_FAILED)
         return NULL;
-    ((struct lane *)memory)->shared = box >= 0;
-    n_lanes += box < 0;
-    return memory;
+    lane->shared = box >= 0;
+    __atomic_add_fetch(&n_lanes, box < 0, __ATOMIC_RELAXED);
+    return lane;
 }
 
 static void enlist(struct lane *lane)
 {
+    pthread_mutex_lock(&registry);
     lane->serial = ++serials;
     lane->next = attached_lanes;
     attached_lanes = lane;
+    pthread_mutex_unlock(&registry);
 }
 
 static void delist(struct lane *lane)
 {
+    pthread_mutex_lock(&registry);
     struct lane **each = &attached_lanes;
     while (*each && *each != lane)
         each = &(*each)->next;
     if (*each)
         *each = lane->next;
+    pthread_mutex_unlock(&registry);
 }
 
 static void old_lane(struct lane *lane)
@@ -79,8 +99,10 @@ static void old_lane(struct lane *lane)
     uintptr_t page = (uintptr_t)getpagesize();
     uintptr_t from = ((uintptr_t)lane->events + page - 1) & ~(page - 1), to = (uintptr_t)(lane + 1) & ~(page - 1);
     madvise((void *)from, to - from, MADV_DONTNEED);
+    pthread_mutex_lock(&registry);
     lane->next = free_lanes;
     free_lanes = lane;
+    pthread_mutex_unlock(&registry);
 }
 
 /* A forked child is no worker of this run. */
@@ -90,6 +112,7 @@ static void in_the_child(void)
         core_disarm();
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
+    registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_forked();
 }
 
@@ -100,7 +123,8 @@ static const char *prepare(void)
         why = clock_check();
     if (!why) {
         got_patch(true);
-        why = gil_find();
+        if (!gil_find() && !GIL_IS_OPTIONAL)
+            why = "this interpreter's GIL was not seen";
         got_patch(false);
     }
     if (!why && pthread_atfork(NULL, NULL, in_the_child))
@@ -131,12 +155,11 @@ static PyObject *start(PyObject *self, PyObject *unused)
         PyErr_SetObject(PyExc_RuntimeError, why);
         return NULL;
     }
-    if (generation)
+    if (!hooks_on())
         Py_RETURN_FALSE;
     gil_holder = NOBODY;
-    if (!++generations)
-        generations = 1;
-    hooks_switch(generations);
+    if (GIL_IS_OPTIONAL)
+        gil_find(); /* it may have come, or gone, since we last looked */
     Py_RETURN_TRUE;
 }
 
@@ -144,7 +167,7 @@ static PyObject *stop(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    hooks_switch(0);
+    hooks_off();
     Py_RETURN_NONE;
 }
 
@@ -209,7 +232,8 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
         return NULL;
     }
     my_lane = lane;
-    gil_holder = rank;
+    if (gil_mutex)
+        gil_holder = rank;
     return handle;
 }
 
@@ -242,16 +266,6 @@ static PyObject *library(PyObject *self, PyObject *arguments)
     }
     if (frame_library(filename, kind)) {
         PyErr_SetString(PyExc_RuntimeError, "too many files");
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *lock_type(PyObject *self, PyObject *type)
-{
-    (void)self;
-    if (!PyType_Check(type) || frame_lock_type((PyTypeObject *)type)) {
-        PyErr_SetString(PyExc_TypeError, "a few types of locks are known, and no more");
         return NULL;
     }
     Py_RETURN_NONE;
@@ -381,6 +395,28 @@ static PyObject *autopsy(PyObject *self, PyObject *arguments)
     return found;
 }
 
+/* A copy of an attached thread's lane, with room for its last wait; it may wake up while we look. */
+static struct lane *copy_of(uint64_t serial, bool *attached)
+{
+    pthread_mutex_lock(&registry);
+    const struct lane *lane = attached_lanes;
+    while (lane && lane->serial != serial)
+        lane = lane->next;
+    struct lane *copy = NULL;
+    *attached = lane;
+    if (lane) {
+        uint32_t n_events = __atomic_load_n(&lane->n_events, __ATOMIC_ACQUIRE);
+        size_t used = offsetof(struct lane, events) + n_events * sizeof(struct event);
+        copy = PyMem_RawMalloc(used + sizeof(struct event));
+        if (copy) {
+            memcpy(copy, lane, used);
+            copy->n_events = n_events;
+        }
+    }
+    pthread_mutex_unlock(&registry);
+    return copy;
+}
+
 /* The same of a thread of this process that is blocked and will not report any more. */
 static PyObject *peek(PyObject *self, PyObject *arguments)
 {
@@ -389,18 +425,12 @@ static PyObject *peek(PyObject *self, PyObject *arguments)
     double now, cpu;
     if (!PyArg_ParseTuple(arguments, "Kdd", &serial, &now, &cpu))
         return NULL;
-    const struct lane *blocked = attached_lanes;
-    while (blocked && blocked->serial != serial)
-        blocked = blocked->next;
-    if (!blocked)
+    bool attached;
+    struct lane *copy = copy_of(serial, &attached);
+    if (!attached)
         Py_RETURN_NONE; /* it has come back and reported, after all */
-    uint32_t n_events = __atomic_load_n(&blocked->n_events, __ATOMIC_ACQUIRE); /* it may wake up while we look */
-    size_t used = offsetof(struct lane, events) + n_events * sizeof(struct event);
-    struct lane *copy = PyMem_RawMalloc(used + sizeof(struct event)); /* with room for its last wait */
     if (!copy)
         return PyErr_NoMemory();
-    memcpy(copy, blocked, used);
-    copy->n_events = n_events;
     PyObject *found = last_state(copy, now, cpu);
     PyMem_RawFree(copy);
     return found;
@@ -417,8 +447,7 @@ static PyObject *state(PyObject *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
-    {"library", library, METH_VARARGS, NULL}, {"lock_type", lock_type, METH_O, NULL},
-    {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
+    {"library", library, METH_VARARGS, NULL}, {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},
 };
@@ -427,5 +456,10 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic._waits", "M
 
 PyMODINIT_FUNC PyInit__waits(void)
 {
-    return PyModule_Create(&module);
+    PyObject *waits = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED
+    if (waits && PyUnstable_Module_SetGIL(waits, Py_MOD_GIL_NOT_USED))
+        Py_CLEAR(waits);
+#endif
+    return waits;
 }

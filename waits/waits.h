@@ -28,6 +28,7 @@ enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NOBODY (-1)
+#define STOPPED 1        /* in place of an object: the interpreter had stopped all threads (things.STOPPED) */
 #define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
 
 struct event {
@@ -57,7 +58,7 @@ struct lane {
     int32_t doing;       /* the kind of that wait */
     bool shared;         /* in a file that the notebook holds: it survives us */
     bool in_item;        /* waits are the body's, and listed */
-    bool held;           /* this thread has the GIL */
+    bool held;           /* this thread has the GIL; always true where there is none */
     bool wanting;        /* it has asked for the GIL */
     bool contended;      /* and had to wait for it */
     bool unsynced;       /* a wait for the GIL lies behind the last reading of the CPU clock */
@@ -125,26 +126,25 @@ struct site {
     int32_t line;     /* of the cell, or 0 */
     int32_t kind;     /* what the standard library's frames say, or SITE_KEEP */
     uint64_t object;  /* the object that was called there, or 0 */
-    uint64_t lock;    /* the lock that waits for a call's end, or 0 */
 };
-struct _typeobject;
+bool thread_is_stopped_at(const struct lane *, uint64_t address); /* a wait for it: the interpreter stops all threads */
 int frame_library(struct _object *filename, int32_t kind);
-int frame_lock_type(struct _typeobject *);
 int32_t frame_line(struct lane *);                       /* of the cell, where the thread is the calling one */
 struct site frame_site(struct lane *);                   /* the same, and what was called there */
 
 /* gil.c */
-extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond;
+extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond; /* NULL: there is none */
 extern int32_t gil_holder;
 extern uint64_t gil_takes;   /* by any thread */
-const char *gil_find(void);  /* with the GIL held and the hooks on */
+bool gil_find(void);         /* with the GIL held and all objects patched; false: none was seen */
 extern __thread int gil_calibrating __attribute__((tls_model("initial-exec")));
 void gil_saw(int call, void *address);
 enum { SAW_LOCK, SAW_SIGNAL };
 
 /* hooks.c */
 const char *hooks_resolve(void);
-void hooks_switch(uint32_t new_generation); /* on, or off with 0 */
+bool hooks_on(void);         /* a new generation begins; false: one is on already */
+void hooks_off(void);
 void hooks_forked(void);     /* in the child */
 
 #endif
