@@ -106,21 +106,24 @@ def _reason(label: Any, tables: Tables) -> str:
         "idle": "its workers had nothing to do for {share} of the time (too few or too uneven items)",
     }
     mark = tilde if name == "lock_wait" else ""
-    locks = _locks(label, tables) if name == "lock_wait" else ""
+    locks = _locks(label, tables)[1] if name == "lock_wait" else ""
     return words[name].format(share=f"{mark}{shares[name]:.0%}", locks=locks)
 
 
-def _locks(label: Any, tables: Tables) -> str:
-    """Say which lock or queue that was, where one thing that has a name was most of it."""
+def _locks(label: Any, tables: Tables) -> tuple[str, str]:
+    """Say which lock, queue or object that was, where one thing that has a name was most of it: its kind (else empty), and words."""
     waits = tables.waits[tables.waits.index.get_level_values(0) == label]
-    waits = waits[waits["kind"].isin(["lock", "queue"])]
+    waits = waits[waits["kind"].isin(["lock", "queue", "object", "interpreter"])]
     named = waits[waits["object"].map(lambda name: isinstance(name, str) and not name.startswith("0x")).astype(bool)]
     seconds = named.groupby(["kind", "object"])["total_s"].sum()
     if seconds.empty or not seconds.max() > 0.5 * waits["total_s"].sum():
-        return "locks or queues"
+        return "", "locks or queues"
     kind, name = seconds.idxmax()
     lines = named[(named["kind"] == kind) & (named["object"] == name)].groupby("line")["total_s"].sum()
-    return f"the {kind} `{name}`" + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
+    return kind, f"the {kind} `{name}`" + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
+
+
+_SHARED = {"queue": "", "interpreter": "", "object": " Give each worker one of its own."}
 
 
 def _advice(label: Any, tables: Tables) -> str:
@@ -133,8 +136,9 @@ def _advice(label: Any, tables: Tables) -> str:
     overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
     if row["model"] == "procs" and overhead > MUCH:
         return " Give each item more work, or stay serial."
-    if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH and not _locks(label, tables).startswith("the queue"):
-        return " Hold the lock for less of the body."
+    if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH:
+        kind, _ = _locks(label, tables)
+        return _SHARED.get(kind, " Hold the lock for less of the body.")
     return ""
 
 

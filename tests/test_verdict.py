@@ -93,6 +93,8 @@ def test_the_fastest_arm_wins():
         (("threads", 2, 0.9, {"gil_wait_share": 0.5}), "Try procs=2."),
         (("procs", 2, 0.5, {"transfer": 0.5}), "Give each item more work, or stay serial."),
         (("threads", 2, 0.9, {"lock_wait": 0.5}), "Hold the lock for less of the body."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "object", "shared", 3, 0.9)]}), "Give each worker one of its own."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "waiting for the queue `jobs` (line 3)."),
     ],
 )
 def test_advice(arm, advice):
