@@ -25,6 +25,7 @@ from parmagic.errors import NotShippable
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
 from parmagic.recorder import Board, Worker, board_size, enter, is_worker
 from parmagic.workers import home, ship
+from parmagic.workers.leftovers import prefix
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
     BOARD,
@@ -189,6 +190,7 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
     os.environ.update(environment["variables"])
     sys.path[:] = environment["path"]
     current_process().authkey = environment["key"]
+    current_process()._config["semprefix"] = prefix(os.getpid())  # type: ignore[attr-defined]  # noqa: SLF001
     resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
     if environment["folder"] is not None:
         os.chdir(environment["folder"])

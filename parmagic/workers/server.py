@@ -20,6 +20,7 @@ import array
 import ctypes
 import gc
 import importlib
+import math
 import os
 import pickle
 import select
@@ -34,6 +35,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from parmagic.workers import leftovers
 
 _HEADER = struct.Struct("!I")
 MOST_DESCRIPTORS = 250
@@ -88,16 +91,19 @@ def serve(sock: socket.socket, inherited: Any) -> None:
     ``inherited`` is handed to every entry: what a forked server carries in its memory.
     """
     code = 1
+    server = _Server(sock, inherited)
     try:
-        _Server(sock, inherited).run()
+        server.run()
         code = 0
     except (EOFError, OSError):
         code = 0
     except BaseException:  # noqa: BLE001  (the last line of a process)
         traceback.print_exc()
     finally:
-        end_all()
-        os._exit(code)
+        try:
+            server.end()
+        finally:
+            os._exit(code)
 
 
 class _Spare(NamedTuple):
@@ -112,6 +118,9 @@ class _Server:
         self._sock = sock
         self._inherited = inherited
         self._keys: dict[int, int] = {}  # pid -> key
+        self._gone: set[int] = set()  # those that have ended, and may have left something
+        self._killed_since = math.inf  # the begin of the first of these that was killed
+        self._begins: dict[int, float] = {}  # pid -> when it was told what to do
         self._spares: list[_Spare] = []
         self._wanted: tuple[int, str] = (0, "")  # so many spares, and what prepares them
         self._due: float | None = None  # when to have them
@@ -160,7 +169,7 @@ class _Server:
         pid = 0 if fresh else self._use_a_spare(entry, arguments, descriptors)
         if not pid:
             pid = self._fork(lambda: self._be(entry, arguments, fresh, descriptors))
-        self._keys[pid] = key
+        self._keys[pid], self._begins[pid] = key, time.time()
         for descriptor in descriptors:
             os.close(descriptor)
         send(self._sock, ("started", key, pid))
@@ -260,12 +269,38 @@ class _Server:
             try:
                 pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             if not pid:
                 break
             if pid in self._keys:
-                send(self._sock, ("ended", self._keys.pop(pid), pid, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
-        end_descendants({*self._keys, *(spare.pid for spare in self._spares)})
+                code = os.waitstatus_to_exitcode(status)
+                self._note_end(pid, code)
+                send(self._sock, ("ended", self._keys.pop(pid), pid, code, used.ru_utime + used.ru_stime))
+        keep = {*self._keys, *(spare.pid for spare in self._spares)}
+        end_descendants(keep)
+        if self._gone and not _children() - keep:
+            self._clean_up()
+
+    def _note_end(self, pid: int, code: int) -> None:
+        self._gone.add(pid)
+        begin = self._begins.pop(pid)
+        if code < 0:
+            self._killed_since = min(self._killed_since, begin)
+
+    def end(self) -> None:
+        """Kill all that was started, and remove what it leaves."""
+        end_all()
+        for pid in [*self._begins]:
+            self._note_end(pid, -signal.SIGKILL)
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove what ended processes left, with all that they had started, in files that nobody else would remove."""
+        gone, since = self._gone, self._killed_since
+        self._gone, self._killed_since = set(), math.inf
+        leftovers.remove(gone)
+        if since < math.inf:
+            leftovers.remove_half_made(since)
 
 
 def enter(entry: str, arguments: bytes, descriptors: list[int], inherited: Any) -> None:
