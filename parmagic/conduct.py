@@ -46,7 +46,6 @@ def conduct(
     error: BaseException | None = None
     screen.begin(job.arm.label, len(job.items))
     reports, watched = workers.map(job), watch.arm()
-    gil = gil_enabled()
     cpu_before = cpu_after = time.process_time()
     begin = end = perf_counter()
     try:
@@ -76,6 +75,7 @@ def conduct(
     cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
     samples = watch.take(watched)
     shipped_s = packed.seconds if packed else 0.0
+    gil = all(part.worker.gil for part in parts)
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
         cpu_s=cpu_s, gil=gil, error=error or first_error(parts), packed=packed,

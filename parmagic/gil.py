@@ -16,8 +16,8 @@ def gil_enabled() -> bool:
 
 def gil_notes(*, before: bool, after: bool) -> list[str]:
     """Say where a free-threaded interpreter ran threads under a GIL all the same: it was on ``before`` they began, or ``after``."""
-    if not FREE_THREADED or not (before or after):
-        return []
+    if not FREE_THREADED or not (before or after) or getattr(sys.flags, "gil", None):
+        return []  # or PYTHON_GIL=1 asked for it
     when = "" if before else " while the body ran (waits for it count as lock waits here)"
     note = (
         f"This free-threaded interpreter has a GIL: an extension module that was imported made it come on{when}. "

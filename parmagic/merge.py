@@ -140,6 +140,10 @@ def results_of(timeline: Timeline) -> list[Any]:
 
 
 def overhead_of(timeline: Timeline) -> float:
-    """Return the estimated seconds by which tracing made an arm longer: of processes side by side, the mean."""
+    """Return the estimated seconds by which tracing made an arm longer: of what runs side by side, the mean.
+
+    That is processes, and threads that no GIL puts one after another.
+    """
     own = [trace.overhead_s for trace in timeline.traces]
-    return sum(own) / len(own) if own else 0.0
+    abreast = len(own) if timeline.gil else max(len(own), len(timeline.lanes))
+    return sum(own) / abreast if own else 0.0

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from parmagic import things
+from parmagic.gil import gil_enabled
 from parmagic.interrupts import held_back, undo
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 
@@ -196,7 +197,7 @@ def runtime_address() -> int:
 
 def who(rank: int, gauge: Meter) -> WorkerId:
     """Return who the calling thread is for the system, and what a sampler would need to know."""
-    return WorkerId(rank, os.getpid(), threading.get_native_id(), 0 if gauge.measures else runtime_address())
+    return WorkerId(rank, os.getpid(), threading.get_native_id(), 0 if gauge.measures else runtime_address(), gil_enabled())
 
 
 class MeasuringMeter:
@@ -239,24 +240,28 @@ class MeasuringMeter:
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
         """Return what a blocked thread left."""
-        if self._handle is None:
+        handle = self._handle
+        if handle is None:
             return None
-        left = _left(self._extension.peek(self._handle, now, cpu_s))
+        left = _left(self._extension.peek(handle, now, cpu_s))
         return left and (left[0], left[1], self._named(left[2]))
 
     def _named(self, totals: tuple[Total, ...]) -> tuple[Total, ...]:
         """Give names to what the body has names for."""
-        if all(total.kind in _NAMELESS for total in totals):
+        if not any(total.kind in _NAMED for total in totals):
             return totals
         known = things.names(self._function)
         return tuple(_name(total, known.get(total.object)) for total in totals)
 
 
-_NAMELESS = {"gil", "sleep", "not named"}
+_NAMED = {"lock", "queue"}
+
+STOPPED = (1 << 64) - 1
+"""In place of a lock's address: the interpreter had stopped all threads, for its collector or to change itself."""
 
 
 def _name(total: Total, known: things.Known | None) -> Total:
-    if known is None or total.kind in _NAMELESS:
+    if known is None or total.kind not in _NAMED:
         return total
     return replace(total, name=known.name, kind=known.kind or total.kind)
 
@@ -268,7 +273,8 @@ def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
 
 
 def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> tuple[Total, ...]:
-    return tuple(Total(WAIT_KINDS[kind], thing, line, n, total, longest, held) for kind, thing, line, n, total, longest, held in rows)
+    found = (Total(WAIT_KINDS[kind], thing, line, n, total, longest, held) for kind, thing, line, n, total, longest, held in rows)
+    return tuple(replace(each, kind="interpreter", name="stop of all threads") if each.object == STOPPED else each for each in found)
 
 
 def box_size() -> int:

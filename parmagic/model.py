@@ -66,13 +66,15 @@ class WorkerId:
     """Who a worker is for the system: its rank in the arm, process and thread.
 
     ``runtime`` is where its process keeps ``_PyRuntime``: the sampler tells
-    the GIL from other locks by it. 0 where no sampler is needed.
+    the GIL from other locks by it. 0 where no sampler is needed. ``gil`` tells
+    whether its process had a GIL when it began.
     """
 
     rank: int
     pid: int
     tid: int
     runtime: int = 0
+    gil: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class _Router:
 
     def finish(self) -> None:
         """Emit what was never ended by a newline, and how much was not let through."""
-        for rank, lines in self._lines.items():
+        for rank, lines in list(self._lines.items()):  # a thread that was left behind may still print
             last = lines.last(rank, self._name)
             if last is not None:
                 self._emit(last)

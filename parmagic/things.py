@@ -30,19 +30,17 @@ _FIRST_FIELD = object.__basicsize__
 _OWN_LOCK = struct.calcsize("PH") if FREE_THREADED else None
 """Where an object's own lock lies in it (``ob_mutex``), on free-threaded builds: what changes it waits for that."""
 
+_FEW = 1 << 12
+"""No address is as small."""
+
 _LIBRARIES = ("threading", "queue", "_queue", "multiprocessing.", "concurrent.futures.", "_multiprocessing")
-
-
-STOPPED = 1
-"""In place of an address: the interpreter had stopped all threads."""
 
 
 class Known(NamedTuple):
     """What the body calls a thing, and what a wait for it is where that is no plain lock.
 
-    ``kind`` is ``queue`` for a queue in C, which waits like a lock. On free-threaded
-    builds it is ``object`` for the lock that every object has, and ``interpreter``
-    where that stops all threads, for its collector or to change itself.
+    ``kind`` is ``queue`` for a queue in C, which waits like a lock, and ``object``
+    for the lock that every object has on free-threaded builds.
     """
 
     name: str
@@ -51,7 +49,7 @@ class Known(NamedTuple):
 
 def names(function: Any) -> dict[int, Known]:
     """Return what ``function`` calls the things that it reads, by each address that a wait can have."""
-    found = {STOPPED: Known("stop of all threads", "interpreter")}
+    found: dict[int, Known] = {}
     level = list(_read(function))
     for depth in range(DEEPEST + 1):
         below: list[tuple[str, Any]] = []
@@ -119,7 +117,7 @@ def _addresses(value: Any) -> Iterator[int]:
         if sys.version_info < (3, 14):
             # before, it was a PyThread_type_lock: a pointer to a sem_t
             semaphore = ctypes.c_void_p.from_address(id(value) + _FIRST_FIELD).value
-            if semaphore:
+            if semaphore is not None and semaphore > _FEW:  # else it was a lock's state
                 yield semaphore
     elif kind.__module__ == "_multiprocessing" and kind.__name__ == "SemLock":
         yield int(value.handle)

@@ -12,8 +12,8 @@ wait (sleep, I/O) use little CPU and keep all their functions; cells that
 compute keep windows of them, ever more rarely.
 
 Without a GIL, VizTracer 1.1.1 crashes where it is stopped while other threads
-record. There, ``auto`` keeps the first window only, at whose end the recording falls
-silent; it is stopped when the workers have ended.
+record. On free-threaded builds ``auto`` therefore keeps the first window only, at
+whose end the recording falls silent; it is stopped when the workers have ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from time import perf_counter, process_time, sleep
 from typing import Any
 
 from parmagic.files import RunFile, anonymous_file
-from parmagic.gil import gil_enabled
+from parmagic.gil import FREE_THREADED
 from parmagic.interrupts import held_back
 from parmagic.model import Trace, TraceFile
 
@@ -53,7 +53,7 @@ SMALL = 1 << 18
 """Bytes up to which what was recorded needs no file: it comes with a worker's last words."""
 
 CALM = 0.01
-"""Seconds after which no thread is recording a call any more that it had begun to record."""
+"""Seconds for threads to finish recording a call that they had begun to record, which takes microseconds."""
 
 _TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
 _BY_MONITORING = sys.version_info >= (3, 12)
@@ -125,14 +125,15 @@ class Tracing:
 
     def switch(self, *, on: bool) -> None:
         """Switch the recording of functions on or off for all threads of this process."""
-        self._on = on
         if on:
+            self._on = True
             self._window += 1
             self._tracer.start()
             if not _BY_MONITORING:
                 _unhook(sys.setprofile, threading.setprofile)
             return
         _stop(self._tracer)
+        self._on = False
         if self._until is None:
             self._until = perf_counter()
         if not _BY_MONITORING:
@@ -147,7 +148,8 @@ class Tracing:
         """Hand over what was recorded, by ``file`` where it is large, and forget it; None where nothing was to be.
 
         ``overhead_s`` is the number of recorded calls times what recording one
-        costs here: CPU seconds, which threads under one GIL pay one after another.
+        costs here: CPU seconds, which threads under one GIL pay one after another
+        (see :func:`parmagic.merge.overhead_of`).
         """
         if self._tracer is None:
             note = tuple(self._notes)
@@ -278,7 +280,7 @@ class _Controller:
             while not self._used_up(process_time() - cpu, perf_counter() - opened):
                 if self._ended.wait(CHECK):
                     return
-            if not gil_enabled():
+            if FREE_THREADED:
                 self._tracing.silence()
                 return
             self._tracing.switch(on=False)
@@ -365,10 +367,11 @@ def _silence() -> None:
 
 def _stop(tracer: Any) -> None:
     """Stop a tracer. It goes through the stacks of all threads: without a GIL none may record meanwhile."""
-    if not gil_enabled() and sys.monitoring.get_tool(_TOOL):  # type: ignore[attr-defined, unused-ignore]
-        _silence()
-        sleep(CALM)
-    tracer.stop()
+    with held_back():
+        if FREE_THREADED and sys.monitoring.get_tool(_TOOL):  # type: ignore[attr-defined, unused-ignore]
+            _silence()
+            sleep(CALM)
+        tracer.stop()
 
 
 _CALLS = 500

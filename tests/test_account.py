@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from parmagic import account
-from parmagic.model import STATES, WORKER_STATES, Arm, Batch, Clocks, Lane, Samples, Span, Timeline, Usage, WorkerId
+from parmagic.merge import overhead_of
+from parmagic.model import STATES, WORKER_STATES, Arm, Batch, Clocks, Lane, Samples, Span, Timeline, TraceFile, Usage, WorkerId
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
 
@@ -117,6 +118,17 @@ def test_a_clock_that_runs_backwards_counts_as_standing():
     row = _row(_lane(batches=[_batch(0, (0.0, 10.0))], clocks=_clocks((0.0, 5.0, 0.0), (10.0, 4.0, 0.0))))
     assert row["running_s"] == 0.0
     assert row["unknown_s"] == pytest.approx(10.0)
+
+
+def test_tracing_is_paid_at_once_where_no_gil_puts_threads_in_line():
+    """Its CPU seconds make an arm of threads that much longer under a GIL; without one, or in processes, by their mean."""
+    trace = TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {}, overhead_s=0.4)
+    lanes = [_lane(rank) for rank in range(4)]
+    assert overhead_of(_timeline(*lanes, traces=(trace,))) == 0.4
+    assert overhead_of(_timeline(*lanes, traces=(trace,), gil=False)) == 0.1
+    assert overhead_of(_timeline(*lanes, traces=(trace,) * 4)) == 0.4
+    assert overhead_of(_timeline(*lanes, traces=(trace,) * 4, gil=False)) == 0.4
+    assert overhead_of(_timeline(*lanes, gil=False)) == 0.0
 
 
 def test_without_a_gil_there_is_no_wait_for_it():

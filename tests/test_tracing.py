@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
+import parmagic
 from parmagic import tracing
+from parmagic.gil import FREE_THREADED
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
@@ -65,3 +67,29 @@ def test_the_body_is_blamed_for_what_it_did_only(blamed, between):
     finally:
         recorded.end()
     assert any("The body set a profile function" in note for note in written.notes) == blamed, between
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with a GIL, recording may begin again")
+def test_recording_falls_silent_once_without_a_gil():
+    """While threads compute, beside one that is nobody's worker, the first window ends, and nothing crashes."""
+
+    def fib(n):
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+    def beside():
+        while not done.wait(0.0005):
+            fib(8)
+
+    done = threading.Event()
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        for _ in range(10):
+            run = parmagic.run(lambda _: fib(16), range(100), "threads=4", once=True)
+            (arm,) = run.timelines
+            assert any("windows" in note for note in run.notes)
+            assert arm.traces[0].until < arm.end
+    finally:
+        done.set()
+        thread.join()
+    assert tracing._other_profiler() is None

@@ -16,6 +16,7 @@ import pytest
 
 import parmagic
 from parmagic import meter
+from parmagic.cpus import available_cpus
 from parmagic.gil import gil_enabled, gil_notes
 from parmagic.model import WORKER_STATES
 
@@ -61,10 +62,12 @@ def test_a_library_that_would_keep_the_gil(ip):
     ip("import ctypes; nap = ctypes.PyDLL(None).usleep")
     run = ip("%parallel threads=4 -q --once --trace off nap(50_000) for _ in range(4)")
     assert run.workers["io_wait_s"].sum() == pytest.approx(0.2, abs=0.02)
+    assert run.workers["gil_wait_s"].sum() == 0
     assert not [note for note in run.notes if "held the GIL" in note]
 
 
 @without_a_gil
+@pytest.mark.skipif(available_cpus() < 2, reason="who is alone on a core finds the list free")
 def test_what_several_threads_change_is_named(ip):
     """Without a GIL they wait for the object's own lock; the table knows the object and the line."""
     ip("shared = []")
@@ -82,9 +85,8 @@ def test_the_collector_stops_all_threads(ip):
 end = time.monotonic() + 0.5
 while time.monotonic() < end:
     gc.collect() if worker.rank else sum(range(500))""")
-    stopped = run.waits[run.waits["kind"] == "interpreter"].loc["threads=2"]
-    assert set(stopped["object"]) == {"stop of all threads"}
-    assert stopped.loc[[0], "total_s"].sum() > 0.05
+    seconds = run.waits.groupby(["rank", "kind", "object"])["total_s"].sum()
+    assert seconds.get((0, "interpreter", "stop of all threads"), 0.0) > 0.05, (run.waits, run.workers.T)
 
 
 @under_a_gil
@@ -342,12 +344,17 @@ def test_nothing_grows(tmp_path):
     ("before", "state"),
     [("time.sleep(60)", "sleep_s"), ("while True:\n        pass", "running_s"), ("lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()", "lock_wait_s")],
 )
-def test_the_black_box(ip, before, state):
+def test_the_black_box(ip, tmp_path, before, state):
     """What a killed worker did until it died is in the run: its item, and what it was in at the end."""
     ip("import os, signal, threading, time")
+    ip("""def die(begin):
+    with open(f'/proc/self/task/{os.getpid()}/schedstat') as clocks, open('on_core', 'w') as told:
+        told.write(str(int(clocks.read().split()[0]) * 1e-9 - begin))
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
     error = ip.fails(f"""%%parallel procs=2 -q --once --trace off -o run for n in range(2)
 if n == 0:
-    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    threading.Timer(0.4, die, (time.thread_time(),)).start()
     {before}
 time.sleep(0.01)""")
     assert isinstance(error, parmagic.WorkerDied)
@@ -355,11 +362,11 @@ time.sleep(0.01)""")
     dead = run.workers.loc["procs=2", int(run.items["rank"].iloc[0])]
     assert "WorkerDied" in run.items["error"].iloc[0]
     assert 0.35 < run.items["wall_s"].iloc[0] < 2.0
-    # who computes on a busy machine also waits for a core: all that is known then is for how long it was on one
-    starved = dead["cpu_wait_s"] + dead["unknown_s"] if state == "running_s" else 0.0
-    assert dead[state] + starved == pytest.approx(run.items["wall_s"].iloc[0], rel=0.1)
-    assert dead[state] > 0.05
-    assert dead["unknown_s"] - starved < 0.1 * dead["wall_s"]
+    on_core = float((tmp_path / "on_core").read_text())  # by the kernel: on a busy machine, not all of an item that computes
+    wall = run.items["wall_s"].iloc[0]
+    starved = max(wall - on_core, 0.0) if state == "running_s" else 0.0
+    assert dead[state] == pytest.approx(wall - starved, rel=0.1)
+    assert dead["unknown_s"] < 0.1 * dead["wall_s"] + starved
 
 
 def test_off_by_the_environment(ip, monkeypatch):

@@ -9,7 +9,14 @@
 #define Py_BUILD_CORE 1
 #include <Python.h>
 
-#if PY_VERSION_HEX < 0x03100000
+/* Without a GIL, from 3.14 on each thread has its own copies of bytecode, which others may move. */
+#ifdef Py_GIL_DISABLED
+#define FIRST_UNKNOWN 0x030E0000
+#else
+#define FIRST_UNKNOWN 0x03100000
+#endif
+
+#if PY_VERSION_HEX < FIRST_UNKNOWN
 #define FRAMES_ARE_KNOWN
 #if PY_VERSION_HEX >= 0x030E0000
 #include <internal/pycore_interpframe.h>
@@ -29,7 +36,7 @@ static struct {
 } libraries[MOST_LIBRARIES];
 static int n_libraries;
 
-/* With the GIL held, before any run. What is registered stays for good. */
+/* By one thread, before any run. What is registered stays for good. */
 int frame_library(PyObject *filename, int32_t kind)
 {
     if (n_libraries == MOST_LIBRARIES)

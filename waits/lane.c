@@ -250,14 +250,15 @@ static enum kind kind_of_descriptor(int descriptor)
  * a multiprocessing.Queue waits for its pipe where a queue.Queue waits for a lock. */
 static void name_it(const struct site *site, enum kind *kind, uint64_t *object)
 {
-    if (site->object) {
+    if (site->object && *object != STOPPED) {
         *object = site->object;
         *kind = site->kind == SITE_KEEP ? *kind : (enum kind)site->kind;
     }
 }
 
 /* From CPython 3.13 on, who waits for a lock of the interpreter's parks in a semaphore on
- * its own stack. The word before that is the lock's address (Python/parking_lot.c). */
+ * its own stack. The word before that is the lock's address (Python/parking_lot.c), but for
+ * the few locks that the parking itself needs: there it is any number (Python/lock.c). */
 static uint64_t parked_at(const struct lane *lane, uint64_t semaphore)
 {
     uint64_t above = semaphore - (uint64_t)(uintptr_t)__builtin_frame_address(0);

@@ -28,7 +28,7 @@ enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NOBODY (-1)
-#define STOPPED 1        /* in place of an object: the interpreter had stopped all threads (things.STOPPED) */
+#define STOPPED UINT64_MAX /* in place of an object: the interpreter had stopped all threads (meter.STOPPED) */
 #define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
 
 struct event {
@@ -136,7 +136,7 @@ struct site frame_site(struct lane *);                   /* the same, and what w
 extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond; /* NULL: there is none */
 extern int32_t gil_holder;
 extern uint64_t gil_takes;   /* by any thread */
-bool gil_find(void);         /* with the GIL held and all objects patched; false: none was seen */
+bool gil_find(void);         /* in Python, with all objects patched; false: none was seen */
 extern __thread int gil_calibrating __attribute__((tls_model("initial-exec")));
 void gil_saw(int call, void *address);
 enum { SAW_LOCK, SAW_SIGNAL };

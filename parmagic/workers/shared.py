@@ -21,6 +21,7 @@ from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
+from parmagic.workers.stack import frames_of, line_in
 
 GRACE = 1.0
 """Seconds that a thread gets to end once it was told to."""
@@ -153,7 +154,7 @@ class _Crew:
             slot = item_slot(rank)
             item = self.board[slot]
             if rank in self.who and thread.is_alive() and self.board[slot + 1] <= item < self.board[slot + 2]:
-                # nothing here lets go of the GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
+                # nothing here lets go of a GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
                 found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
         for rank, item, left in found:
             yield rank, item, meter.doing(self.who[rank], left, now)
@@ -163,13 +164,9 @@ class _Crew:
 
     def _standing(self) -> Iterator[Standing]:
         """Yield what every thread is doing that has an item."""
-        stacks = sys._current_frames()  # noqa: SLF001  (the only way to see where they are)
         filename = body_file(self.job.call)
         for rank, item, doing in self._at_work():
-            frame = stacks.get(self._threads[rank].ident or 0)
-            while frame is not None and frame.f_code.co_filename != filename:
-                frame = frame.f_back
-            yield Standing(rank, item, frame.f_lineno if frame else 0, doing)
+            yield Standing(rank, item, line_in(frames_of(self._threads[rank].ident), filename), doing)
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
@@ -185,8 +182,9 @@ class _Crew:
         if interrupted:
             self._interrupt()
         deadline = perf_counter() + GRACE
-        for thread in alive:
-            thread.join(max(0.0, deadline - perf_counter()))
+        for thread in self._threads:  # also those that are ending: they still have what VizTracer knows of them
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - perf_counter()))
         if interrupted:
             _calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
@@ -207,8 +205,8 @@ class _Crew:
                 sleep(0.001)
 
     def _stuck(self, thread: threading.Thread) -> str:
-        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
-        where = f" at {frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+        frame = next(frames_of(thread.ident), None)
+        where = f" at {frame.file}:{frame.line}" if frame else ""
         return f"The thread {thread.name!r} is blocked{where} and could not be ended; it is left behind."
 
     def _run(self, rank: int) -> None:
@@ -277,8 +275,8 @@ class _Crew:
 
 def _in_library(thread: threading.Thread) -> bool:
     """Tell whether a thread runs Python code of the standard library at this moment."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001  (the only way to see where it is)
-    file = frame.f_code.co_filename if frame is not None else ""
+    frame = next(frames_of(thread.ident), None)
+    file = frame.file if frame is not None else ""
     return file.startswith(_LIBRARY) and "-packages" not in file
 
 

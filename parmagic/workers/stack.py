@@ -1,4 +1,4 @@
-"""Where a worker process is, or was when it died: the stacks that faulthandler wrote to a file of ours.
+"""Where workers are: the stacks that faulthandler wrote to a file, of a worker process, and those of threads of this one.
 
 A worker's file gets a stack when the process crashes, and every few seconds while one
 claim of items takes that long: a thread of faulthandler's writes it, in C, so that a
@@ -10,14 +10,19 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
+import sys
+from collections.abc import Iterable, Iterator
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import NamedTuple
+
+from parmagic.gil import FREE_THREADED
 
 EVERY = 4.0
 """Seconds between two stacks of a worker whose claim takes long."""
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
-_THREAD = re.compile(r"^(?:Current thread|Thread) .*\(most recent call first\):$", re.MULTILINE)
+_THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(most recent call first\):$", re.MULTILINE)
 _DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 _MOST = 1 << 16
@@ -54,6 +59,37 @@ class Lookout:
             faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file)
 
 
+def frames_of(thread: int | None) -> Iterator[Frame]:
+    """Yield the frames of a thread of this process, innermost first; none where it has ended.
+
+    Without a GIL, frames of a thread that runs on must not be touched: faulthandler
+    reads them while all threads are stopped (of a hundred threads at most).
+    """
+    if FREE_THREADED:
+        yield from _dumped(thread or 0)
+        return
+    frame = sys._current_frames().get(thread or 0)  # noqa: SLF001  (the only way to see where it is)
+    while frame is not None:
+        yield Frame(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+
+
+def _dumped(thread: int) -> list[Frame]:
+    with TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        text = file.read().decode(errors="replace")
+    heads = list(_THREAD.finditer(text))
+    for place, head in enumerate(heads):
+        if int(head["thread"], 16) == thread:
+            return _frames(text, head.end(), heads[place + 1].start() if place + 1 < len(heads) else len(text))
+    return []
+
+
+def _frames(text: str, begin: int, end: int) -> list[Frame]:
+    return [Frame(file, int(line), name) for file, line, name in _FRAME.findall(text, begin, end)]
+
+
 def last_stack(file: int, *, crash: bool) -> list[Frame]:
     """Return the main thread's frames, innermost first, of the last stack in the file: of a crash, or of a long claim.
 
@@ -71,10 +107,9 @@ def last_stack(file: int, *, crash: bool) -> list[Frame]:
     # the oldest thread comes last; in a crash, the one that crashed is marked
     head = next((each for each in heads if crash and each.group().startswith("Current")), heads[-1])
     end = next((each.start() for each in heads if each.start() > head.start()), len(dump))
-    frames = [Frame(file, int(line), name) for file, line, name in _FRAME.findall(dump, head.end(), end)]
-    return [frame for frame in frames if not frame.file.startswith(_OURS)]
+    return [frame for frame in _frames(dump, head.end(), end) if not frame.file.startswith(_OURS)]
 
 
-def line_in(frames: list[Frame], filename: str) -> int:
+def line_in(frames: Iterable[Frame], filename: str) -> int:
     """Return the innermost line of a file, or 0."""
     return next((frame.line for frame in frames if frame.file == filename), 0)
