@@ -63,10 +63,11 @@ os.kill(os.getpid(), 9)""")
     assert not [name for name in semaphores() if name.startswith(f"sem.{prefix(pid)[1:]}-")]
 
 
-def test_a_worker_names_its_semaphores(ip):
+@pytest.mark.parametrize("method", ["", "--start-method fork", "--start-method spawn"])
+def test_a_worker_names_its_semaphores(ip, method):
     """That is what they are found by."""
     ip("import multiprocessing, os; spawn = multiprocessing.get_context('spawn')")
-    run = ip("%parallel procs=1 --once -q (spawn.Lock()._semlock.name, os.getpid()) for n in range(1)")
+    run = ip(f"%parallel procs=1 --once -q {method} (spawn.Lock()._semlock.name, os.getpid()) for n in range(1)")
     name, pid = run.results[0]
     assert name.startswith(prefix(pid) + "-")
 

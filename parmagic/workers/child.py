@@ -159,6 +159,7 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
     """Return the body and a function that loads the items of a claim."""
     if orders.environment is not None:
         _take_over(orders.environment, descriptors[TRACKER])
+    current_process()._config["semprefix"] = prefix(os.getpid())  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
         call, items = inherited
         home.know_classes()
@@ -190,7 +191,6 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
     os.environ.update(environment["variables"])
     sys.path[:] = environment["path"]
     current_process().authkey = environment["key"]
-    current_process()._config["semprefix"] = prefix(os.getpid())  # type: ignore[attr-defined]  # noqa: SLF001
     resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
     if environment["folder"] is not None:
         os.chdir(environment["folder"])
