@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -522,13 +523,14 @@ def test_time_within_and_between_marks():
     assert (len(events), lost) == (40, 0)
 
 
-@pytest.mark.parametrize("built_without", [True, False])
+@pytest.mark.parametrize(("built_without", "asked"), [(True, None), (True, 1), (False, 1)])
 @pytest.mark.parametrize(("before", "after", "said"), [(False, False, ""), (True, True, "has a GIL"), (False, True, "while the body ran")])
-def test_a_gil_that_came_on(monkeypatch, built_without, before, after, said):
-    """A free-threaded interpreter that runs under a GIL all the same is told of, and how to prevent it."""
+def test_a_gil_that_came_on(monkeypatch, built_without, asked, before, after, said):
+    """A free-threaded interpreter that runs under a GIL all the same is told of, and how to prevent it, unless that was asked for."""
     monkeypatch.setattr("parmagic.gil.FREE_THREADED", built_without)
+    monkeypatch.setattr("parmagic.gil.sys", SimpleNamespace(flags=SimpleNamespace(gil=asked)))
     notes = gil_notes(before=before, after=after)
-    assert bool(notes) == bool(said and built_without)
+    assert bool(notes) == bool(said and built_without and not asked)
     assert all(said in note and "PYTHON_GIL=0" in note for note in notes)
 
 
