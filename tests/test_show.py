@@ -110,8 +110,9 @@ def test_link(run, served):
     assert "run.summary" not in text
     assert html.escape(run.title) in text
     other = url.replace(url.split("/")[3], "x" * 32)
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
         _get(other)
+    caught.value.close()
 
 
 def test_link_of_a_run_that_is_gone(served):
@@ -133,8 +134,9 @@ def test_links_are_few(served):
     """Only so many are kept."""
     runs = [two_arms() for _ in range(serve.KEEP_RUNS + 1)]
     urls = [serve.link(run) for run in runs]
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
         _get(urls[0])
+    caught.value.close()
     assert _get(urls[1])[0] == 200
 
 
