@@ -46,18 +46,28 @@ JUST_NOW = 500_000
 
 def doing(worker: WorkerId, left: Left | None, now: float) -> str:
     """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
-    at = int(now * 1e9)
+    at, state = int(now * 1e9), state_of(worker.pid, worker.tid)
+    if state in HALTED:
+        return "was stopped (SIGSTOP, a debugger)"
     wait = left[1].waits.last if left is not None and left[1] is not None and left[1].waits is not None else None
     if wait is not None and wait.end >= at:  # the account closes with the wait that goes on
         kind = WAIT_KINDS[wait.kind]
         if kind == "gil" and worker.pid == os.getpid() and at - wait.begin < JUST_NOW:
             return "runs Python"
         return _DOING.get(kind, "is blocked")
+    return {"": "", "R": "runs"}.get(state, "is blocked")
+
+
+HALTED = frozenset({"T", "t"})
+"""The states of a thread that somebody has stopped, or that a debugger has."""
+
+
+def state_of(pid: int, tid: int) -> str:
+    """Return the letter that Linux has for what a thread does (R, S, D, T …); empty where that cannot be seen."""
     try:
-        state = Path(f"/proc/{worker.pid}/task/{worker.tid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
         return ""
-    return "runs" if state == "R" else "is blocked"
 
 
 class Meter(Protocol):

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from kin import other_servers
 
 import parmagic
 from parmagic import meter
@@ -57,17 +58,22 @@ def _workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process(hub._server.pid).children():
         with suppress(psutil.NoSuchProcess):
-            if child.name() not in OURS:
+            if child.name() not in OURS and "resource_tracker" not in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
 
-def _left_of_workers() -> list[psutil.Process]:
-    """Return the workers that do not end by themselves: a run does not wait until those are gone that said their last word."""
+def _left(look: Callable[[], list[Any]]) -> list[Any]:
+    """Return what is still there after the time that an ending process may take."""
     until = time.monotonic() + 2
-    while (left := _workers()) and time.monotonic() < until:
+    while (left := look()) and time.monotonic() < until:
         time.sleep(0.002)
     return left
+
+
+def _left_of_workers() -> list[psutil.Process]:
+    """Return the workers that do not end by themselves: a run does not wait until those are gone that said their last word."""
+    return _left(_workers)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -97,6 +103,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     assert not _hooks()
     assert not _strangers(children)
     assert not _left_of_workers(), "a worker outlived its run"
+    assert not _left(other_servers), "a server outlived its use"
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 4  # a resource tracker, a new server
 
 

@@ -30,6 +30,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+import kin
 import psutil
 from jupyter_client.manager import KernelManager
 
@@ -301,14 +302,15 @@ def family(marker: str) -> dict[int, str]:
 
 
 def strangers(session: Session) -> dict[int, str]:
-    """Return all processes of a session but itself, one server, its sampler and spares, and a resource tracker."""
+    """Return all processes of a session but itself, one server (and one that is to take its place), its sampler and spares, trackers."""
     found, main = family(session.marker), psutil.Process(session.pid)
     with suppress(psutil.NoSuchProcess):
         found |= {child.pid: f"{child.status()} {child.name()}" for child in main.children(recursive=True) if child.pid not in found}
     found.pop(session.pid, None)
-    server = next((pid for pid, command in found.items() if "parmagic.workers.server" in command and _parent(pid) == session.pid), 0)
-    ours = {pid for pid in found if server and _parent(pid) == server and _name(pid) in BELOW}
-    known = {server} | ours | {pid for pid, command in found.items() if "resource_tracker" in command or command == NOT_OURS}
+    titled = {pid: parent for pid, parent, _ in kin.titled(session.pid)}
+    servers = set(sorted(pid for pid, parent in titled.items() if parent not in titled)[:2])
+    ours = {pid for pid in found if _parent(pid) in servers and _name(pid) in BELOW}
+    known = servers | ours | {pid for pid, command in found.items() if "resource_tracker" in command or command == NOT_OURS}
     return {pid: command for pid, command in found.items() if pid not in known}
 
 

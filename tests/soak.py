@@ -37,6 +37,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import kin
 import numpy as np
 import psutil
 from IPython.core.interactiveshell import InteractiveShell
@@ -626,6 +627,7 @@ class Grounds:
                 if parent == server and child.name() in {"parmagic server", "parmagic spare", "parmagic sample"}:
                     continue  # spares are called after the server when they are born
                 yield f"process {child.pid} ({child.status()}) of {parent}: {line[:100]}"
+        yield from (f"process {pid} of a server that is not in use" for pid in kin.other_servers())
 
 
 def _descriptors() -> Counter[str]:
@@ -845,6 +847,9 @@ class Stage:
             with suppress(psutil.Error):
                 if child.pid not in self.grounds.known and child.pid != server and "resource_tracker" not in " ".join(child.cmdline()):
                     child.kill()
+        for pid in kin.other_servers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for path in (self.grounds.base / "tmp").iterdir():
             shutil.rmtree(path, ignore_errors=True)
 

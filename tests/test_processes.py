@@ -18,7 +18,7 @@ import parmagic
 from parmagic import workers
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model import WORKER_STATES
-from parmagic.workers import hub
+from parmagic.workers import hub, link
 
 np = pytest.importorskip("numpy")
 
@@ -162,13 +162,13 @@ class TestFastStarts:
             ("import os\nif os.environ.get('PARMAGIC_SERVER'): raise RuntimeError('not here')", "RuntimeError: not here"),
             ("import os\nif os.environ.get('PARMAGIC_SERVER'): os._exit(3)", "ended the process"),
             (LEFT_BEHIND, "left threads behind"),
-            ("import os, time\nif os.environ.get('PARMAGIC_SERVER'): time.sleep(60)", "did not end within"),
+            ("import os, time\nif os.environ.get('PARMAGIC_SERVER'): time.sleep(60)", "has not ended within"),
         ],
     )
     def test_a_bad_import_is_dropped_with_a_note(self, ip, searched, monkeypatch, source, words):
         """What fails, ends the server, leaves threads or takes too long is left to the workers, and the run goes on."""
         monkeypatch.setattr(hub, "WAIT_FOR_IMPORTS", 1.0)
-        monkeypatch.setattr(hub, "_variables", lambda: {**os.environ, "PARMAGIC_SERVER": "1"})
+        monkeypatch.setattr(link, "_variables", lambda: {**os.environ, "PARMAGIC_SERVER": "1"})
         (searched / "bad.py").write_text(source + "\nvalue = 3\n")
         ip("import bad")
         run = ip("%%parallel procs=2 --once -q\nbad.value")

@@ -80,7 +80,7 @@ def test_a_dead_spare_harms_nobody(warm):
 def test_what_is_imported_makes_new_ones(warm, tmp_path, monkeypatch):
     """Spares know what the notebook has imported: an import later than they are makes others of them."""
     ip, before = warm
-    hub.get().preload(["wave"])
+    hub.borrow(["wave"])[0].users -= 1
     wait_for_spares(2, others=before)
     assert ip("%%parallel procs=2 --once -q\n'wave' in __import__('sys').modules").results == [True, True]
 

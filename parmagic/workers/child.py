@@ -191,7 +191,8 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
     os.environ.update(environment["variables"])
     sys.path[:] = environment["path"]
     current_process().authkey = environment["key"]
-    resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
+    if environment["tracked"]:
+        resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
     if environment["folder"] is not None:
         os.chdir(environment["folder"])
     if environment["logging"] is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 from array import array
+from typing import Protocol
 
-from parmagic.meter import Left
+from parmagic.meter import HALTED, Left, state_of
 from parmagic.model import Batch, Recording, WorkerId
 from parmagic.workers.stack import Frame
 
@@ -41,3 +43,48 @@ def cut_off(me: WorkerId, item: int, left: Left, now: float, error: BaseExceptio
     begin, readings, totals = left
     batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
     return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(note,) if note else ())
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether somebody has stopped a process (SIGSTOP, a debugger); False where that cannot be seen."""
+    return state_of(pid, pid) in HALTED
+
+
+def who_was_stopped(workers: dict[int, int], server: int) -> list[str]:
+    """Name the workers (rank: process), and the server, that somebody has stopped."""
+    named = {pid: f"Worker {rank} (process {pid})" for rank, pid in workers.items()}
+    named[server] = f"The process that starts workers (process {server})"
+    return [
+        f"{name} was stopped (SIGSTOP, a debugger) when the run ended: it had done nothing since, and kill -CONT {pid} had set it going."
+        for pid, name in named.items()
+        if pid > 0 and is_stopped(pid)
+    ]
+
+
+class _Server(Protocol):
+    def is_stopped(self) -> bool: ...
+    def resume(self) -> None: ...
+    def close(self, *, at_once: bool = False) -> None: ...
+
+
+WAKE, GIVE_UP = 1.0, 10.0
+"""Seconds without an answer after which a server that was stopped is sent on its way, and after which any server is given up."""
+
+
+class Mercy:
+    """How long a server is waited for that is to end workers."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._begin = time.monotonic()
+        self._woken = False
+
+    def is_over(self) -> bool:
+        """Tell whether to wait no more: the server was ended then, and its workers with it."""
+        waited = time.monotonic() - self._begin
+        if waited > WAKE and not self._woken and self._server.is_stopped():
+            self._woken = True
+            self._server.resume()
+        if waited > GIVE_UP:
+            self._server.close(at_once=True)
+        return waited > GIVE_UP

@@ -1,212 +1,50 @@
-"""The notebook's end of a fork server."""
+"""The fork servers of this notebook: the one in use, and the one that will take its place.
+
+A server is exec'd once. What the notebook imports later is imported by a successor, a fork
+of the server, while that one goes on serving: when the successor is ready, it takes over.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
-import pickle
-import select
 import signal
 import site
 import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from itertools import count
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from parmagic import meter
-from parmagic.cpus import available_cpus
-from parmagic.errors import NotShippable, WorkerDied
+from parmagic.errors import RunTimeout, WorkerDied
+from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back
-from parmagic.workers import preload, server
+from parmagic.workers import fresh, preload, server
+from parmagic.workers.link import MOST_SPARES, TURN, Hub
+from parmagic.workers.process import Handle, descriptor_of, is_below
 
-MOST_SPARES = 4
-"""Processes that wait for the next run at most, where there are no more cores than that."""
+__all__ = ["MOST_SPARES", "Hub", "borrow", "close", "fork", "get", "give_back", "hold", "launch", "refresh", "spare", "supported"]
 
-_keys = count(1)
+BASE = ("parmagic.workers.child", "viztracer")
+"""What every worker needs."""
 
+BEGIN = 10.0
+"""Seconds that the first try to start a server may take; the second one takes as long as it takes."""
 
-class Hub:
-    """A running server: starts processes, and tells how they ended.
+WORTH_A_NOTE = 2.0
+"""Seconds that the start of a server may take without a note."""
 
-    ``events`` holds ``("started", key, pid)`` and ``("ended", key, pid, code, cpu_s)``;
-    ``code`` is negative for a signal, as in :mod:`subprocess`.
-    """
-
-    def __init__(self, sock: socket.socket, pid: int, errors: IO[bytes] | None, process: subprocess.Popen[bytes] | None) -> None:
-        self._sock = sock
-        self.pid = pid
-        self._errors = errors
-        self._process = process
-        self._owner = os.getpid()
-        self._lease, self._sending = threading.Lock(), threading.Lock()
-        self.events: deque[tuple[Any, ...]] = deque()
-        self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
-        self._pending: deque[str] = deque()
-        self._failed: list[tuple[str, str, bool]] = []  # what could not be imported, why, and whether that spoils the server
-
-    def fileno(self) -> int:
-        """Be something that select can wait for."""
-        return self._sock.fileno()
-
-    @contextmanager
-    def leased(self) -> Iterator[None]:
-        """Have the server for one run: another thread's run waits for its end, as each takes the news of its own processes."""
-        while not self._lease.acquire(timeout=0.05):
-            pass  # in turns: a worker thread can be interrupted between them
-        try:
-            yield
-        finally:
-            self._lease.release()
-
-    def start(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False) -> int:
-        """Start a process at ``module:function``; return its key. Descriptors are shared with it.
-
-        ``fresh``: in a new interpreter, not in a fork of the server.
-        """
-        if len(descriptors) > server.MOST_DESCRIPTORS:
-            raise NotShippable(
-                f"The body and its items hold {len(descriptors)} pipes and shared values; {server.MOST_DESCRIPTORS} can be sent "
-                "to a process. Use one Queue, or one Array."
-            )
-        key = next(_keys)
-        self._send(("start", key, entry, pickle.dumps(arguments), fresh), descriptors)
-        return key
-
-    def end(self, keys: set[int]) -> None:
-        """Kill these processes and all that they started."""
-        if keys:
-            self._send(("end", keys))
-
-    def hold(self) -> None:
-        """Have the server prepare nothing while a run is measured."""
-        self._send(("hold",))
-
-    def spare(self, processes: int | None) -> None:
-        """Have the server prepare that many processes ahead, or as many as last time, for the next run to find."""
-        count = processes if processes is None or processes <= MOST_SPARES else min(processes, max(MOST_SPARES, available_cpus()))
-        self._send(("spare", count, "parmagic.workers.child:prepare"))
-
-    def preload(self, modules: Iterable[str]) -> None:
-        """Have the server import these modules, where it has not, so that later processes start with them."""
-        new = [name for name in modules if name not in self.loaded and name not in self._pending]
-        if new:
-            self._pending += new
-            self._send(("import", new, _variables()))
-
-    def settle(self, seconds: float) -> list[tuple[str, str, bool]]:
-        """Wait until all is imported; return (module, why not, whether a new server is needed) of each that was not."""
-        deadline = time.monotonic() + seconds
-        while self._pending:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return [(self._pending[0], f"did not end within {seconds:g} s", True)]
-            try:
-                self.listen(left)
-            except WorkerDied:
-                return [(self._pending[0], "ended the process that imported it", True)]
-        found, self._failed = self._failed, []
-        return found
-
-    def _imported(self, name: str, why: str | None, threads: int) -> None:
-        self._pending.popleft()
-        self.loaded[name] = preload.stamp(name)
-        if threads > 1:
-            why = "left threads behind, beside which it is not safe to fork"
-        if why is not None:
-            self._failed.append((name, why, threads > 1))
-
-    def listen(self, seconds: float = 0.0) -> None:
-        """Move the server's news into ``events``; wait at most that long for some."""
-        while select.select([self._sock], [], [], seconds)[0]:
-            try:
-                message, _ = server.receive(self._sock)
-            except (EOFError, OSError):
-                raise self._gone() from None
-            except BaseException:
-                self._release()  # an interrupt within a message: what comes next could not be read
-                raise
-            seconds = 0.0
-            if message[0] == "imported":
-                self._imported(*message[1:])
-            else:
-                self.events.append(message)
-
-    def alive(self) -> bool:
-        """Tell whether the server is there, and belongs to this process."""
-        return self._owner == os.getpid() and self._sock.fileno() >= 0
-
-    def close(self, *, at_once: bool = False) -> None:
-        """End the server and everything below it; ``at_once``: also where it does not listen."""
-        if self._sock.fileno() < 0:
-            return
-        if self._owner == os.getpid():
-            with suppress(OSError, WorkerDied):  # it may be gone already
-                self._send(("quit",))
-            if at_once:
-                os.kill(self.pid, signal.SIGKILL)
-        self._release()
-
-    def __del__(self) -> None:
-        """Where an interrupt kept everybody from knowing of it."""
-        with suppress(AttributeError, OSError):  # half made, or half gone at the interpreter's end
-            if self._owner == os.getpid():
-                self.close(at_once=True)
-
-    def _release(self) -> None:
-        """Let go of the server, which ends without us, and all below it; wait for that."""
-        self._sock.close()
-        if self._owner == os.getpid():
-            self._wait()
-            if self._errors:
-                self._errors.close()
-
-    def _wait(self) -> None:
-        if self._process is not None:
-            try:
-                self._process.wait(2.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            return
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:
-            if os.waitpid(self.pid, os.WNOHANG)[0]:
-                return
-            time.sleep(0.002)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-    def _send(self, message: tuple[Any, ...], descriptors: list[int] | None = None) -> None:
-        try:
-            with self._sending:
-                server.send(self._sock, message, descriptors)
-        except OSError:
-            raise self._gone() from None
-        except BaseException:
-            self._release()  # an interrupt within a message: what comes next would be read as its end
-            raise
-
-    def _gone(self) -> WorkerDied:
-        """Return what to raise when the server has ended by itself; it says why, where it said anything."""
-        self._sock.close()
-        text = ""
-        if self._errors and not self._errors.closed:
-            self._errors.seek(0)
-            text = self._errors.read().decode(errors="replace").strip()
-        self._release()
-        why = f":\n{text}" if text else "; run the cell again to start a new one."
-        return WorkerDied(f"The process that starts workers has ended{why}")
+WAIT_FOR_IMPORTS = 2.0
+"""Seconds that a run waits for imports that make its workers start faster."""
 
 
 def supported() -> bool:
@@ -215,20 +53,34 @@ def supported() -> bool:
 
 
 def launch() -> Hub:
-    """Exec a new, clean server."""
+    """Exec a new, clean server. It is no child of ours, so no ``wait()`` of the user's waits for it, or takes its end from us.
+
+    But within a worker it is: what has no parent there is taken for left behind.
+    """
     ours, theirs = socket.socketpair()
-    errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
-    with theirs:
-        code = f"import sys; sys.path[:] = {_search_path()!r}; from parmagic.workers.server import main; main({theirs.fileno()})"
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]  # noqa: SLF001
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
-    return Hub(ours, process.pid, errors, process)
+    me, errors = descriptor_of(os.getpid()), anonymous_file()
+    variables = dict(os.environ)
+    orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
+    try:
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+                fresh.command("main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
+                pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=fresh.through_exec(variables),
+                start_new_session=True,
+            )
+    except BaseException:
+        ours.close()
+        os.close(errors)
+        raise
+    finally:
+        for descriptor in (orders, me):
+            if descriptor >= 0:
+                os.close(descriptor)
+    return Hub(ours, process=process, errors=errors)
 
 
 def _search_path() -> list[str]:
@@ -257,6 +109,7 @@ def fork(call: Any, items: Any) -> Hub:
 
     home.track_classes(loop.names_around(call))
     ours, theirs = socket.socketpair()
+    me = descriptor_of(os.getpid())
     with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         pid = os.fork()
@@ -264,11 +117,13 @@ def fork(call: Any, items: Any) -> Hub:
             try:
                 ours.close()
                 _settle()
-                server.serve(theirs, (call, items))
+                server.serve(theirs, me, (call, items))
             finally:
                 os._exit(1)
     theirs.close()
-    return Hub(ours, pid, None, None)
+    if me >= 0:
+        os.close(me)
+    return Hub(ours, server=Handle(pid, descriptor_of(pid)))
 
 
 def _settle() -> None:
@@ -290,93 +145,233 @@ def _settle() -> None:
 
 
 _server: Hub | None = None
-_launching = threading.RLock()
+_next: Hub | None = None  # imports what is new, then takes the server's place
+_waited = False  # a run has waited for that one as long as a run may
+_changing = threading.RLock()
+_refused: set[str] = set()
+"""Packages that no server of this process imports ahead."""
+
+_retired: list[Hub] = []  # servers that runs still use, whose place others have taken
 
 
 def get() -> Hub:
-    """Return this process's server, starting it where there is none."""
+    """Return this process's server, starting it where there is none; it may only begin."""
     global _server  # noqa: PLW0603  (one server per process is the point)
-    with _launching:
+    with _changing:
         if _server is None or not _server.alive():
+            _drop_next()
             with held_back():
                 _server = launch()
             if meter.why_inferred():
                 from parmagic.workers.watch import watch  # noqa: PLC0415  (it needs us)
 
                 watch.warm()  # before the server imports what only workers need
-            _server.preload(["parmagic.workers.child", "viztracer"])
+            _server.preload(BASE)
         return _server
 
 
-_refused: set[str] = set()
-"""Packages that no server of this process imports ahead."""
-
-WAIT_FOR_IMPORTS = 2.0
-"""Seconds that a run waits for imports that make its workers start faster."""
-
-
-def _variables() -> dict[str, str]:
-    """Return what imports find in the environment: OPENBLAS_NUM_THREADS, say, is read only once."""
-    return dict(os.environ)
-
-
 def refresh(space: Mapping[str, Any]) -> list[str]:
-    """Where there is a server, have it import what the notebook with these names has imported meanwhile; wait for nothing.
+    """Where there is a server, have what the notebook with these names has imported meanwhile be imported there; wait for nothing.
 
     Returns what that is; where there is no server, nothing is looked up.
     """
     if _server is None or not _server.alive():
         return []
     modules = preload.wanted(space)
-    with suppress(WorkerDied):  # the next run starts a new one
-        _server.preload(_allowed(modules))
+    with suppress(WorkerDied), _changing:  # the next run starts a new one
+        _ahead(modules)
+        if _next is not None:
+            with _next.leased():
+                _next.listen()
+            _take_over()
     return modules
 
 
 def hold() -> None:
-    """Where there is a server, have it prepare nothing until :func:`spare`: it would compete with what is measured."""
-    if _server is not None and _server.alive():
-        with suppress(WorkerDied):  # the next run starts a new one
-            _server.hold()
+    """Where there is a server, have it prepare and import nothing until :func:`spare`: it would compete with what is measured."""
+    for each in (_server, _next):
+        if each is not None and each.alive():
+            with suppress(WorkerDied):  # the next run starts a new one
+                each.hold()
+    if _next is not None:
+        _next.pause(on=True)
 
 
 def spare(processes: int | None) -> None:
     """Where there is a server, have it prepare processes for the next run, or as many as before; wait for nothing."""
-    if _server is not None and _server.alive():
-        with suppress(WorkerDied):
-            _server.spare(processes)
+    if _next is not None:
+        _next.pause(on=False)
+    for each in (_server, _next):
+        if each is not None and each.alive():
+            with suppress(WorkerDied):
+                each.spare(processes)
 
 
-def warmed(modules: list[str]) -> tuple[Hub, list[str]]:
-    """Return the server, with these modules imported; and notes on what it could not import."""
+def borrow(modules: list[str], until: float = math.inf) -> tuple[Hub, list[str]]:
+    """Return a server for a run, with these modules imported where that is soon done, and notes; :func:`give_back` it.
+
+    ``until`` is when the run has to end, on the monotonic clock: a RunTimeout is raised then.
+    """
+    with _changing:
+        if _server is not None and preload.changed(_server.loaded):
+            close()
+        current, notes = _begun(until)
+        if current.threads > 1:
+            _drop_next()
+            notes.append(_THREADED)
+        else:
+            notes += _import_ahead(modules, until)
+            current = get()
+        current.users += 1
+    return current, notes
+
+
+_THREADED = (
+    "Something that Python loads when it starts (a sitecustomize, a profiler, a debugger) runs a thread in the process that starts "
+    "workers, beside which it is not safe to fork: each worker is a new interpreter, which takes longer to start."
+)
+_SLOW = (
+    "The process that starts workers took {seconds:.1f} s to start. What was waited for: the interpreter itself (a sitecustomize, a slow "
+    "disk), and the import of parmagic and VizTracer (python -X importtime tells more)."
+)
+
+
+def give_back(borrowed: Hub) -> None:
+    """Say that a run is over that has borrowed this server."""
+    with _changing:
+        borrowed.users -= 1
+        _end_the_retired()
+
+
+def _end_the_retired() -> None:
+    for old in [old for old in _retired if not old.users]:
+        _retired.remove(old)
+        old.close()
+
+
+def _begun(until: float) -> tuple[Hub, list[str]]:
+    """Return a server that can start workers, with notes: a second one where the first does not come to that."""
+    current, begin, again = get(), time.monotonic(), False
+    while not _is_up(current):
+        waited = time.monotonic() - begin
+        _look_at_the_clock(until, "starts workers")
+        if waited > BEGIN and not again:
+            again = True
+            close(at_once=True)
+            current = get()
+    waited = time.monotonic() - begin
+    if any(spoils for _, _, spoils in current.failures()):
+        current.threads = max(current.threads, 2)
+    return current, [_SLOW.format(seconds=waited)] if waited > WORTH_A_NOTE else []
+
+
+def _is_up(hub: Hub) -> bool:
+    """Tell whether a server has begun and imported what every worker needs; wait a little for that."""
+    with hub.leased():
+        return hub.wait_until(lambda: hub.ready and not hub.importing, TURN)
+
+
+def _look_at_the_clock(until: float, what: str) -> None:
+    if time.monotonic() > until:
+        raise RunTimeout(f"--timeout: it was reached while the process that {what} was waited for.")
+
+
+def _import_ahead(modules: list[str], until: float) -> list[str]:
+    """Have a successor import these modules, and take over where that is soon done; return notes on what is not."""
+    global _waited  # noqa: PLW0603
     notes: list[str] = []
-    if _server is not None and preload.changed(_server.loaded):
-        _server.close()
+    enough = time.monotonic() + WAIT_FOR_IMPORTS
     while True:
-        server = get()
-        server.preload(_allowed(modules))
-        spoilt = False
-        with server.leased():
-            failures = server.settle(WAIT_FOR_IMPORTS)
-        for name, why, spoils in failures:
-            package = name.partition(".")[0]
-            if spoils or name == package:
-                _refused.add(package)
-                notes.append(f"Worker processes import {package} by themselves, for importing it ahead {why}.")
-            spoilt = spoilt or spoils
-        if not spoilt:
-            return server, notes
-        server.close(at_once=True)
+        _ahead(modules)
+        if _next is None:
+            return notes
+        _next.pause(on=False)
+        done, failures = _heard_out(_next, 0.0 if _waited else min(enough, until) - time.monotonic())
+        notes += _noted(failures)
+        if any(spoils for _, _, spoils in failures):
+            _drop_next()
+            if failures[-1][0]:
+                continue
+            return notes
+        if done:
+            _take_over()
+            return notes
+        _look_at_the_clock(until, "imports ahead")
+        if not _waited:
+            package = _next.importing.partition(".")[0]
+            notes.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
+                         f"{WAIT_FOR_IMPORTS:g} s, and goes on beside.")  # fmt: skip
+        _waited = True
+        _next.pause(on=True)
+        return notes
 
 
-def _allowed(modules: list[str]) -> list[str]:
-    return [name for name in modules if name.partition(".")[0] not in _refused]
+def _heard_out(successor: Hub, seconds: float) -> tuple[bool, list[tuple[str, str, bool]]]:
+    """Wait so long for a successor's imports; tell whether they are done, and what failed: (module, why, whether that spoils it)."""
+    with successor.leased():
+        try:
+            return successor.settle(max(0.0, seconds)), successor.failures()
+        except WorkerDied as gone:
+            if not successor.ready:
+                return False, [("", str(gone), True)]
+            return False, [*successor.failures(), (successor.importing, "ended the process that imported it", True)]
+
+
+def _noted(failures: list[tuple[str, str, bool]]) -> list[str]:
+    """Refuse what could not be imported ahead, and say so."""
+    notes = []
+    for name, why, spoils in failures:
+        package = name.partition(".")[0]
+        if not name:
+            notes.append(f"Worker processes import packages by themselves, for a process to import them ahead could not be had: {why}")
+        elif spoils or name == package:
+            _refused.add(package)
+            notes.append(f"Worker processes import {package} by themselves, for importing it ahead {why}.")
+    return notes
+
+
+def _ahead(modules: list[str]) -> None:
+    """Tell the successor to import what is new of these modules; have one where there is none."""
+    global _next, _waited  # noqa: PLW0603
+    if _next is not None and not _next.alive():
+        _next = None
+    ahead = _next or _server
+    if ahead is None or ahead.threads > 1:
+        return
+    new = [name for name in modules if name.partition(".")[0] not in _refused and not ahead.knows(name)]
+    if new:
+        if _next is None:
+            _next = ahead.grow()
+        _waited = False
+        _next.preload(new)
+
+
+def _take_over() -> None:
+    """Let the successor be the server, where it is ready; the other one ends with the last run that uses it."""
+    global _server, _next
+    if _next is None or not _next.ready or _next.importing or _next.failed:
+        return
+    with _next.leased():
+        _next.lead()
+    if _server is not None:
+        _retired.append(_server)
+    _server, _next = _next, None
+    _end_the_retired()
+
+
+def _drop_next() -> None:
+    global _next  # noqa: PLW0603
+    if _next is not None:
+        _next.close(at_once=True)
+        _next = None
 
 
 @atexit.register
-def close() -> None:
-    """End this process's server, where it has one."""
+def close(*, at_once: bool = False) -> None:
+    """End this process's servers, where it has some."""
     global _server  # noqa: PLW0603
-    if _server is not None:
-        _server.close()
-        _server = None
+    _drop_next()
+    for old in [*_retired, *([_server] if _server is not None else [])]:
+        old.close(at_once=at_once)
+    _retired.clear()
+    _server = None

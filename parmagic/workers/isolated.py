@@ -17,7 +17,8 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ from parmagic.files import anonymous_file
 from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.recorder import STOP, Board, board_size, item_slot
-from parmagic.workers import HEARTBEAT, Job, Patience, Report, home
-from parmagic.workers.endings import cut_off, how_it_ended, where
+from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
+from parmagic.workers.endings import Mercy, cut_off, how_it_ended, where, who_was_stopped
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
 from parmagic.workers.member import Member
@@ -79,19 +80,25 @@ class IsolatedWorkers:
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
-        with self._hub.leased():
-            crew = _Crew(self._hub, self._cargo, job)
-            try:
-                crew.start()
-                yield from crew.listen()
-            except GeneratorExit:
-                raise
-            except BaseException:
-                forget()  # it is not lost: it is raised when all has been said
-                yield from crew.unfinished()  # interrupted: the items that were under way are named
-                raise
-            finally:
-                crew.end()
+        yield from self._hub.turn()
+        try:
+            yield from self._run(_Crew(self._hub, self._cargo, job))
+        finally:
+            self._hub.release()
+
+    def _run(self, crew: _Crew) -> Iterator[Report]:
+        try:
+            with held_back():
+                crew.open()
+            yield from crew.listen()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            forget()  # it is not lost: it is raised when all has been said
+            yield from crew.unfinished()  # interrupted: the items that were under way are named
+            raise
+        finally:
+            crew.end()
 
 
 class _Crew:
@@ -107,15 +114,11 @@ class _Crew:
         self._board_file = -1
         self._board: Board = [0] * board_size(job.arm.count)
         self._at_gate = 0
+        self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
+        self._asking: Member | None = None  # its order has not been sent yet
 
-    def start(self) -> None:
-        with held_back():
-            self._open()
-        for rank in range(self._job.arm.count):
-            with held_back():
-                self._start(rank, ())
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Make what all workers share."""
         self._token = os.pipe()
         put_token(self._token, 0)
         self._board_file = anonymous_file()
@@ -123,7 +126,18 @@ class _Crew:
         self._map = mmap.mmap(self._board_file, 0)
         self._board = memoryview(self._map).cast("q")
 
-    def _start(self, rank: int, left: tuple[range, ...]) -> None:
+    def _start_some(self) -> None:
+        """Have as many workers started as the server takes orders for, without waiting for it: it has to be listened to, too."""
+        while self._to_start or self._asking:
+            with held_back():
+                if self._asking is None:
+                    self._asking = self._ordered(*self._to_start.popleft())
+                if not self._hub.sent():
+                    return
+                self._asking.release()
+                self._asking = None
+
+    def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
         job, cargo = self._job, self._cargo
         member = Member(rank, left)
         self._members.append(member)
@@ -131,23 +145,24 @@ class _Crew:
         claims = job.claims
         if job.spmd:
             claims = (range(rank, rank + 1),)
+        null, tracker = self._board_file, tracker_descriptor() if cargo else None
         orders = Orders(
             (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
             claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
-            environment() if cargo else None, not meter.why_inferred(),
+            environment(tracked=tracker is not None) if cargo else None, not meter.why_inferred(),
         )  # fmt: skip
-        null = self._board_file
         descriptors = [
             member.theirs[0], *self._token, self._board_file, out, err, member.box, member.stack,
-            tracker_descriptor() if cargo else null, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
+            null if tracker is None else tracker, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
-        member.key = self._hub.start(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
-        member.release()
+        member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
+        return member
 
     def listen(self) -> Iterator[Report]:
         """Yield what workers send and print, until all of them have said their last word or have ended."""
         patience = Patience()
-        while any(member.ended is None for member in self._members):
+        while self._to_start or self._asking or any(member.ended is None for member in self._members):
+            self._start_some()
             ready = self._wait()
             for member in list(self._members):
                 for report in self._read(member, ready):
@@ -166,10 +181,20 @@ class _Crew:
                 yield from self._standing()
             if patience.pulse_is_due():
                 yield self._pulse()
+            if self._hub.left:
+                yield self._told(self._immune())
+
+    def _immune(self) -> Iterator[str]:
+        while self._hub.left:
+            pid, name = self._hub.left.pop()
+            yield (
+                f"{name or 'A process'} (process {pid}), which a worker has started, belongs to another user by now: "
+                "it could not be ended with its worker, and was left behind."
+            )
 
     def _wait(self) -> set[int]:
         poll = select.poll()
-        poll.register(self._hub.fileno(), select.POLLIN)
+        poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._asking else 0))
         for member in self._members:
             for descriptor in member.pipes:
                 poll.register(descriptor, select.POLLIN)
@@ -229,12 +254,15 @@ class _Crew:
 
     def _news(self) -> Iterator[Report]:
         self._hub.listen()
-        for event in [e for e in self._hub.events if e[0] == "ended"]:
-            self._hub.events.remove(event)
+        while self._hub.events:
+            verb, key, *words = self._hub.events.popleft()
             for member in self._members:
-                if member.key == event[1] and member.ended is None:
-                    yield from self._ended(member, *event[2:])
-        self._hub.events.clear()
+                if member.key != key or member.ended is not None:
+                    continue
+                if verb == "ended":
+                    yield from self._ended(member, *words)
+                elif verb == "failed":
+                    raise WorkerDied(f"Worker {member.rank} of {self._job.arm.count} could not be started: {room.why_not(*words)}")
 
     def _last_messages(self, member: Member) -> Iterator[Report]:
         while not member.done and not member.broken and not member.connection.closed and member.connection.poll():
@@ -286,8 +314,7 @@ class _Crew:
         slot = item_slot(member.rank)
         for place in range(slot, slot + 3):
             self._board[place] = 0
-        with held_back():
-            self._start(member.rank, undone)
+        self._to_start.append((member.rank, undone))
 
     def _lost(self, member: Member) -> tuple[int | None, tuple[range, ...]]:
         """Return the item that a dead worker was in, None where it was between two, and what else it had and did not report."""
@@ -339,12 +366,20 @@ class _Crew:
                 yield Standing(member.rank, item, line, self._doing(member))
 
     def unfinished(self) -> Iterator[Report]:
-        """Yield the items that workers are on, as ended before their time, with what their black boxes tell."""
+        """Yield the items that workers are on, as ended before their time, with what their black boxes tell; and who was stopped."""
+        stopped = who_was_stopped({m.rank: m.pid for m in self._members if m.ended is None}, self._hub.pid_if_known)
+        if stopped:
+            yield self._told(stopped)
         for member in self._members:
             if (item := self._on(member)) is not None:
                 now = perf_counter()
                 begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (0.0, None, ())  # it still runs
                 yield cut_off(WorkerId(member.rank, member.pid, member.pid), item, (begin or member.heard, readings, totals), now, Ended())
+
+    def _told(self, notes: Iterable[str]) -> Recording:
+        """Return notes on the whole crew."""
+        first = self._members[0] if self._members else Member(0)
+        return Recording(WorkerId(first.rank, first.pid, first.pid), notes=tuple(notes))
 
     def _restore_token(self) -> None:
         """Put the token back, where the dead worker took it along.
@@ -359,6 +394,10 @@ class _Crew:
     def end(self) -> None:
         """End what still runs, and give everything back."""
         self._board[STOP] = 1
+        self._to_start.clear()
+        if self._asking is not None:
+            self._hub.withdraw()
+            self._asking = None
         try:
             self._end_all()
         finally:
@@ -371,9 +410,10 @@ class _Crew:
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
             self._hub.end(alive | {member.key for member in self._members if member.done})
-            while alive:
-                self._hub.listen(1.0)
-                alive -= {event[1] for event in self._hub.events if event[0] == "ended"}
+            patience = Mercy(self._hub)
+            while alive and not patience.is_over():
+                self._hub.listen(HEARTBEAT)
+                alive -= {event[1] for event in self._hub.events if event[0] in {"ended", "immune"}}
                 self._hub.events.clear()
 
     def _close(self) -> None:

@@ -73,8 +73,8 @@ class Unreadable(Exception):
     """A worker cannot unpickle the body, most often because an import fails there."""
 
 
-def environment() -> dict[str, Any]:
-    """Return what workers take over from this process: folder, variables, search path, key, what is logged."""
+def environment(*, tracked: bool) -> dict[str, Any]:
+    """Return what workers take over from this process: folder, variables, search path, key, what is logged, whether it has a tracker."""
     try:
         folder: str | None = os.getcwd()  # noqa: PTH109  (a name, and it may be gone)
     except OSError:
@@ -85,6 +85,7 @@ def environment() -> dict[str, Any]:
         "path": list(sys.path),
         "key": bytes(current_process().authkey),
         "logging": _logging(),
+        "tracked": tracked,
     }
 
 
@@ -96,8 +97,11 @@ def _logging() -> tuple[int, str] | None:
     return None
 
 
-def tracker_descriptor() -> int:
-    """Return the resource tracker's pipe: a worker without it would destroy segments that it attaches to."""
-    descriptor = resource_tracker.getfd()
-    assert descriptor is not None
-    return descriptor
+def tracker_descriptor() -> int | None:
+    """Return the pipe of this process's resource tracker: a worker without it would destroy segments that it attaches to.
+
+    None where there is none: nothing of the notebook's is tracked, and what workers make is the server's tracker's business.
+    To start one here would give the notebook a child that the user's own ``wait()`` waits for.
+    """
+    found: int | None = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
+    return found

@@ -9,6 +9,10 @@ Between runs it makes a few *spares*: forks that have prepared themselves and wa
 for what to do. Each does one start's work and ends, as any other process here;
 whatever is imported meanwhile makes new ones of them.
 
+What the notebook imports is imported by a *successor*: a fork of this server, with a
+socket of its own, which the notebook turns to when it is ready. So an import that takes
+long, fails, or starts threads harms no server that is in use.
+
 It has its own session (Ctrl-C in the notebook does not reach it), no threads,
 and is the subreaper of all below it: what a worker leaves running is ended
 with that worker. When the notebook goes away, everything here goes away.
@@ -16,89 +20,72 @@ with that worker. When the notebook goes away, everything here goes away.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import gc
 import importlib
+import io
 import math
 import os
 import pickle
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parmagic.workers import leftovers
-
-_HEADER = struct.Struct("!I")
-MOST_DESCRIPTORS = 250
+from parmagic.workers import fresh, leftovers
+from parmagic.workers.process import descriptor_of
+from parmagic.workers.wire import Wire
 
 QUIET = 0.05
 """Seconds without any message after which spares are made: not while one run follows another."""
+
+NAME = "parmagic server"
+
+LAST_WORDS = 1.0
+"""Seconds that a server which ends by a fault of its own takes to say so, at the most."""
+
+MERCY = 5.0
+"""Seconds until a server goes away beside processes that do not end though they were killed."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def send(sock: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
-    """Send one message, and descriptors with it."""
-    body = pickle.dumps(message)
-    data = _HEADER.pack(len(body)) + body
-    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sent = sock.sendmsg([data], beside)  # in one piece, as a rule: an interrupt cannot come in between
-    if sent < len(data):
-        sock.sendall(data[sent:])
+def main(orders: io.BufferedReader) -> None:
+    """Be the exec'd server: ``orders`` are the socket's descriptor, the notebook's, and the variables."""
+    sock, notebook, variables = fresh.read(orders)
+    with suppress(OSError):  # it leads a session already, where it is its parent's child
+        os.setsid()
+    fresh.take_over(variables)
+    with suppress(OSError):  # no process can be had: a worker that needs one will say so
+        resource_tracker.ensure_running()  # what a worker makes and names outlives it, as what multiprocessing's own processes make does
+    serve(socket.socket(fileno=sock), notebook, None)
 
 
-def receive(sock: socket.socket) -> tuple[Any, list[int]]:
-    """Receive one message and its descriptors; EOFError at the end."""
-    header, descriptors, _, _ = socket.recv_fds(sock, _HEADER.size, MOST_DESCRIPTORS)
-    while 0 < len(header) < _HEADER.size:
-        header += _more(sock, _HEADER.size - len(header))
-    if not header:
-        raise EOFError
-    (size,) = _HEADER.unpack(header)
-    body = bytearray()
-    while len(body) < size:
-        body += _more(sock, size - len(body))
-    return pickle.loads(bytes(body)), list(descriptors)
+def serve(sock: socket.socket, notebook: int, inherited: Any, wanted: tuple[int, str] = (0, "")) -> None:
+    """Serve until the socket ends or says quit, or the notebook ends; never returns.
 
-
-def _more(sock: socket.socket, size: int) -> bytes:
-    part = sock.recv(size)
-    if not part:
-        raise EOFError
-    return part
-
-
-def main(descriptor: int) -> None:
-    """Be the exec'd server."""
-    serve(socket.socket(fileno=descriptor), None)
-
-
-def serve(sock: socket.socket, inherited: Any) -> None:
-    """Serve until the socket ends or says quit; never returns.
-
-    ``inherited`` is handed to every entry: what a forked server carries in its memory.
+    ``notebook`` is a descriptor of its process, or -1. ``inherited`` is handed to every
+    entry: what a forked server carries in its memory. ``wanted``: so many spares, and what prepares them.
     """
     code = 1
-    server = _Server(sock, inherited)
+    server = _Server(Wire(sock), notebook, inherited, wanted)
     try:
         server.run()
         code = 0
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         code = 0
     except BaseException:  # noqa: BLE001  (the last line of a process)
-        traceback.print_exc()
+        server.say_why(traceback.format_exc())
     finally:
         try:
             server.end()
@@ -110,71 +97,149 @@ class _Spare(NamedTuple):
     """A process that waits for what to do, and the way to tell it."""
 
     pid: int
-    sock: socket.socket
+    wire: Wire
 
 
 class _Server:
-    def __init__(self, sock: socket.socket, inherited: Any) -> None:
-        self._sock = sock
+    def __init__(self, wire: Wire, notebook: int, inherited: Any, wanted: tuple[int, str]) -> None:
+        self._wire = wire
+        self._notebook = notebook
         self._inherited = inherited
         self._keys: dict[int, int] = {}  # pid -> key
+        self._ends: dict[int, int] = {}  # pid -> descriptor that tells of its end
         self._gone: set[int] = set()  # those that have ended, and may have left something
         self._killed_since = math.inf  # the begin of the first of these that was killed
         self._begins: dict[int, float] = {}  # pid -> when it was told what to do
         self._spares: list[_Spare] = []
-        self._wanted: tuple[int, str] = (0, "")  # so many spares, and what prepares them
+        self._told: dict[int, Wire] = {}  # spares that have not been told all of it yet, by descriptor
+        self._wanted = wanted
         self._due: float | None = None  # when to have them
-        self._wake, wake_write = os.pipe()
-        for end in (self._wake, wake_write):
+        self._held = False  # something is being measured: not now
+        self._successors: set[int] = set()
+        self._immune: set[int] = set()  # those below us that may not be killed: they are somebody else's by now
+        self._wake, self._wake_write = os.pipe()
+        self._poll = select.poll()
+        self._be_a_server()
+
+    def _be_a_server(self) -> None:
+        for end in (self._wake, self._wake_write):
             os.set_blocking(end, False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the notebook's may hold anything
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._wake_write = wake_write
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # tells of what workers leave, too, for which there is no descriptor
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        call_me("parmagic server")
+        call_me(NAME)
+        self._files = _raise_limit()
+        for descriptor in (self._wire.fileno(), self._wake, self._notebook):
+            if descriptor >= 0:
+                self._poll.register(descriptor, select.POLLIN)
 
     def run(self) -> None:
+        own = descriptor_of(os.getpid())
+        self._tell("ready", os.getpid(), threading.active_count(), descriptors=[own] if own >= 0 else [])
         while True:
-            left = None if self._due is None else max(0.0, self._due - time.monotonic())
-            ready, _, _ = select.select([self._sock.fileno(), self._wake], [], [], left)
-            if self._wake in ready:
+            ready = self._wait()
+            if self._notebook in ready:
+                return
+            if ready & {self._wake, *self._ends.values()}:
                 _drain(self._wake)
                 self._reap()
-            if self._sock.fileno() in ready:
-                if not self._obey(*receive(self._sock)):
-                    return
+            for descriptor in ready & set(self._told):
+                self._tell_on(descriptor)
+            if self._wire.fileno() in ready:
+                for message, descriptors in self._wire.take():
+                    if not self._obey(message, descriptors):
+                        return
                 if self._due is not None:
                     self._due = time.monotonic() + QUIET
             elif not ready:
                 self._fill_up()
+            self._wire.flush()
+
+    def _wait(self) -> set[int]:
+        """Return the descriptors at which there is something to do; none where it is time for spares."""
+        self._poll.modify(self._wire.fileno(), select.POLLIN | (select.POLLOUT if self._wire.pending else 0))
+        left = None if self._due is None else max(0.0, self._due - time.monotonic()) * 1e3
+        return {descriptor for descriptor, _ in self._poll.poll(left)}
+
+    def _tell(self, *message: Any, descriptors: list[int] | None = None) -> None:
+        self._wire.post(message, descriptors or ())
+        self._wire.flush()
+
+    def say_why(self, text: str) -> None:
+        """Tell the notebook why this server ends, if it listens."""
+        with suppress(OSError):
+            self._tell("fault", text)
+            poll = select.poll()
+            poll.register(self._wire.fileno(), select.POLLOUT)
+            until = time.monotonic() + LAST_WORDS
+            while not self._wire.flush() and time.monotonic() < until:
+                poll.poll(50)
 
     def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> bool:
         verb, *words = message
         if verb == "start":
-            key, entry, arguments, fresh = words
-            self._start(key, entry, arguments, fresh, descriptors)
+            key, entry, arguments, new = words
+            self._start(key, entry, arguments, new, descriptors)
         elif verb == "end":
             self._end(words[0])
         elif verb == "import":
             self._import(*words)
+        elif verb == "grow":
+            self._grow(descriptors[0])
+        elif verb == "lead":
+            _prctl(_PR_SET_PDEATHSIG, 0)  # from now on not our parent's end is ours, but the notebook's
+            self._tell("leads")
         elif verb == "hold":
-            self._due = None
+            self._held, self._due = True, None
         elif verb == "spare":
             count, prepare = words
-            self._wanted, self._due = (self._wanted[0] if count is None else count, prepare), 0.0
+            self._wanted = (self._wanted[0] if count is None else count, prepare)
+            self._held, self._due = False, 0.0
         return bool(verb != "quit")
 
-    def _start(self, key: int, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
-        pid = 0 if fresh else self._use_a_spare(entry, arguments, descriptors)
-        if not pid:
-            pid = self._fork(lambda: self._be(entry, arguments, fresh, descriptors))
+    def _start(self, key: int, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> None:
+        """Start a process, or say why it cannot be: its limits are the notebook's business, not this server's end."""
+        try:
+            pid = self._started(entry, arguments, new, descriptors)
+        except OSError as error:
+            self._tell("failed", key, error.errno, error.strerror)
+            return
+        finally:
+            for descriptor in descriptors:
+                if descriptor >= 0:
+                    os.close(descriptor)
         self._keys[pid], self._begins[pid] = key, time.time()
-        for descriptor in descriptors:
-            os.close(descriptor)
-        send(self._sock, ("started", key, pid))
+        end = descriptor_of(pid)
+        if end >= 0:
+            self._ends[pid] = end
+            self._poll.register(end, select.POLLIN)
+        self._tell("started", key, pid)
 
-    def _fork(self, work: Callable[[], None]) -> int:
+    def _started(self, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> int:
+        if -1 in descriptors:
+            raise OSError(24, "Too many open files")
+        if new:
+            return self._spawn(entry, arguments, descriptors)
+        pid = self._use_a_spare(entry, arguments, descriptors)
+        return pid or self._fork(lambda: self._be(entry, arguments, descriptors))
+
+    def _spawn(self, entry: str, arguments: bytes, descriptors: list[int]) -> int:
+        """Start a fresh interpreter; return its id."""
+        variables = dict(os.environ)
+        tracker = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
+        orders = fresh.written(sys.path, (entry, arguments, descriptors, os.getpid(), variables, self._files, tracker))
+        for descriptor in (orders, *descriptors, *([] if tracker is None else [tracker])):
+            os.set_inheritable(descriptor, True)
+        try:
+            return os.posix_spawn(
+                sys.executable, fresh.command("be_fresh", orders), fresh.through_exec(variables), setsigmask=[]
+            )
+        finally:
+            os.close(orders)
+
+    def _fork(self, work: Callable[[], None], *, successor: bool = False) -> int:
         """Fork a process that does this work, then exits without a look back; return its id."""
         pid = os.fork()
         if pid:
@@ -184,12 +249,7 @@ class _Server:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == 1:
                 os._exit(1)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for own in (self._wake, self._wake_write):
-                os.close(own)
-            for sock in (self._sock, *(spare.sock for spare in self._spares)):
-                sock.close()
+            self._let_go(keep_notebook=successor)
             work()
             code = 0
         except BaseException:  # noqa: BLE001  (the last line of a process)
@@ -197,30 +257,67 @@ class _Server:
         finally:
             os._exit(code)
 
-    def _be(self, entry: str, arguments: bytes, fresh: bool, descriptors: list[int]) -> None:
+    def _let_go(self, *, keep_notebook: bool) -> None:
+        """In a fork: be no server any more."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        notebook = [] if keep_notebook or self._notebook < 0 else [self._notebook]
+        for own in (self._wake, self._wake_write, *self._ends.values(), *notebook):
+            os.close(own)
+        for wire in (self._wire, *(spare.wire for spare in self._spares), *self._told.values()):
+            wire.close()
+        if not keep_notebook:
+            _restore_limit(self._files)
+
+    def _be(self, entry: str, arguments: bytes, descriptors: list[int]) -> None:
         """Do a new process's work."""
-        call_me("parmagic " + entry.partition(":")[0].rpartition(".")[2])  # child, sampler
-        if fresh:
-            _exec(entry, arguments, descriptors)
+        name_after(entry)
         enter(entry, arguments, descriptors, self._inherited)
 
     def _use_a_spare(self, entry: str, arguments: bytes, descriptors: list[int]) -> int:
         """Tell a spare what to do; return its id, or 0 where there is none."""
         while self._spares:
-            pid, sock = self._spares.pop(0)
-            with sock, suppress(OSError):  # somebody has killed it
-                send(sock, (entry, arguments), descriptors)
+            pid, wire = self._spares.pop(0)
+            wire.post((entry, arguments), descriptors)
+            with suppress(OSError):  # somebody has killed it
+                if wire.flush():
+                    wire.close()
+                elif not wire.holding:
+                    self._told[wire.fileno()] = wire
+                    self._poll.register(wire.fileno(), select.POLLOUT)
+                else:  # not a byte can be sent to it
+                    os.kill(pid, signal.SIGKILL)
+                    wire.close()
+                    continue
                 return pid
+            wire.close()
         return 0
 
+    def _tell_on(self, descriptor: int) -> None:
+        """Tell a spare some more of what to do."""
+        wire = self._told[descriptor]
+        with suppress(OSError):  # it has ended, as its own descriptor tells
+            if not wire.flush():
+                return
+        self._poll.unregister(descriptor)
+        self._told.pop(descriptor).close()
+
     def _fill_up(self) -> None:
-        """Have as many spares as are wanted."""
+        """Have as many spares as are wanted; where the system allows no more processes, as many as can be."""
         self._due = None
         count, prepare = self._wanted
-        while len(self._spares) < count:
-            ours, theirs = socket.socketpair()
+        while len(self._spares) < count and threading.active_count() == 1:
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:
+                return
             with theirs:
-                self._spares.append(_Spare(self._fork(lambda: self._be_spare(ours, theirs, prepare)), ours))  # noqa: B023  (runs at once)
+                try:
+                    pid = self._fork(lambda: self._be_spare(ours, theirs, prepare))  # noqa: B023  (runs at once)
+                except OSError:
+                    ours.close()
+                    return
+                self._spares.append(_Spare(pid, Wire(ours)))
 
     def _be_spare(self, ours: socket.socket, theirs: socket.socket, prepare: str) -> None:
         """Prepare, step by step until there is something to do, and do it; where nothing comes any more, end."""
@@ -230,66 +327,91 @@ class _Server:
             if select.select([theirs], [], [], 0)[0]:
                 break
         with suppress(EOFError):
-            (entry, arguments), descriptors = receive(theirs)
-            theirs.close()
-            self._be(entry, arguments, False, descriptors)
+            wire = Wire(theirs)
+            (entry, arguments), descriptors = wire.next()
+            wire.close()
+            self._be(entry, arguments, descriptors)
 
     def _drop_spares(self) -> None:
         """End the spares; those that are told already do their work."""
         for spare in self._spares:
-            spare.sock.close()
+            spare.wire.close()
         self._spares.clear()
+
+    def _grow(self, descriptor: int) -> None:
+        """Have a successor: a fork that serves at this socket, and imports there what would keep us waiting here."""
+        sock = socket.socket(fileno=descriptor)
+        try:
+            if threading.active_count() == 1:
+                self._successors.add(self._fork(lambda: self._succeed(sock), successor=True))
+        except OSError as error:
+            self._tell("failed", 0, error.errno, error.strerror)
+        finally:
+            sock.close()
+
+    def _succeed(self, sock: socket.socket) -> None:
+        """In a fork: be a successor, a server like this one, which makes as many spares."""
+        with suppress(OSError):
+            os.setsid()
+        _restore_limit(self._files)  # it raises it again, and so knows what workers are to have
+        serve(sock, self._notebook, None, self._wanted)
 
     def _import(self, names: list[str], variables: dict[str, str]) -> None:
         """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
         self._drop_spares()
-        os.environ.clear()
-        os.environ.update(variables)
+        fresh.take_over(variables)
         for name in names:
             why = None
             try:
                 importlib.import_module(name)
             except BaseException as error:  # noqa: BLE001  (workers import it themselves then, and raise what they find)
                 why = f"{type(error).__name__}: {error}"
-            send(self._sock, ("imported", name, why, threading.active_count()))
+            self._tell("imported", name, why, threading.active_count())
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
-        self._due = 0.0
+        self._due = None if self._held else 0.0
 
     def _end(self, keys: set[int]) -> None:
         """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
-        for pid in [pid for pid, key in self._keys.items() if key in keys]:
-            os.kill(pid, signal.SIGKILL)
+        for pid, key in list(self._keys.items()):
+            if key in keys and not _killed(pid):
+                self._tell("immune", key, pid)
         for key in keys - set(self._keys.values()):
-            send(self._sock, ("ended", key, 0, 0, 0.0))
+            self._tell("ended", key, 0, 0, 0.0)
         self._reap()
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status, used = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if not pid:
-                break
+        for pid, status, cpu_s in _ended():
+            self._successors.discard(pid)
             if pid in self._keys:
                 code = os.waitstatus_to_exitcode(status)
                 self._note_end(pid, code)
-                send(self._sock, ("ended", self._keys.pop(pid), pid, code, used.ru_utime + used.ru_stime))
-        keep = {*self._keys, *(spare.pid for spare in self._spares)}
-        end_descendants(keep)
-        if self._gone and not _children() - keep:
+                self._tell("ended", self._keys.pop(pid), pid, code, cpu_s)
+        keep = self._kept()
+        for pid in end_descendants(keep | self._immune):
+            self._immune.add(pid)
+            self._tell("left", pid, _name(pid))
+        if self._gone and not children() - keep:
             self._clean_up()
+
+    def _kept(self) -> set[int]:
+        return {*self._keys, *self._successors, *_tracker(), *(spare.pid for spare in self._spares)}
 
     def _note_end(self, pid: int, code: int) -> None:
         self._gone.add(pid)
         begin = self._begins.pop(pid)
+        if pid in self._ends:
+            end = self._ends.pop(pid)
+            self._poll.unregister(end)
+            os.close(end)
         if code < 0:
             self._killed_since = min(self._killed_since, begin)
 
     def end(self) -> None:
-        """Kill all that was started, and remove what it leaves."""
-        end_all()
+        """Kill all that was started, but a successor and the tracker, and remove what it leaves."""
+        for pid in self._keys:
+            _killed(pid)
+        end_all(self._successors | _tracker())
         for pid in [*self._begins]:
             self._note_end(pid, -signal.SIGKILL)
         self._clean_up()
@@ -303,6 +425,33 @@ class _Server:
             leftovers.remove_half_made(since)
 
 
+def _tracker() -> set[int]:
+    """Return the resource tracker's process, where there is one; it ends when nobody holds its pipe any more."""
+    pid: int | None = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # noqa: SLF001
+    return set() if pid is None else {pid}
+
+
+def be_fresh(orders: io.BufferedReader) -> None:
+    """Be a fresh interpreter (``spawn``) that does a new process's work; never returns."""
+    code = 1
+    try:
+        entry, arguments, descriptors, server, variables, files, tracker = fresh.read(orders)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == server:
+            _restore_limit(files)
+            fresh.take_over(variables)
+            name_after(entry)
+            resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
+            for descriptor in (*descriptors, *([] if tracker is None else [tracker])):
+                os.set_inheritable(descriptor, False)
+            enter(entry, arguments, descriptors, None)
+            code = 0
+    except BaseException:  # noqa: BLE001  (the last line of a process)
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
 def enter(entry: str, arguments: bytes, descriptors: list[int], inherited: Any) -> None:
     """Call ``module:function`` as a process's whole work."""
     _call(entry, pickle.loads(arguments), descriptors, inherited)
@@ -313,15 +462,24 @@ def _call(entry: str, *arguments: Any) -> Any:
     return getattr(importlib.import_module(module), name)(*arguments)
 
 
-def _exec(entry: str, arguments: bytes, descriptors: list[int]) -> None:
-    """Be a fresh interpreter (``spawn``), with the same arguments and descriptors."""
-    code = (
-        f"import os, sys; sys.path[:] = {sys.path!r}; from parmagic.workers.server import enter; "
-        f"enter({entry!r}, {arguments!r}, {descriptors!r}, None); os._exit(0)"
-    )
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, True)
-    os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606  (our own interpreter)
+def _raise_limit() -> tuple[int, int] | None:
+    """Let this process open as many files as it may: two for every worker. Return the limit that workers are to have."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+    except ImportError:
+        return None
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def _restore_limit(files: tuple[int, int] | None) -> None:
+    if files is not None:
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
 def _drain(descriptor: int) -> None:
@@ -332,30 +490,61 @@ def _drain(descriptor: int) -> None:
         pass
 
 
-def end_descendants(keep: set[int]) -> None:
-    """Kill all children of this process but ``keep``: workers at the end, and what dead workers left."""
-    for pid in _children() - keep:
+def _ended() -> Iterator[tuple[int, int, float]]:
+    """Yield (pid, status, CPU seconds) of every child that has ended."""
+    while True:
         try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def end_all() -> None:
-    """Kill all children of this process, and theirs, which become its own when their parents have ended."""
-    while _children():
-        end_descendants(set())
-        try:
-            os.waitpid(-1, 0)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
+        if not pid:
+            return
+        yield pid, status, used.ru_utime + used.ru_stime
 
 
-def _children() -> set[int]:
+def _killed(pid: int) -> bool:
+    """Kill a process; False where it is another user's by now (it ran a set-user-ID program), and we may not."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
+
+
+def end_descendants(keep: set[int]) -> set[int]:
+    """Kill all children of this process but ``keep``: workers at the end, what dead workers left. Return those that may not be killed."""
+    return {pid for pid in children() - keep if not _killed(pid)}
+
+
+def end_all(keep: set[int]) -> None:
+    """Kill all children of this process but ``keep``, and theirs, which become its own when their parents have ended."""
+    immune, until = set(keep), time.monotonic() + MERCY
+    while children() - immune and time.monotonic() < until:
+        immune |= end_descendants(immune)
+        if not any(True for _ in _ended()):
+            time.sleep(0.001)
+
+
+def children() -> set[int]:
+    """Return the children of this process; none where the system does not tell."""
     try:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
     except OSError:
         return set()  # no /proc (macOS): what workers start ends by itself
+
+
+def _name(pid: int) -> str:
+    """Return what a process is called; empty where it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def name_after(entry: str) -> None:
+    """Give this process the name of what it does: child, sampler."""
+    call_me("parmagic " + entry.partition(":")[0].rpartition(".")[2])
 
 
 def call_me(name: str) -> None:

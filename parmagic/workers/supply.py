@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import NotShippable, ParmagicError
 from parmagic.interrupts import held_back
 from parmagic.model import Arm, Packed, Plan
-from parmagic.workers import Call, Workers, hub, preload
+from parmagic.workers import Call, Workers, hub, preload, room
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.loop import names_around
 from parmagic.workers.orders import ForkOnly
@@ -39,8 +42,10 @@ class Supply:
         self._space = names_around(call) or vars(sys.modules["__main__"])
         self._modules: list[str] | None = None  # what the notebook has imported
         self._cargo: Cargo | None = None
+        self._server: hub.Hub | None = None  # borrowed, for all arms and the baseline
         self._fork: hub.Hub | None = None
         self._forks: list[hub.Hub] = []
+        self._room = ExitStack()
         self.notes: list[str] = []
         kinds = {arm.kind for arm in plan.arms}
         self.has_threads = "threads" in kinds
@@ -53,6 +58,7 @@ class Supply:
             return
         if not hub.supported():
             raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
+        self._room.enter_context(room.made(max(arm.count for arm in self._plan.arms if arm.kind == "procs")))
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return
@@ -119,11 +125,24 @@ class Supply:
         """Return workers with memory of their own."""
         if self._fork is not None:
             return IsolatedWorkers(self._fork, None)
+        return IsolatedWorkers(self._borrowed(), self.cargo())
+
+    def _borrowed(self) -> hub.Hub:
+        """Return the server, another one where an arm has lost it."""
+        if self._server is not None and self._server.alive():
+            return self._server
+        self._return()
         if self._modules is None:
             self._modules = preload.wanted(self._space)
-        server, notes = hub.warmed(self._modules)
+        until = time.monotonic() + self._plan.timeout if self._plan.timeout else math.inf
+        self._server, notes = hub.borrow(self._modules, until)
         self.notes += notes
-        return IsolatedWorkers(server, self.cargo())
+        return self._server
+
+    def _return(self) -> None:
+        borrowed, self._server = self._server, None
+        if borrowed is not None:
+            hub.give_back(borrowed)
 
     def close(self) -> None:
         """Give everything back."""
@@ -131,6 +150,8 @@ class Supply:
             fork.close()
         if self._cargo is not None:
             self._cargo.close()
+        self._return()
+        self._room.close()
         shipped = self._cargo is not None and self._plan.start_method is None
         hub.spare(max((arm.count for arm in self._plan.arms if arm.kind == "procs"), default=1) if shipped else None)
 

@@ -1,0 +1,83 @@
+"""A process that cannot be mistaken for another one: by a descriptor of it where the system has such, else by its number."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+EVERY = 0.002
+"""Seconds between two looks at a process where the system has no descriptor for it."""
+
+
+def descriptor_of(pid: int) -> int:
+    """Return a descriptor that becomes readable when this process ends; -1 where there is no such thing, or no such process."""
+    try:
+        return os.pidfd_open(pid)  # type: ignore[attr-defined, no-any-return, unused-ignore]
+    except (AttributeError, OSError):
+        return -1
+
+
+class Handle:
+    """A process, perhaps not a child of ours; ``descriptor`` is what :func:`descriptor_of` gives."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    def send(self, number: int) -> None:
+        """Send it a signal; nothing where it has ended, or belongs to somebody else."""
+        with suppress(ProcessLookupError, PermissionError):
+            if self._descriptor >= 0:
+                signal.pidfd_send_signal(self._descriptor, number)  # type: ignore[attr-defined, unused-ignore]
+            else:
+                os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> bool:
+        """Tell whether it has ended after so many seconds at most; a child of ours is laid to rest."""
+        if self._descriptor >= 0:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            ended = bool(poll.poll(seconds * 1e3))
+        else:
+            until = time.monotonic() + seconds
+            while not (ended := self._has_gone()) and time.monotonic() < until:
+                time.sleep(EVERY)
+        if ended and self._descriptor >= 0:
+            with suppress(ChildProcessError):  # it is none of ours, or somebody who waits for all children was faster
+                os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)  # type: ignore[attr-defined, unused-ignore]
+        return ended
+
+    def _has_gone(self) -> bool:
+        with suppress(ChildProcessError):
+            return bool(os.waitpid(self.pid, os.WNOHANG)[0])
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+def is_below(name: str) -> bool:
+    """Tell whether a process of this name is our parent, its parent, or so on; False where the system does not show it."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        except OSError:
+            return False
+        if before.partition("(")[2] == name:
+            return True
+        pid = int(after.split()[1])
+    return False
