@@ -29,10 +29,12 @@ def command(entry: str, orders: int, *, detached: bool = False, title: str = "")
     """Return the command line of a new interpreter that calls ``entry`` of :mod:`parmagic.workers.server` with its orders.
 
     ``orders`` is the descriptor of :func:`written`. ``detached``: in a process that is no child of its parent's,
-    whose ``wait()`` therefore does not wait for it. ``title`` is for those who read it.
+    whose ``wait()`` therefore does not wait for it; not beside a thread that somebody starts in every interpreter.
+    ``title`` is for those who read it.
     """
+    detach = "len(sys._current_frames()) == 1 and os.fork() and os._exit(0); " if detached else ""
     code = (
-        f"import json, os, sys; {'os.fork() and os._exit(0); ' if detached else ''}orders = open({orders}, 'rb'); "
+        f"import json, os, sys; {detach}orders = open({orders}, 'rb'); "
         f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.server import {entry}; {entry}(orders)"
     )
     return [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001

@@ -194,7 +194,7 @@ class _Crew:
 
     def _wait(self) -> set[int]:
         poll = select.poll()
-        poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._asking else 0))
+        poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._hub.pending else 0))
         for member in self._members:
             for descriptor in member.pipes:
                 poll.register(descriptor, select.POLLIN)

@@ -150,6 +150,11 @@ class Hub:
         self._send(("start", key, entry, pickle.dumps(arguments), fresh or self.threads > 1), descriptors)
         return key
 
+    @property
+    def pending(self) -> bool:
+        """Whether something is still to be sent; it is when the server is listened to."""
+        return self._wire.pending
+
     def sent(self) -> bool:
         """Tell whether all descriptors have been sent."""
         self._flush()

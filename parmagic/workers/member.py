@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import select
 import socket
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ from parmagic import meter
 from parmagic.files import anonymous_file
 from parmagic.model import Printed
 from parmagic.output import Lines
+from parmagic.workers.process import is_readable
 
 
 class Member:
@@ -67,7 +67,7 @@ class Member:
     def last_prints(self) -> Iterator[Printed]:
         """Yield what an ended worker left in its pipes; children that it left behind may still hold them."""
         for descriptor in list(self.pipes):
-            while descriptor in self.pipes and select.select([descriptor], [], [], 0)[0]:
+            while descriptor in self.pipes and is_readable(descriptor):
                 yield from self.printed(descriptor)
         for stream, lines, _ in self.pipes.values():
             if last := lines.last(self.rank, stream):

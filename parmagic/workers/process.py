@@ -1,4 +1,7 @@
-"""A process that cannot be mistaken for another one: by a descriptor of it where the system has such, else by its number."""
+"""A process that cannot be mistaken for another one: by a descriptor of it where the system has such, else by its number.
+
+And what can be seen of others, of their names and of descriptors, without waiting.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +84,10 @@ def is_below(name: str) -> bool:
             return True
         pid = int(after.split()[1])
     return False
+
+
+def is_readable(descriptor: int) -> bool:
+    """Tell whether there is something to read, or an end; of any number, unlike select."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parmagic.workers import fresh, leftovers
-from parmagic.workers.process import descriptor_of
+from parmagic.workers.process import descriptor_of, is_readable
 from parmagic.workers.wire import Wire
 
 QUIET = 0.05
@@ -324,7 +324,7 @@ class _Server:
         call_me("parmagic spare")
         ours.close()
         for _ in _call(prepare):
-            if select.select([theirs], [], [], 0)[0]:
+            if is_readable(theirs.fileno()):
                 break
         with suppress(EOFError):
             wire = Wire(theirs)
