@@ -217,8 +217,6 @@ static pthread_mutex_t scanning = PTHREAD_MUTEX_INITIALIZER;
 
 static void rescan(void)
 {
-    if (!__atomic_load_n(&generation, __ATOMIC_RELAXED))
-        return; /* asked before the lock, too: a forked child may never get it */
     pthread_mutex_lock(&scanning);
     if (__atomic_load_n(&generation, __ATOMIC_RELAXED))
         got_patch(true);
@@ -248,7 +246,19 @@ void hooks_off(void)
     pthread_mutex_unlock(&scanning);
 }
 
-void hooks_forked(void)
+/* Nobody forks while another thread looks at what is loaded: the child would inherit half a table,
+ * and the loader's lock for good. */
+void hooks_before_fork(void)
+{
+    pthread_mutex_lock(&scanning);
+}
+
+void hooks_after_fork(void)
+{
+    pthread_mutex_unlock(&scanning);
+}
+
+void hooks_in_the_child(void)
 {
     generation = 0;
     scanning = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -266,16 +276,26 @@ static void *hook_dlopen(const char *path, int flags)
     return object;
 }
 
-#define ROW_OF_BLOCKING(result, name, parameters, arguments, kind, object) {#name, (void *)hook_##name, NULL},
-#define ROW_OF_GIL(result, name, parameters) {#name, (void *)hook_##name, NULL},
-struct hook all_hooks[] = {GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL}};
+#define ROW_OF_BLOCKING(result, name, parameters, arguments, kind, object) {#name, (void *)hook_##name, NULL, false},
+#define ROW_OF_GIL(result, name, parameters) {#name, (void *)hook_##name, NULL, false},
+struct hook all_hooks[] = {GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL, false}};
 const int n_hooks = sizeof all_hooks / sizeof all_hooks[0];
 
 /* In executables that are not position-independent, dlsym(RTLD_DEFAULT) can return the
- * executable's own stub, which leads back here: only the C library's own will do. */
+ * executable's own stub, which leads back here: only the C library's own will do. A
+ * sanitizer stands between everybody and the C library, and has to see our calls as well. */
+static void *libc_or_sanitizer(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return dlopen(NULL, RTLD_LAZY);
+#else
+    return dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+#endif
+}
+
 const char *hooks_resolve(void)
 {
-    void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    void *libc = libc_or_sanitizer();
     if (!libc)
         return "the C library is not glibc";
     int row = 0;
@@ -286,6 +306,8 @@ const char *hooks_resolve(void)
     BLOCKING(RESOLVE_BLOCKING)
     RESOLVE(dlopen)
     real_pthread_mutex_trylock = (__typeof__(real_pthread_mutex_trylock))dlsym(libc, "pthread_mutex_trylock");
+    for (int i = 0; i < n_hooks; i++)
+        all_hooks[i].interposed = dlsym(RTLD_DEFAULT, all_hooks[i].name) != all_hooks[i].real;
     dlclose(libc); /* it stays loaded: everything here needs it */
     return real_pthread_mutex_trylock && real_pthread_mutex_lock ? NULL : "the C library lacks the functions of threads";
 }

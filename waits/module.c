@@ -113,7 +113,7 @@ static void in_the_child(void)
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    hooks_forked();
+    hooks_in_the_child();
 }
 
 static const char *prepare(void)
@@ -121,13 +121,15 @@ static const char *prepare(void)
     const char *why = hooks_resolve();
     if (!why)
         why = clock_check();
+    if (!why)
+        why = objects_check();
     if (!why) {
         got_patch(true);
         if (!gil_find() && !GIL_IS_OPTIONAL)
             why = "this interpreter's GIL was not seen";
         got_patch(false);
     }
-    if (!why && pthread_atfork(NULL, NULL, in_the_child))
+    if (!why && pthread_atfork(hooks_before_fork, hooks_after_fork, in_the_child))
         why = "out of memory";
     return why;
 }

@@ -1,6 +1,7 @@
 /* What the parts of parmagic._waits share.
  *
- *   got.c     finds and patches the slots through which calls leave an object
+ *   objects.c what is loaded, and the slots through which it calls what we hook
+ *   got.c     points these slots at our hooks, and back
  *   clock.c   the clocks, and whether this thread has left its core
  *   lane.c    a thread's account: where each nanosecond went
  *   gil.c     the GIL's addresses, and who holds it
@@ -81,14 +82,42 @@ struct lane {
     struct event events[N_EVENTS];
 };
 
-/* got.c */
 struct hook {
     const char *name;
     void *ours;
     void *real;
+    bool interposed; /* another library's function is called in its place */
 };
 extern struct hook all_hooks[];
 extern const int n_hooks;
+
+/* objects.c */
+struct range {
+    uintptr_t begin, end;
+};
+
+struct slot {
+    const void *relocation; /* that it belongs to */
+    void **place;
+    void *before; /* our hook: what stood there; NULL: not hooked yet */
+    int hook;
+};
+
+struct object {
+    const void *headers;  /* its program headers: where to look for it */
+    uint64_t stamp;       /* what it was when its slots were read */
+    struct range code;    /* where its own stubs are */
+    struct range relro;   /* what the loader has made read-only */
+    const void *symbols;
+    const char *names;
+    struct slot *slots;
+    int n_slots, room;
+    bool seen;
+};
+const char *objects_check(void);                                  /* before all else: why it cannot be done, or NULL */
+void objects_each(void (*)(struct object *, bool), bool);         /* none is unloaded meanwhile; one thread at a time */
+
+/* got.c */
 int got_patch(bool on);      /* all loaded objects; returns how many slots are patched now */
 int got_patched(void);
 
@@ -145,6 +174,8 @@ enum { SAW_LOCK, SAW_SIGNAL };
 const char *hooks_resolve(void);
 bool hooks_on(void);         /* a new generation begins; false: one is on already */
 void hooks_off(void);
-void hooks_forked(void);     /* in the child */
+void hooks_before_fork(void);
+void hooks_after_fork(void); /* in the parent */
+void hooks_in_the_child(void);
 
 #endif
