@@ -13,6 +13,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -293,6 +294,16 @@ static void *libc_or_sanitizer(void)
 #endif
 }
 
+/* Is another function called in the place of the C library's? The executable's own stub is none. */
+static bool is_interposed(const struct hook *hook)
+{
+    void *found = dlsym(RTLD_DEFAULT, hook->name);
+    Dl_info there, program;
+    if (!found || found == hook->real)
+        return false;
+    return !dladdr(found, &there) || !dladdr((void *)getauxval(AT_ENTRY), &program) || there.dli_fbase != program.dli_fbase;
+}
+
 const char *hooks_resolve(void)
 {
     void *libc = libc_or_sanitizer();
@@ -307,7 +318,7 @@ const char *hooks_resolve(void)
     RESOLVE(dlopen)
     real_pthread_mutex_trylock = (__typeof__(real_pthread_mutex_trylock))dlsym(libc, "pthread_mutex_trylock");
     for (int i = 0; i < n_hooks; i++)
-        all_hooks[i].interposed = dlsym(RTLD_DEFAULT, all_hooks[i].name) != all_hooks[i].real;
+        all_hooks[i].interposed = is_interposed(&all_hooks[i]);
     dlclose(libc); /* it stays loaded: everything here needs it */
     return real_pthread_mutex_trylock && real_pthread_mutex_lock ? NULL : "the C library lacks the functions of threads";
 }
