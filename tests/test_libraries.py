@@ -60,12 +60,12 @@ def build(path, source, *flags):
 LOADER = "#include <dlfcn.h>\nvoid *load(const char *path) { return dlopen(path, RTLD_LAZY); }"
 
 
-def in_a_process(script, folder, preload=""):
-    """Run a script where the libraries are; it must end well, and within a minute."""
+def in_a_process(script, folder, preload="", seconds=60):
+    """Run a script where the libraries are; it must end well, and in time."""
     build(folder / "loader.so", LOADER)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {preload}".strip()}
     command = [sys.executable, "-X", "faulthandler", "-c", START + script]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
 
 
@@ -147,9 +147,12 @@ assert waits.state()["patched"] == 0
 """, tmp_path)
 
 
+SANITIZED = any(name in os.environ.get("LD_PRELOAD", "") for name in ("libasan", "libtsan"))
+
 OWN = "int usleep(unsigned t) { return 42; } int ask(void) { return usleep(0); }"
 
 
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer allows of no library that looks for names in itself first")
 def test_a_library_that_has_a_function_of_its_own(tmp_path):
     """One that is called as one of ours is not replaced, bound or not."""
     build(tmp_path / "lib.so", OWN, "-Wl,-z,lazy")
@@ -228,7 +231,7 @@ assert mapped("lib.so") == before
 """, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.skipif("libtsan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer of threads does not support such children")
 def test_children_of_a_process_that_looks_at_what_is_loaded(tmp_path):
     """A child that is forked while other threads have their libraries hooked can have hooks of its own."""
     again = """
@@ -274,35 +277,37 @@ long churn(const char *path)
 
 
 def test_hooks_that_come_and_go_while_libraries_do(tmp_path):
-    """Thousands of times, in other threads: nothing breaks, all slots are as they were, and nothing grows.
+    """In other threads: nothing breaks, all slots are as they were, and nothing grows.
 
-    PARMAGIC_TOGGLES says how often (1,000).
+    PARMAGIC_TOGGLES says how often they do (1,000).
     """
     toggles = int(os.environ.get("PARMAGIC_TOGGLES", "1000"))
     build(tmp_path / "churn.so", CHURN)
     for name, flags in {"lazy": ("-Wl,-z,lazy",), "now": ("-Wl,-z,now", "-Wl,-z,relro"), "plain": PLAIN}.items():
         build(tmp_path / f"{name}.so", CALLS.format("usleep") + "int other(int f, void *b) { return read(f, b, 1) + poll(b, 0, 0) + write(f, b, 1); }", *flags)
     in_a_process(f"""
-import psutil
+class Heap(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks used fordblks keepcost".split()]
+heap = ctypes.CDLL(None).mallinfo2
+heap.restype = Heap
 library = ctypes.CDLL(os.path.abspath("churn.so"))
 rounds = []
 threads = [threading.Thread(target=lambda path=path: rounds.append(library.churn(path))) for path in [os.path.abspath(name + ".so").encode() for name in ("lazy", "now", "plain")]]
 for thread in threads:
     thread.start()
-process = psutil.Process()
 def some(n):
     for _ in range(n):
         assert waits.start()
         assert waits.state()["patched"] > 20
         waits.stop()
         assert waits.state()["patched"] == 0
-    return process.memory_info().rss
+    return heap().used
 before = some({toggles} // 4)
 after = some({toggles} - {toggles} // 4)
 ctypes.c_int.in_dll(library, "stop").value = 1
 for thread in threads:
     thread.join()
 assert min(rounds) > 0, rounds
-assert after - before < 1_000_000, (before, after)
+assert after - before < 100_000, (before, after)
 assert not mapped("lazy.so") + mapped("now.so") + mapped("plain.so")
-""", tmp_path)
+""", tmp_path, seconds=60 + toggles / 20)

@@ -50,14 +50,7 @@ static bool grow(void *array, int *room, size_t size)
     return true;
 }
 
-/* <dlfcn.h> has it since glibc 2.35, with less in reserve. */
-struct found {
-    unsigned long long flags;
-    void *begin, *end;
-    struct link_map *map;
-    void *reserved[16];
-};
-static int (*find_object)(void *, struct found *);
+static int (*find_object)(void *, void *);
 
 const char *objects_check(void)
 {
@@ -89,10 +82,10 @@ static bool is_left_alone(const struct dl_phdr_info *info)
 }
 
 /* The loader enters an object there when it has relocated and protected it, and takes it out before it unloads it. */
-static bool is_loaded(const struct dl_phdr_info *info, const ElfW(Dyn) * dynamic)
+static bool is_loaded(const ElfW(Dyn) * dynamic)
 {
-    struct found found;
-    return !find_object((void *)dynamic, &found) && found.map->l_addr == info->dlpi_addr && found.map->l_ld == dynamic;
+    uint64_t about[32]; /* a struct dl_find_object, which <dlfcn.h> has since glibc 2.35 */
+    return !find_object((void *)dynamic, about);
 }
 
 static const ElfW(Dyn) * dynamic_of(const struct dl_phdr_info *info)
@@ -256,7 +249,7 @@ static struct object *object_of(const struct dl_phdr_info *info)
 {
     const ElfW(Dyn) *dynamic = dynamic_of(info);
     bool left_alone = !dynamic || is_left_alone(info);
-    if (!left_alone && !is_loaded(info, dynamic))
+    if (!left_alone && !is_loaded(dynamic))
         return NULL;
     struct object *object = entry_for(info);
     if (!object)

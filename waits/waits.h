@@ -144,7 +144,7 @@ void lane_open(struct lane *, int rank);
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
 int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait begins */
-void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin);
+void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
 void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
 void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
