@@ -144,7 +144,7 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
             lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), NOBODY);
         else if (!lane->contended) {
             lane->contended = true;
-            lane->holder = gil_holder;
+            lane->holder = gil_held_by();
         }
     }
     return outcome;
@@ -158,7 +158,7 @@ static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mu
     if ((void *)cond == gil_cond) {
         if (!lane->contended) {
             lane->contended = true;
-            lane->holder = gil_holder;
+            lane->holder = gil_held_by();
         }
         return real_pthread_cond_timedwait(cond, mutex, until);
     }
@@ -176,7 +176,7 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
     if ((void *)cond == gil_switch_cond) {
         /* a forced switch: who was asked for the GIL waits until another thread has it */
         int outcome = real_pthread_cond_wait(cond, mutex);
-        lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), gil_holder);
+        lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), gil_held_by());
         lane->dropped = lane->mark;
         return outcome;
     }
@@ -194,15 +194,15 @@ static int hook_pthread_cond_signal(pthread_cond_t *cond)
         return real_pthread_cond_signal(cond);
     struct lane *lane = lane_here();
     if ((void *)cond == gil_cond) { /* dropped */
-        gil_holder = NOBODY;
+        gil_is_held_by(NOBODY);
         if (lane && !lane->depth) {
             lane->held = false;
             lane->dropped = lane->mark;
-            lane->takes = gil_takes;
+            lane->takes = gil_taken();
         }
     } else { /* taken */
-        gil_takes++;
-        gil_holder = lane ? lane->rank : NOBODY;
+        __atomic_store_n(&gil_takes, gil_taken() + 1, __ATOMIC_RELAXED); /* one has the GIL, and this is it */
+        gil_is_held_by(lane ? lane->rank : NOBODY);
         if (lane && !lane->depth) {
             if (lane->contended)
                 lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), lane->holder);

@@ -190,7 +190,7 @@ void lane_heal(struct lane *lane)
  * to find the GIL taken. The time in the run queue lies within a wait for the GIL. */
 void lane_want(struct lane *lane)
 {
-    bool gone_meanwhile = lane->mark == lane->dropped && lane->takes != gil_takes;
+    bool gone_meanwhile = lane->mark == lane->dropped && lane->takes != gil_taken();
     if (!gone_meanwhile || !core_left()) {
         lane_settle(lane);
         return;
@@ -203,7 +203,7 @@ void lane_want(struct lane *lane)
         divide(lane, now, on, queued); /* it was at work, or blocked, after all */
     } else {
         lane->contended = lane->unsynced = true;
-        lane->holder = gil_holder;
+        lane->holder = gil_held_by();
     }
     lane->depth--;
 }

@@ -163,8 +163,20 @@ struct site frame_site(struct lane *);                   /* the same, and what w
 
 /* gil.c */
 extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond; /* NULL: there is none */
-extern int32_t gil_holder;
+extern int32_t gil_holder;   /* a rank, or NOBODY; written by who has the GIL, read by who wants it */
 extern uint64_t gil_takes;   /* by any thread */
+static inline int32_t gil_held_by(void)
+{
+    return __atomic_load_n(&gil_holder, __ATOMIC_RELAXED);
+}
+static inline void gil_is_held_by(int32_t rank)
+{
+    __atomic_store_n(&gil_holder, rank, __ATOMIC_RELAXED);
+}
+static inline uint64_t gil_taken(void)
+{
+    return __atomic_load_n(&gil_takes, __ATOMIC_RELAXED);
+}
 bool gil_find(void);         /* in Python, with all objects patched; false: none was seen */
 extern __thread int gil_calibrating __attribute__((tls_model("initial-exec")));
 void gil_saw(int call, void *address);
