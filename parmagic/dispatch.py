@@ -7,15 +7,13 @@ left, so that uneven items balance.
 
 from __future__ import annotations
 
-import os
-import struct
 import threading
+from collections.abc import Iterable
 from typing import Protocol
 
-from parmagic.recorder import STOP, Board, item_slot
+from parmagic.recorder import NOTHING, STOP, Board, item_slot, loading
 
 AIM = 2e-3
-_TOKEN = struct.Struct("q")
 
 
 class Pace:
@@ -79,47 +77,6 @@ class SharedDeck:
         return range(first, last) if last > first and not self._board[STOP] else None
 
 
-class PipeDeck:
-    """A process's view of the common counter: a token of 8 bytes in a pipe.
-
-    Who reads the token owns the counter until it writes it back. A worker
-    that is killed in between takes it along: the kernel then puts a new one
-    into the pipe, from the claims on the board.
-    """
-
-    def __init__(
-        self, pipe: tuple[int, int], n_items: int, workers: int, chunk: int | None, board: Board, rank: int
-    ) -> None:
-        self._read, self._write = pipe
-        self._n_items = n_items
-        self._pace = Pace(workers, chunk)
-        self._board = board
-        self._slot = item_slot(rank)
-        self.took = self._pace.took
-
-    def take(self) -> range | None:
-        """Claim from the token, unless the board says stop."""
-        if self._board[STOP]:
-            return None
-        (first,) = _TOKEN.unpack(os.read(self._read, _TOKEN.size))
-        last = first + self._pace.size(self._n_items - first)
-        # the claim is on the board before the token goes on: a killed worker leaves a trace of it
-        self._board[self._slot + 1] = first
-        self._board[self._slot + 2] = last
-        os.write(self._write, _TOKEN.pack(last))
-        return range(first, last) if last > first and not self._board[STOP] else None
-
-
-def put_token(pipe: tuple[int, int], index: int) -> None:
-    """Put the counter into the pipe: at the start, and after a death that took it along."""
-    os.write(pipe[1], _TOKEN.pack(index))
-
-
-def take_token(pipe: tuple[int, int]) -> int:
-    """Take the counter out of the pipe (which has one)."""
-    return int(_TOKEN.unpack(os.read(pipe[0], _TOKEN.size))[0])
-
-
 class OwnItem:
     """The deck of an SPMD worker, of a todo list, of a sample: fixed claims in order."""
 
@@ -145,3 +102,23 @@ class Chain:
     def take(self) -> range | None:
         """Return the next claim, or None."""
         return self._first.take() or self._then.take()
+
+
+def claimed(board: Board, rank: int, since: int) -> range:
+    """Return what a process claimed last of what is for all; nothing where that ends before ``since``: it was another one of its rank."""
+    slot = item_slot(rank)
+    return range(max(board[slot + 1], since), board[slot + 2])
+
+
+def lost(mark: int, had: Iterable[range], reported: int) -> tuple[int | None, tuple[range, ...]]:
+    """Return the item that a dead worker was on, None where on none, and what else it had and did not report, in order.
+
+    ``mark`` is what it wrote in the place of its current item, ``had`` all that it had claimed, in the order
+    in which it ran it, ``reported`` the item behind the last one that it reported.
+    """
+    item = loading(mark) if mark < NOTHING else mark
+    left = [range(max(part.start, reported), part.stop) for part in had]
+    if not any(item in part for part in left):
+        return None, tuple(part for part in left if part)
+    parts = [half for part in left for half in ((range(part.start, item), range(item + 1, part.stop)) if item in part else (part,))]
+    return item, tuple(part for part in parts if part)

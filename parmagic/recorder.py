@@ -10,9 +10,9 @@ import os
 import threading
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, overload
 
 from parmagic.errors import Ended
 from parmagic.meter import Meter
@@ -20,10 +20,14 @@ from parmagic.model import Batch
 
 
 class Board(Protocol):
-    """Integers that an arm's workers and the notebook see alike: a list, or shared memory."""
+    """Integers that an arm's workers and the notebook see alike: an array, or shared memory."""
 
-    def __getitem__(self, place: int, /) -> int:
-        """Read a place."""
+    @overload
+    def __getitem__(self, place: int, /) -> int: ...
+    @overload
+    def __getitem__(self, places: slice, /) -> Iterable[int]: ...
+    def __getitem__(self, place: Any, /) -> Any:
+        """Read a place, or several."""
         ...
 
     def __setitem__(self, place: int, value: int, /) -> None:
@@ -35,17 +39,36 @@ STOP = 0
 """The place on the board that tells all workers to take no further item."""
 
 
+NOTHING = -1
+"""What a worker that is on no item writes in the place of its current item."""
+
+
+def loading(item: int) -> int:
+    """Return what stands in the place of the current item while a claim that begins with ``item`` is loaded: never an item's number."""
+    return -2 - item
+
+
 def item_slot(rank: int) -> int:
     """Return the place on the board where worker ``rank`` writes its current item.
 
-    The two places behind it hold the begin and the end of its current claim.
+    The two places behind it hold the begin and the end of what it claimed last from those that are for all.
     """
     return 1 + 3 * rank
+
+
+def claimed_until(board: Board) -> int:
+    """Return the end of the last claim on a board: the first item that nobody has claimed."""
+    return max(board[3::3])
 
 
 def board_size(workers: int) -> int:
     """Return how many places a board for that many workers has."""
     return 1 + 3 * workers
+
+
+def blank_board(workers: int) -> array[int]:
+    """Return a board on which nobody has claimed anything, as 8-byte integers."""
+    return array("q", [0, *[NOTHING, 0, 0] * workers])
 
 
 class Worker:

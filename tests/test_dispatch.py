@@ -1,24 +1,13 @@
-"""Who gets which items: paces, decks and the token, without workers."""
+"""Who gets which items: paces, decks and what the dead leave, without workers."""
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 
 import pytest
 
-from parmagic.dispatch import AIM, Chain, Counter, OwnItem, Pace, PipeDeck, SharedDeck, put_token, take_token
-from parmagic.recorder import STOP, board_size, item_slot
-
-
-@pytest.fixture
-def pipe():
-    """Return a pipe, and close it again."""
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
+from parmagic.dispatch import AIM, Chain, Counter, OwnItem, Pace, SharedDeck, claimed, lost
+from parmagic.recorder import NOTHING, STOP, blank_board, board_size, claimed_until, item_slot, loading
 
 
 def _all(deck):
@@ -71,7 +60,7 @@ def test_an_empty_claim_teaches_nothing():
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_threads_share_one_counter(workers):
     """Every item number is claimed once, whoever takes it."""
-    counter, board, claims = Counter(1000), [0] * board_size(workers), []
+    counter, board, claims = Counter(1000), blank_board(workers), []
 
     def drain():
         deck = SharedDeck(counter, workers, None, board)
@@ -89,32 +78,11 @@ def test_threads_share_one_counter(workers):
 
 def test_stop_ends_the_shared_deck():
     """Nothing is handed out once the board says stop."""
-    board = [0] * board_size(1)
+    board = blank_board(1)
     deck = SharedDeck(Counter(10), 1, 1, board)
     assert deck.take() == range(1)
     board[STOP] = 1
     assert deck.take() is None
-
-
-def test_processes_pass_the_token(pipe):
-    """Each claim starts where the token stood, is on the board, and moves the token."""
-    board = [0] * board_size(2)
-    put_token(pipe, 0)
-    one, two = (PipeDeck(pipe, 10, 2, 3, board, rank) for rank in (0, 1))
-    assert [one.take(), two.take(), one.take(), two.take(), one.take()] == [range(3), range(3, 6), range(6, 9), range(9, 10), None]
-    assert board[item_slot(1) + 1 : item_slot(1) + 3] == [9, 10]
-    assert board[item_slot(0) + 1 : item_slot(0) + 3] == [10, 10]
-    assert take_token(pipe) == 10
-
-
-def test_stop_leaves_the_token(pipe):
-    """A worker that is told to stop does not even touch the token."""
-    board = [0] * board_size(1)
-    put_token(pipe, 4)
-    board[STOP] = 1
-    assert PipeDeck(pipe, 10, 1, None, board, 0).take() is None
-    assert select.select([pipe[0]], [], [], 0)[0]
-    assert take_token(pipe) == 4
 
 
 def test_own_items_come_in_order():
@@ -125,7 +93,7 @@ def test_own_items_come_in_order():
 
 def test_a_chain_begins_with_what_was_left():
     """What a dead worker left comes first, then the common counter, whose pace learns."""
-    board = [0] * board_size(1)
+    board = blank_board(1)
     chain = Chain(OwnItem(range(8, 9)), SharedDeck(Counter(4), 1, 2, board))
     assert _all(chain) == [range(8, 9), range(2), range(2, 4)]
 
@@ -134,3 +102,47 @@ def test_board_places_do_not_meet():
     """The stop flag and three places per worker tile the board."""
     places = [STOP, *(item_slot(rank) + k for rank in range(5) for k in range(3))]
     assert sorted(places) == list(range(board_size(5)))
+
+
+def test_a_blank_board():
+    """On a new board nobody is on an item, and nothing is claimed; the end of the last claim is found wherever it is."""
+    board = blank_board(3)
+    assert len(board) == board_size(3)
+    assert [board[item_slot(rank)] for rank in range(3)] == [NOTHING] * 3
+    assert claimed_until(board) == 0
+    board[item_slot(1) + 2] = 7
+    assert claimed_until(board) == 7
+    assert claimed_until(memoryview(board)) == 7
+
+
+def test_a_claim_of_another_time():
+    """A claim that ends before a worker began was made by its predecessor; one that is not committed is empty."""
+    board = blank_board(1)
+    board[item_slot(0) + 1], board[item_slot(0) + 2] = 4, 9
+    assert claimed(board, 0, 0) == range(4, 9)
+    assert not claimed(board, 0, 9)
+    board[item_slot(0) + 1] = 12
+    assert not claimed(board, 0, 0)
+
+
+LOST = {
+    "in the middle of a claim": (5, (range(3, 9),), 3, 5, (range(3, 5), range(6, 9))),
+    "in its first item": (3, (range(3, 9),), -1, 3, (range(4, 9),)),
+    "in its last one": (8, (range(3, 9),), 3, 8, (range(3, 8),)),
+    "while it loaded a claim": (loading(3), (range(3, 9),), 3, 3, (range(4, 9),)),
+    "claimed, and not begun": (NOTHING, (range(3, 9),), 3, None, (range(3, 9),)),
+    "reported, and nothing new claimed": (8, (range(3, 9),), 9, None, ()),
+    "the first item of all": (0, (range(2),), -1, 0, (range(1, 2),)),
+    "before anything": (NOTHING, (range(0),), -1, None, ()),
+    "in what another one had left": (4, (range(1, 2), range(4, 6), range(9, 9)), 2, 4, (range(5, 6),)),
+    "between two parts of what was left": (NOTHING, (range(1, 2), range(4, 6)), 2, None, (range(4, 6),)),
+    "in the first part of what was left": (1, (range(1, 2), range(4, 6)), -1, 1, (range(4, 6),)),
+    "in a claim behind what was left": (7, (range(1, 2), range(4, 6), range(7, 9)), 6, 7, (range(8, 9),)),
+}
+
+
+@pytest.mark.parametrize("when", LOST)
+def test_what_a_dead_worker_leaves(when):
+    """The item that it was on is known, and all that it had claimed and not reported is left, in order."""
+    mark, had, reported, item, undone = LOST[when]
+    assert lost(mark, had, reported) == (item, undone)

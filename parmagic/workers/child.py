@@ -20,11 +20,12 @@ import cloudpickle
 import tblib.pickling_support
 
 from parmagic import meter, tracing
-from parmagic.dispatch import Chain, Deck, OwnItem, PipeDeck
+from parmagic.dispatch import Chain, Deck, OwnItem
 from parmagic.errors import NotShippable
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
-from parmagic.recorder import Board, Worker, board_size, enter, is_worker
+from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
 from parmagic.workers import home, ship
+from parmagic.workers.claims import BoardDeck, FileLock
 from parmagic.workers.leftovers import prefix
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -36,8 +37,6 @@ from parmagic.workers.orders import (
     FIRST_OF_CARGO,
     OUT,
     STACK,
-    TOKEN_READ,
-    TOKEN_WRITE,
     TRACKER,
     Orders,
     Unreadable,
@@ -71,7 +70,7 @@ def _rehearse() -> None:
         trace.attach(0)
         channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
         worker = Worker(0, 1, "procs")
-        work(call, list, OwnItem(range(1)), worker, gauge, [0] * board_size(1), channel.report, trace.refresh, keep_going=False)
+        work(call, list, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, keep_going=False)
         trace.detach()
         written = trace.finish(None)
         trace.end()
@@ -113,7 +112,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
         channel.send(Recording(me, spans=(Span("startup", orders.begin, perf_counter()),)))
         if orders.gate:
             channel.wait()
-        deck = _deck(orders, worker, (descriptors[TOKEN_READ], descriptors[TOKEN_WRITE]), board)
+        deck = _deck(orders, worker, descriptors[BOARD], board)
         work(call, load, deck, worker, gauge, board, channel.report, between, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
@@ -200,10 +199,10 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
         logging.basicConfig(level=level, format=style, force=True)
 
 
-def _deck(orders: Orders, worker: Worker, token: tuple[int, int], board: Board) -> Deck:
+def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:
     if orders.claims is not None:
         return OwnItem(*orders.claims)
-    deck: Deck = PipeDeck(token, orders.n_items, worker.count, orders.plan.chunk, board, worker.rank)
+    deck: Deck = BoardDeck(FileLock(file), orders.n_items, worker.count, orders.plan.chunk, board, worker.rank)
     return Chain(OwnItem(*orders.left), deck) if orders.left else deck
 
 

@@ -6,7 +6,6 @@
        ▲  ◀── started, ended ────┘                     │  │
        │◀───────── recordings, results (a pipe each) ──┘  │
        └◀───────── stdout, stderr (pipes) ────────────────┘
-                   token: the next item, passed around among the workers
                    board: stop flag, current items, claims (shared memory)
 """
 
@@ -17,6 +16,7 @@ import os
 import select
 import signal
 import threading
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,12 +24,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from parmagic import meter
-from parmagic.dispatch import put_token
+from parmagic.dispatch import claimed, lost
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.files import anonymous_file
 from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
-from parmagic.recorder import STOP, Board, board_size, item_slot
+from parmagic.recorder import NOTHING, STOP, Board, blank_board, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
 from parmagic.workers.endings import Mercy, cut_off, how_it_ended, where, who_was_stopped
 from parmagic.workers.hub import Hub
@@ -110,19 +110,16 @@ class _Crew:
         self._job = job
         self._begin = perf_counter()
         self._members: list[Member] = []
-        self._token = (-1, -1)
         self._board_file = -1
-        self._board: Board = [0] * board_size(job.arm.count)
+        self._board: Board = blank_board(job.arm.count)
         self._at_gate = 0
         self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
         self._asking: Member | None = None  # its order has not been sent yet
 
     def open(self) -> None:
         """Make what all workers share."""
-        self._token = os.pipe()
-        put_token(self._token, 0)
         self._board_file = anonymous_file()
-        os.ftruncate(self._board_file, 8 * board_size(self._job.arm.count))
+        home.write_all(self._board_file, memoryview(blank_board(self._job.arm.count)).cast("B"), 0)
         self._map = mmap.mmap(self._board_file, 0)
         self._board = memoryview(self._map).cast("q")
 
@@ -139,7 +136,7 @@ class _Crew:
 
     def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
         job, cargo = self._job, self._cargo
-        member = Member(rank, left)
+        member = Member(rank, left, self._board[item_slot(rank) + 2])
         self._members.append(member)
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         claims = job.claims
@@ -152,7 +149,7 @@ class _Crew:
             environment(tracked=tracker is not None) if cargo else None, not meter.why_inferred(),
         )  # fmt: skip
         descriptors = [
-            member.theirs[0], *self._token, self._board_file, out, err, member.box, member.stack,
+            member.theirs[0], self._board_file, out, err, member.box, member.stack,
             null if tracker is None else tracker, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
         member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
@@ -286,7 +283,6 @@ class _Crew:
         ``left`` is what its black box tells: its last item's begin, readings, waits. ``stack`` is where it crashed.
         """
         who = f"Worker {member.rank} (process {pid})"
-        self._restore_token()
         if not member.pid:
             raise WorkerDied(f"{who} {how_it_ended(code, 'before its first item')}.")
         item, undone = self._lost(member)
@@ -311,29 +307,22 @@ class _Crew:
         return self._job.plan.keep_going and not self._job.spmd and self._job.claims is None
 
     def _start_again(self, member: Member, undone: tuple[range, ...]) -> None:
-        slot = item_slot(member.rank)
-        for place in range(slot, slot + 3):
-            self._board[place] = 0
+        self._board[item_slot(member.rank)] = NOTHING
         self._to_start.append((member.rank, undone))
 
     def _lost(self, member: Member) -> tuple[int | None, tuple[range, ...]]:
         """Return the item that a dead worker was in, None where it was between two, and what else it had and did not report."""
-        slot = item_slot(member.rank)
-        if self._job.spmd or self._job.claims is not None:
-            return (member.rank if self._job.spmd else self._board[slot]), ()
-        claimed = range(self._board[slot + 1], self._board[slot + 2])
-        claim = range(max(claimed.start, member.reported), claimed.stop)
-        later = member.left  # of what it had to do before it took claims of its own
-        if claimed:
-            later = later[later.index(claimed) + 1 :] if claimed in later else ()
-        if not claim:
-            return None, later
-        item = self._board[slot] if self._board[slot] in claim else claim.start
-        return item, tuple(part for part in (range(claim.start, item), range(item + 1, claim.stop), *later) if part)
+        if self._job.spmd:
+            return member.rank, ()
+        had = self._job.claims
+        if had is None:
+            had = *member.left, claimed(self._board, member.rank, member.since)
+        return lost(self._board[item_slot(member.rank)], had, member.reported)
 
     def _died_between_items(self, member: Member, pid: int, code: int, undone: tuple[range, ...]) -> Recording:
         """Report a death that no item is lost by."""
-        all_taken = self._board[item_slot(member.rank) + 2] >= len(self._job.items) and not undone
+        none_left = self._job.claims is not None or self._board[item_slot(member.rank) + 2] >= len(self._job.items)
+        all_taken = none_left and not undone
         when = "after its last item" if all_taken else "between two items"
         died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when)}."
         if not all_taken and not self._replaces:
@@ -344,9 +333,8 @@ class _Crew:
 
     def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""
-        slot = item_slot(member.rank)
-        item = self._board[slot]
-        began = member.ended is None and member.pid and max(self._board[slot + 1], member.reported) <= item < self._board[slot + 2]
+        item = self._board[item_slot(member.rank)]
+        began = member.ended is None and member.pid and max(0, member.reported) <= item < len(self._job.items)
         return item if began else None
 
     def _doing(self, member: Member) -> str:
@@ -381,16 +369,6 @@ class _Crew:
         first = self._members[0] if self._members else Member(0)
         return Recording(WorkerId(first.rank, first.pid, first.pid), notes=tuple(notes))
 
-    def _restore_token(self) -> None:
-        """Put the token back, where the dead worker took it along.
-
-        Those alive hold it for microseconds only, so one that does not come
-        back within 50 ms is lost; the claims on the board say where it was.
-        """
-        if not select.select([self._token[0]], [], [], 0.05)[0]:
-            claims = [self._board[item_slot(rank) + 2] for rank in range(self._job.arm.count)]
-            put_token(self._token, max([0, *claims]))
-
     def end(self) -> None:
         """End what still runs, and give everything back."""
         self._board[STOP] = 1
@@ -423,13 +401,9 @@ class _Crew:
             member.close()
         if self._board_file >= 0:
             if isinstance(self._board, memoryview):
-                kept = list(self._board)
+                kept = array("q", self._board)
                 self._board.release()
                 self._board = kept
             self._map.close()
             os.close(self._board_file)
             self._board_file = -1
-        if self._token[0] >= 0:
-            for descriptor in self._token:
-                os.close(descriptor)
-            self._token = (-1, -1)

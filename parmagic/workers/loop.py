@@ -10,7 +10,7 @@ from typing import Any
 from parmagic.dispatch import Deck
 from parmagic.meter import Meter
 from parmagic.model import Batch, Readings
-from parmagic.recorder import STOP, Board, Worker, item_slot, perform
+from parmagic.recorder import NOTHING, STOP, Board, Worker, item_slot, loading, perform
 
 Call = Callable[[Any, Worker], Any]
 
@@ -35,7 +35,7 @@ def work(
     slot = item_slot(worker.rank)
     meter.watch(_function(call))
     while not board[STOP] and (claim := deck.take()) is not None:
-        board[slot + 1], board[slot + 2] = claim.start, claim.stop
+        board[slot] = loading(claim.start)  # what kills a worker while it loads its items is this item's doing
         between()
         items = load(claim)
         begin = perf_counter()
@@ -43,6 +43,7 @@ def work(
         batch = perform(call, items, claim, worker, meter, board, keep_going=keep_going)
         deck.took(len(batch.begins), perf_counter() - begin)
         report(batch, meter.take())
+        board[slot] = NOTHING
 
 
 def _function(call: Call) -> Any:

@@ -19,9 +19,10 @@ from parmagic.workers.process import is_readable
 class Member:
     """One worker process, as the notebook knows it."""
 
-    def __init__(self, rank: int, left: tuple[range, ...] = ()) -> None:
+    def __init__(self, rank: int, left: tuple[range, ...] = (), since: int = 0) -> None:
         self.rank = rank
         self.left = left  # what a dead worker of this rank left undone: it comes first
+        self.since = since  # items before this one were claimed by the dead, where the board has a claim of this rank
         self.pid = 0
         self.key = 0
         self.done = False

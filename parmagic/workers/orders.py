@@ -61,7 +61,7 @@ class Orders:
     measure: bool  # by hooks, as the notebook does
 
 
-CONNECTION, TOKEN_READ, TOKEN_WRITE, BOARD, OUT, ERR, BOX, STACK, TRACKER, FILE, FIRST_OF_CARGO = range(11)
+CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FILE, FIRST_OF_CARGO = range(9)
 """The places of the descriptors that come with the orders."""
 
 

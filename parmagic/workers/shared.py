@@ -17,7 +17,7 @@ from parmagic.errors import Ended
 from parmagic.interrupts import forget
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
-from parmagic.recorder import STOP, Worker, board_size, enter, item_slot
+from parmagic.recorder import NOTHING, STOP, Worker, blank_board, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
@@ -68,7 +68,7 @@ class _Crew:
         self.job = job
         self.count = job.arm.count
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self.board = [0] * board_size(self.count)
+        self.board = blank_board(self.count)
         self.who: dict[int, WorkerId] = {}
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
@@ -133,9 +133,8 @@ class _Crew:
     def _unfinished(self, stuck: list[int]) -> Iterator[Report]:
         """Yield the items that threads are blocked in, as ended before their time, with what their meters tell."""
         for rank in stuck:
-            slot, now = item_slot(rank), self._ending
-            item, gauge = self.board[slot], self.gauges.get(rank)
-            if gauge is None or not self.board[slot + 1] <= item < self.board[slot + 2]:
+            item, now, gauge = self.board[item_slot(rank)], self._ending, self.gauges.get(rank)
+            if gauge is None or item <= NOTHING:
                 continue
             if rank not in self.who:
                 continue
@@ -151,9 +150,8 @@ class _Crew:
         """Yield the rank of every thread that has an item, that item, and what the thread is doing."""
         now, found = perf_counter(), []
         for rank, thread in enumerate(self._threads):
-            slot = item_slot(rank)
-            item = self.board[slot]
-            if rank in self.who and thread.is_alive() and self.board[slot + 1] <= item < self.board[slot + 2]:
+            item = self.board[item_slot(rank)]
+            if rank in self.who and thread.is_alive() and item > NOTHING:
                 # nothing here lets go of a GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
                 found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
         for rank, item, left in found:
