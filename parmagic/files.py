@@ -93,7 +93,39 @@ def _user() -> int:
 def anonymous_file() -> int:
     """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("parmagic")
+        return os.memfd_create("parmagic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     descriptor, name = tempfile.mkstemp(prefix="parmagic-")
     Path(name).unlink()
     return descriptor
+
+
+def keep_size(file: int) -> bool:
+    """Let nobody make an anonymous file shorter from here on, which would kill those that have it mapped, or longer.
+
+    False where that cannot be had.
+    """
+    try:
+        import fcntl  # noqa: PLC0415  (not everywhere)
+
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except (ImportError, AttributeError, OSError):  # no such system, or a file that is no memory
+        return False
+    return True
+
+
+def keeps_size(file: int) -> bool:
+    """Tell whether nobody can make a file shorter."""
+    try:
+        import fcntl  # noqa: PLC0415  (not everywhere)
+
+        return bool(fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+    except (ImportError, AttributeError, OSError):
+        return False
+
+
+def write_all(file: int, data: memoryview, offset: int) -> int:
+    """Write all of ``data`` at ``offset``; return how much that is."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done : done + (1 << 30)], offset + done)
+    return done

@@ -10,9 +10,9 @@ import os
 import threading
 import traceback
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, NoReturn, Protocol, overload
+from typing import Any, NoReturn, Protocol
 
 from parmagic.errors import Ended
 from parmagic.meter import Meter
@@ -22,12 +22,8 @@ from parmagic.model import Batch
 class Board(Protocol):
     """Integers that an arm's workers and the notebook see alike: an array, or shared memory."""
 
-    @overload
-    def __getitem__(self, place: int, /) -> int: ...
-    @overload
-    def __getitem__(self, places: slice, /) -> Iterable[int]: ...
-    def __getitem__(self, place: Any, /) -> Any:
-        """Read a place, or several."""
+    def __getitem__(self, place: int, /) -> int:
+        """Read a place."""
         ...
 
     def __setitem__(self, place: int, value: int, /) -> None:
@@ -56,9 +52,9 @@ def item_slot(rank: int) -> int:
     return 1 + 3 * rank
 
 
-def claimed_until(board: Board) -> int:
+def claimed_until(board: Board, workers: int) -> int:
     """Return the end of the last claim on a board: the first item that nobody has claimed."""
-    return max(board[3::3])
+    return max(map(board.__getitem__, range(item_slot(0) + 2, board_size(workers), 3)))
 
 
 def board_size(workers: int) -> int:

@@ -109,10 +109,10 @@ def test_a_blank_board():
     board = blank_board(3)
     assert len(board) == board_size(3)
     assert [board[item_slot(rank)] for rank in range(3)] == [NOTHING] * 3
-    assert claimed_until(board) == 0
+    assert claimed_until(board, 3) == 0
     board[item_slot(1) + 2] = 7
-    assert claimed_until(board) == 7
-    assert claimed_until(memoryview(board)) == 7
+    assert claimed_until(board, 3) == 7
+    assert claimed_until(memoryview(board), 3) == 7
 
 
 def test_a_claim_of_another_time():

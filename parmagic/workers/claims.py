@@ -80,6 +80,7 @@ class BoardDeck:
     def __init__(self, lock: Lock, n_items: int, workers: int, chunk: int | None, board: Board, rank: int) -> None:
         self._lock = lock
         self._n_items = n_items
+        self._workers = workers
         self._pace = Pace(workers, chunk)
         self._board = board
         self._slot = item_slot(rank)
@@ -100,7 +101,7 @@ class BoardDeck:
 
     def look(self) -> None:
         """See which items are the next."""
-        self.first = claimed_until(self._board)
+        self.first = claimed_until(self._board, self._workers)
         self.last = self.first + self._pace.size(self._n_items - self.first)
 
     def begin(self) -> None:

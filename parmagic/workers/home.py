@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.files import anonymous_file
+from parmagic.files import anonymous_file, write_all
 from parmagic.workers.orders import LARGE
 
 _IN_BAND, _BESIDE = b"\0", b"\1"
@@ -137,11 +137,3 @@ def _mapped(file: int, size: int) -> mmap.mmap:
     while done < size:
         done += os.preadv(file, [view[done : done + (1 << 30)]], done)
     return whole
-
-
-def write_all(file: int, data: memoryview, offset: int) -> int:
-    """Write all of ``data`` at ``offset``; return how much that is."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done : done + (1 << 30)], offset + done)
-    return done

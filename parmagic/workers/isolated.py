@@ -11,12 +11,9 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import select
 import signal
 import threading
-from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -26,11 +23,11 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import claimed, lost
 from parmagic.errors import Ended, NotShippable, WorkerDied
-from parmagic.files import anonymous_file
 from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
-from parmagic.recorder import NOTHING, STOP, Board, blank_board, item_slot
+from parmagic.recorder import NOTHING, STOP, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
+from parmagic.workers.board import BoardFile
 from parmagic.workers.endings import Mercy, cut_off, how_it_ended, where, who_was_stopped
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
@@ -110,18 +107,14 @@ class _Crew:
         self._job = job
         self._begin = perf_counter()
         self._members: list[Member] = []
-        self._board_file = -1
-        self._board: Board = blank_board(job.arm.count)
+        self._board = BoardFile(job.arm.count)
         self._at_gate = 0
         self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
         self._asking: Member | None = None  # its order has not been sent yet
 
     def open(self) -> None:
         """Make what all workers share."""
-        self._board_file = anonymous_file()
-        home.write_all(self._board_file, memoryview(blank_board(self._job.arm.count)).cast("B"), 0)
-        self._map = mmap.mmap(self._board_file, 0)
-        self._board = memoryview(self._map).cast("q")
+        self._board.open()
 
     def _start_some(self) -> None:
         """Have as many workers started as the server takes orders for, without waiting for it: it has to be listened to, too."""
@@ -136,20 +129,20 @@ class _Crew:
 
     def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
         job, cargo = self._job, self._cargo
-        member = Member(rank, left, self._board[item_slot(rank) + 2])
+        member = Member(rank, left, self._board.places[item_slot(rank) + 2])
         self._members.append(member)
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         claims = job.claims
         if job.spmd:
             claims = (range(rank, rank + 1),)
-        null, tracker = self._board_file, tracker_descriptor() if cargo else None
+        null, tracker = self._board.file, tracker_descriptor() if cargo else None
         orders = Orders(
             (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
             claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
             environment(tracked=tracker is not None) if cargo else None, not meter.why_inferred(),
         )  # fmt: skip
         descriptors = [
-            member.theirs[0], self._board_file, out, err, member.box, member.stack,
+            member.theirs[0], self._board.file, out, err, member.box, member.stack,
             null if tracker is None else tracker, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
         member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
@@ -295,7 +288,7 @@ class _Crew:
             self._start_again(member, undone)
         else:
             if not (self._job.spmd and self._job.plan.keep_going):
-                self._board[STOP] = 1
+                self._board.places[STOP] = 1
             if self._job.spmd and self._at_gate < self._job.arm.count:
                 self.end()  # the others wait at the gate for ever
         left = (left[0] or member.heard, left[1], left[2])  # it may have died before its account knew of an item
@@ -307,7 +300,7 @@ class _Crew:
         return self._job.plan.keep_going and not self._job.spmd and self._job.claims is None
 
     def _start_again(self, member: Member, undone: tuple[range, ...]) -> None:
-        self._board[item_slot(member.rank)] = NOTHING
+        self._board.places[item_slot(member.rank)] = NOTHING
         self._to_start.append((member.rank, undone))
 
     def _lost(self, member: Member) -> tuple[int | None, tuple[range, ...]]:
@@ -316,12 +309,12 @@ class _Crew:
             return member.rank, ()
         had = self._job.claims
         if had is None:
-            had = *member.left, claimed(self._board, member.rank, member.since)
-        return lost(self._board[item_slot(member.rank)], had, member.reported)
+            had = *member.left, claimed(self._board.places, member.rank, member.since)
+        return lost(self._board.places[item_slot(member.rank)], had, member.reported)
 
     def _died_between_items(self, member: Member, pid: int, code: int, undone: tuple[range, ...]) -> Recording:
         """Report a death that no item is lost by."""
-        none_left = self._job.claims is not None or self._board[item_slot(member.rank) + 2] >= len(self._job.items)
+        none_left = self._job.claims is not None or self._board.places[item_slot(member.rank) + 2] >= len(self._job.items)
         all_taken = none_left and not undone
         when = "after its last item" if all_taken else "between two items"
         died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when)}."
@@ -333,7 +326,7 @@ class _Crew:
 
     def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""
-        item = self._board[item_slot(member.rank)]
+        item = self._board.places[item_slot(member.rank)]
         began = member.ended is None and member.pid and max(0, member.reported) <= item < len(self._job.items)
         return item if began else None
 
@@ -371,7 +364,7 @@ class _Crew:
 
     def end(self) -> None:
         """End what still runs, and give everything back."""
-        self._board[STOP] = 1
+        self._board.places[STOP] = 1
         self._to_start.clear()
         if self._asking is not None:
             self._hub.withdraw()
@@ -399,11 +392,4 @@ class _Crew:
             if member.ended is None:
                 member.ended = -signal.SIGKILL
             member.close()
-        if self._board_file >= 0:
-            if isinstance(self._board, memoryview):
-                kept = array("q", self._board)
-                self._board.release()
-                self._board = kept
-            self._map.close()
-            os.close(self._board_file)
-            self._board_file = -1
+        self._board.close()

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from time import perf_counter
 
 from parmagic import meter
-from parmagic.files import anonymous_file
+from parmagic.files import anonymous_file, keep_size
 from parmagic.model import Printed
 from parmagic.output import Lines
 from parmagic.workers.process import is_readable
@@ -36,6 +36,7 @@ class Member:
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
         self.box, self.stack = anonymous_file(), anonymous_file()
         os.ftruncate(self.box, meter.box_size())
+        keep_size(self.box)
 
     def open_pipe(self, stream: str) -> int:
         """Return the worker's end of a new pipe for what it prints."""

@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from parmagic.errors import NoShell, NotShippable
-from parmagic.files import anonymous_file
+from parmagic.files import anonymous_file, keep_size, write_all
 from parmagic.interrupts import held_back, undo
-from parmagic.workers.home import write_all
 from parmagic.workers.loop import names_around
 from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
@@ -65,6 +64,7 @@ class Cargo:
                 self.file = anonymous_file()
             body = self._pack_body(call, names)
             segments, firsts = self._pack_items(items)
+            keep_size(self.file)
             self._share()
         except BaseException:
             self.close()
