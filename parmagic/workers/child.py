@@ -7,11 +7,11 @@ import logging
 import mmap
 import os
 import random
+import socket
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing import Pipe, current_process, resource_tracker, util
-from multiprocessing.connection import Connection
+from multiprocessing import current_process, resource_tracker, util
 from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any
@@ -26,6 +26,7 @@ from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, W
 from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
 from parmagic.workers import home, ship
 from parmagic.workers.claims import BoardDeck, FileLock
+from parmagic.workers.frames import Outbox
 from parmagic.workers.leftovers import prefix
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -59,7 +60,7 @@ def prepare() -> Iterator[None]:
 def _rehearse() -> None:
     """Be a worker with nothing to do, and with nobody to tell of it."""
     me = WorkerId(0, os.getpid(), 0)
-    ours, theirs = Pipe()
+    ours, theirs = socket.socketpair()
     channel = _Channel(theirs, me)
     call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
     with meter.hooks() as measuring, TemporaryFile() as box, ours, theirs:
@@ -91,7 +92,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"
-    channel = _Channel(Connection(descriptors[CONNECTION]), me)
+    channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
     lookout = Lookout(descriptors[STACK], forked=orders.manifest is None)
@@ -215,8 +216,9 @@ _READ_ONLY = (
 class _Channel:
     """The way home: recordings, results, what is displayed."""
 
-    def __init__(self, connection: Connection, me: WorkerId) -> None:
-        self._connection = connection
+    def __init__(self, sock: socket.socket, me: WorkerId) -> None:
+        self._sock = sock
+        self._outbox = Outbox(sock, me.rank)
         self._me = me
         self._lock = threading.Lock()
         self.spans: list[Span] = []
@@ -233,7 +235,7 @@ class _Channel:
 
     def _send(self, parcel: home.Parcel) -> None:
         with self._lock:
-            home.send(self._connection, parcel)
+            home.send(self._outbox, parcel)
 
     def moved(self) -> Moved:
         """Return what went each way so far."""
@@ -241,7 +243,8 @@ class _Channel:
 
     def wait(self) -> None:
         """Wait for the gate to open."""
-        self._connection.recv_bytes()
+        if not self._sock.recv(1):
+            raise EOFError
 
     def take_spans(self) -> tuple[Span, ...]:
         """Return the spans so far and forget them."""

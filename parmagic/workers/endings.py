@@ -23,8 +23,13 @@ def where(stack: list[Frame], filename: str, most: int = 5) -> str:
     return ", called from ".join(words)
 
 
-def how_it_ended(code: int, when: str) -> str:
-    """Say in words how a process ended, and ``when`` (in item 3), with the likely cause."""
+def how_it_ended(code: int, when: str, fault: str = "") -> str:
+    """Say in words how a process ended, and ``when`` (in item 3), with the likely cause.
+
+    ``fault`` is what was wrong with what it had sent, where we have ended it for that.
+    """
+    if fault:
+        return f"was ended {when}, as what it sent cannot be read: {fault} (does the body write to descriptors that it has not opened?)"
     if code >= 0:
         return f"ended with exit code {code} {when}" + ("" if code else " (did the body call os._exit?)")
     known = {int(each): each.name for each in signal.Signals}

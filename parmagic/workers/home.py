@@ -10,26 +10,24 @@ import io
 import mmap
 import os
 import pickle
+import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing import reduction
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.files import anonymous_file, write_all
+from parmagic.files import anonymous_file, keep_size, keeps_size, write_all
+from parmagic.workers.frames import Bytes, Frame, Garbled, Inbox, Outbox
 from parmagic.workers.orders import LARGE
-
-_IN_BAND, _BESIDE = b"\0", b"\1"
 
 
 class Parcel(NamedTuple):
     """A packed object: its pickle, and large buffers that lie beside it."""
 
-    pickle: bytes
+    pickle: Bytes
     buffers: list[memoryview]
 
     @property
@@ -92,48 +90,68 @@ def unpack(parcel: Parcel) -> Any:
     return pickle.loads(parcel.pickle, buffers=parcel.buffers)
 
 
-def send(connection: Connection, parcel: Parcel) -> None:
+def send(outbox: Outbox, parcel: Parcel) -> None:
     """Send a parcel; its buffers by a file."""
-    if not parcel.buffers:
-        connection.send_bytes(_IN_BAND + parcel.pickle)
+    sizes = [len(buffer) for buffer in parcel.buffers]
+    head = struct.pack(f"!{len(sizes)}Q", *sizes)
+    if not sizes:
+        outbox.send(head, parcel.pickle)
         return
     file = anonymous_file()
     try:
         end = 0
         for buffer in parcel.buffers:
             end += write_all(file, buffer, end)
-        sizes = [len(buffer) for buffer in parcel.buffers]
-        connection.send_bytes(_BESIDE + pickle.dumps(sizes))
-        reduction.send_handle(connection, file, os.getpid())
+        keep_size(file)
+        outbox.send(head, parcel.pickle, file)
     finally:
         os.close(file)
-    connection.send_bytes(parcel.pickle)
 
 
-def receive(connection: Connection) -> Parcel:
-    """Receive a parcel; EOFError or OSError where the other end has gone."""
-    first = connection.recv_bytes()
-    if first[:1] == _IN_BAND:
-        return Parcel(first[1:], [])
-    sizes = pickle.loads(first[1:])
-    file = reduction.recv_handle(connection)
+def receive(inbox: Inbox) -> Parcel | None:
+    """Return the next parcel, None where it has not arrived yet.
+
+    Raises EOFError or OSError where the other end has gone, Garbled where what it sent cannot be right.
+    """
+    frame = inbox.take()
+    if frame is None:
+        return None
     try:
-        whole = memoryview(_mapped(file, sum(sizes)))
+        return Parcel(frame.body, _buffers(frame))
     finally:
-        os.close(file)
+        if frame.file >= 0:
+            os.close(frame.file)
+
+
+def _buffers(frame: Frame) -> list[memoryview]:
+    if len(frame.head) % 8 or bool(frame.head) != (frame.file >= 0):
+        raise Garbled("a result's large parts are not where they should be")
+    if frame.file < 0:
+        return []
+    sizes = struct.unpack(f"!{len(frame.head) // 8}Q", frame.head)
+    whole = memoryview(_memory(frame.file, sum(sizes)))
     buffers, end = [], 0
     for size in sizes:
         buffers.append(whole[end : end + size])
         end += size
-    return Parcel(connection.recv_bytes(), buffers)
+    return buffers
 
 
-def _mapped(file: int, size: int) -> mmap.mmap:
+def _memory(file: int, size: int) -> mmap.mmap:
     """Return a file's memory, to be written to as well: results are the notebook's own."""
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(file, size, access=mmap.ACCESS_COPY, trackfd=False)
-    whole = mmap.mmap(-1, size)  # a mapped file would hold a descriptor for as long as the result lives
+    if os.fstat(file).st_size < size:
+        raise Garbled(f"{size} bytes of results were sent by a file that has {os.fstat(file).st_size}")
+    try:
+        # mapped only where the worker cannot cut it short, which would kill who reads it here
+        if sys.version_info >= (3, 13) and keeps_size(file):
+            return mmap.mmap(file, size, access=mmap.ACCESS_COPY, trackfd=False)
+        whole = mmap.mmap(-1, size)  # up to 3.12, a mapped file would hold a descriptor for as long as the result lives
+    except (OSError, OverflowError, ValueError) as error:
+        raise Garbled(f"there is no room here for {size} bytes of results ({error})") from None
     view, done = memoryview(whole), 0
     while done < size:
-        done += os.preadv(file, [view[done : done + (1 << 30)]], done)
+        here = os.preadv(file, [view[done : done + (1 << 30)]], done)
+        if not here:
+            raise Garbled(f"{size} bytes of results were sent by a file that was cut short")
+        done += here
     return whole

@@ -29,6 +29,7 @@ from parmagic.recorder import NOTHING, STOP, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
 from parmagic.workers.board import BoardFile
 from parmagic.workers.endings import Mercy, cut_off, how_it_ended, where, who_was_stopped
+from parmagic.workers.frames import Garbled
 from parmagic.workers.hub import Hub
 from parmagic.workers.loop import body_file
 from parmagic.workers.member import Member
@@ -189,13 +190,13 @@ class _Crew:
             for descriptor in member.pipes:
                 poll.register(descriptor, select.POLLIN)
             if member.ended is None and not member.broken and not member.done:
-                poll.register(member.connection.fileno(), select.POLLIN)
+                poll.register(member.inbox.fileno(), select.POLLIN)
         return {descriptor for descriptor, _ in poll.poll(HEARTBEAT * 1000)}
 
     def _read(self, member: Member, ready: set[int]) -> Iterator[Report]:
         for descriptor in ready & set(member.pipes):
             yield from member.printed(descriptor)
-        if not member.connection.closed and member.connection.fileno() in ready:
+        if member.inbox.fileno() in ready:
             yield from self._message(member)
             if member.done:
                 yield from self._over(member)
@@ -207,10 +208,16 @@ class _Crew:
         member.close()
 
     def _message(self, member: Member) -> Iterator[Report]:
+        """Take a worker's next message, where all of it is there."""
         try:
-            parcel = home.receive(member.connection)
+            parcel = home.receive(member.inbox)
+        except Garbled as error:
+            self._distrust(member, str(error))
+            return
         except (EOFError, OSError):
             member.broken = True
+            return
+        if parcel is None:
             return
         try:
             what = home.unpack(parcel)
@@ -224,10 +231,18 @@ class _Crew:
         elif isinstance(what, Unreadable):
             why = str(what).rstrip(".")
             raise NotShippable(f"A worker process cannot read the body: {why}. Is a module missing, or does it live only in the notebook?")
-        elif isinstance(what, Displayed):
+        elif isinstance(what, Displayed) and what.rank == member.rank:
             yield what
-        else:
+        elif isinstance(what, Recording) and what.worker.rank == member.rank:
             yield self._recorded(member, what)
+        else:
+            self._distrust(member, f"it is no message of this worker's (a {type(what).__name__})")
+
+    def _distrust(self, member: Member, fault: str) -> None:
+        """End a worker that sent what cannot be read: what would come next cannot be either. It counts as died."""
+        member.broken, member.fault = True, fault
+        if member.ended is None:
+            self._hub.end({member.key})
 
     def _recorded(self, member: Member, recording: Recording) -> Recording:
         if not member.pid:
@@ -236,7 +251,7 @@ class _Crew:
             if self._job.spmd and self._at_gate == self._job.arm.count:
                 for each in self._members:
                     if each.ended is None:
-                        each.connection.send_bytes(b"go")
+                        each.inbox.answer(b"g")
         member.heard = perf_counter()
         for batch in recording.batches:
             member.reported = max(member.reported, batch.first + len(batch.begins))
@@ -255,7 +270,7 @@ class _Crew:
                     raise WorkerDied(f"Worker {member.rank} of {self._job.arm.count} could not be started: {room.why_not(*words)}")
 
     def _last_messages(self, member: Member) -> Iterator[Report]:
-        while not member.done and not member.broken and not member.connection.closed and member.connection.poll():
+        while not member.done and not member.broken and member.inbox.waits():
             yield from self._message(member)
 
     def _ended(self, member: Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
@@ -277,11 +292,11 @@ class _Crew:
         """
         who = f"Worker {member.rank} (process {pid})"
         if not member.pid:
-            raise WorkerDied(f"{who} {how_it_ended(code, 'before its first item')}.")
+            raise WorkerDied(f"{who} {how_it_ended(code, 'before its first item', member.fault)}.")
         item, undone = self._lost(member)
         if item is None:
             return self._died_between_items(member, pid, code, undone)
-        error = WorkerDied(f"{who} {how_it_ended(code, f'in item {item}')}.")
+        error = WorkerDied(f"{who} {how_it_ended(code, f'in item {item}', member.fault)}.")
         if stack:
             error.add_note(f"It was in {where(stack, body_file(self._job.call))}.")
         if self._replaces:
@@ -317,7 +332,7 @@ class _Crew:
         none_left = self._job.claims is not None or self._board.places[item_slot(member.rank) + 2] >= len(self._job.items)
         all_taken = none_left and not undone
         when = "after its last item" if all_taken else "between two items"
-        died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when)}."
+        died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when, member.fault)}."
         if not all_taken and not self._replaces:
             raise WorkerDied(died)
         if not all_taken:

@@ -6,13 +6,13 @@ import codecs
 import os
 import socket
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from time import perf_counter
 
 from parmagic import meter
 from parmagic.files import anonymous_file, keep_size
 from parmagic.model import Printed
 from parmagic.output import Lines
+from parmagic.workers.frames import Inbox
 from parmagic.workers.process import is_readable
 
 
@@ -27,11 +27,12 @@ class Member:
         self.key = 0
         self.done = False
         self.ended: int | None = None
-        self.broken = False
+        self.broken = False  # nothing comes from it any more,
+        self.fault = ""  # or nothing that can be read, and why
         self.reported = -1  # the item behind the last one that was reported
         self.heard = perf_counter()
         ours, theirs = socket.socketpair()
-        self.connection = Connection(ours.detach())
+        self.inbox = Inbox(ours, rank)
         self.theirs = [theirs.detach()]
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
         self.box, self.stack = anonymous_file(), anonymous_file()
@@ -78,7 +79,7 @@ class Member:
     def close(self) -> None:
         """Give all of it back."""
         self.release()
-        self.connection.close()
+        self.inbox.close()
         while self.pipes:
             os.close(self.pipes.popitem()[0])
         files, self.box, self.stack = (self.box, self.stack), -1, -1
