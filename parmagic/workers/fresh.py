@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from parmagic.files import anonymous_file
+from parmagic.files import anonymous_file, write_all
 
 _LONGEST = 100_000
 """Bytes of a variable from which on it does not go through exec, where the kernel takes 128 KiB; it is set later."""
@@ -43,11 +43,7 @@ def command(entry: str, orders: int, *, detached: bool = False, title: str = "")
 def written(path: list[str], orders: Any) -> int:
     """Write down where to import from, and the orders; return the descriptor of that."""
     file = anonymous_file()
-    data = memoryview(json.dumps(path).encode() + b"\n" + pickle.dumps(orders))
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done:], done)
-    os.lseek(file, 0, os.SEEK_SET)
+    write_all(file, memoryview(json.dumps(path).encode() + b"\n" + pickle.dumps(orders)), 0)
     return file
 
 
