@@ -47,17 +47,17 @@ class Trace:
     def open(self) -> str | Shown:
         """Show the trace in Perfetto, served on 127.0.0.1 only; return its address.
 
+        The browser is told by a private file, for its command line can be read by all. Where
+        one may not read temporary files (some are packed so), follow the address yourself.
         Where the notebook runs on another machine than its browser, which could not
         reach that, return a link that downloads the trace.
         """
-        import webbrowser  # noqa: PLC0415
-
         from parmagic.render import chrome, frame, serve  # noqa: PLC0415  (only when asked to open)
 
         if serve.is_remote():
             return Shown(frame.download(self.view), "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>")
         url = serve.open_trace(chrome.dumps(self.view), self.view.title or "parmagic")
-        webbrowser.open(url)
+        serve.show(url)
         return url
 
     def __repr__(self) -> str:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from parmagic.render import serve
+import parmagic
+from parmagic.render import serve, wire
+from parmagic.workers.isolated import user_threads
 
 TRACE = json.dumps({"traceEvents": [{"ph": "X", "name": "slice", "pid": 1, "tid": 1, "ts": 0, "dur": 5}]}).encode()
 
@@ -48,7 +58,7 @@ def test_page_data_and_ui_are_served(url):
         assert "default-src" in headers["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize("token", ["", "/", "/wrong", "/%2e%2e", "/\u00e9"])
+@pytest.mark.parametrize("token", ["", "/", "/wrong", "/%2e%2e", "/%c3%a9"])
 def test_a_wrong_token_finds_nothing(url, token):
     """Whoever does not know the token learns only that there is nothing."""
     for rest in ("/trace/1", "/data/1", "/ui/index.html"):
@@ -90,7 +100,8 @@ def test_a_link_out_of_the_folder_finds_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD"])
 def test_only_get(url, method):
     """Nothing but GET is answered."""
-    assert ask(url, method=method)[0] == 501
+    status, headers, _ = ask(url, method=method)
+    assert (status, headers["Allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize("number", ["0", "2", "-1", "1/x", "x", "", "9" * 5000])
@@ -99,9 +110,239 @@ def test_numbers_that_there_are_not(url, number):
     assert ask(url, f"{base(url)}/data/{number}")[0] == 404
 
 
+def connect(url):
+    """Open a connection, and say nothing."""
+    return socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=10)
+
+
+def ended(connection):
+    """Return what still comes, and wait for the end; what was refused unread may end with a reset."""
+    data = b""
+    try:
+        while part := connection.recv(65536):
+            data += part
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def head(url, *rows, path=None):
+    """Return a right request with these rows more, or instead of the first one."""
+    parts = urlsplit(url)
+    return "\r\n".join([f"GET {path or parts.path} HTTP/1.1", f"Host: {parts.netloc}", *rows, "", ""]).encode("latin-1")
+
+
+def test_idle_connections_are_no_threads_of_the_users(url):
+    """With connections open, one of them in the middle of a request, the notebook is forked for a serial run of what cannot be shipped."""
+    lock = threading.Lock()
+
+    def work(number):
+        with lock:
+            return number
+
+    with ExitStack() as stack:
+        for number in range(20):
+            connection = stack.enter_context(connect(url))
+            connection.sendall(b"GET /" if number else b"")
+        assert ask(url)[0] == 200  # all of them were accepted before this one
+        assert user_threads() == []
+        run = parmagic.run(work, range(4), "threads=2", trace="off")
+        assert list(run.summary["baseline"]) == ["measured"]
+        assert not [note for note in run.notes if "threads of yours" in note]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET http://[\r\n\r\n", b"GET http://[ HTTP/1.1\r\n\r\n", b"GET /\r\n\r\n", b"GET  / HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"GET / HTTP/2\r\n\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n", b"GET /\0 HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\n\n", b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"G" * 1_000_000, b"get / HTTP/1.1\r\n\r\n",
+    ],
+    ids=lambda request: repr(request[:20]),
+)  # fmt: skip
+def test_what_is_no_request_is_refused_at_once(url, request_, capfd):
+    """It gets a 4xx, or the connection is closed, without waiting for more; nothing is printed, and the next one is served."""
+    with connect(url) as connection:
+        with suppress(ConnectionError):  # refused before all of it was sent
+            connection.sendall(request_)
+        assert ended(connection)[:10] in {b"HTTP/1.1 4", b""}
+    assert ask(url)[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [
+        ("Host: evil.example", 403), ("Transfer-Encoding: chunked", 400), ("Content-Length: 5", 400), ("Content-Length: 0\r\nContent-Length: 5", 400),
+        (" folded", 400), ("no colon", 400), ("A: \0", 400), ("A : b", 400), ("\r\nA: b", 200), ("Cookie: \xe9=\xe9", 200), ("X: y\r\n" * 100 + "X: y", 431), ("X: " + "y" * 70_000, 431),
+    ],
+)  # fmt: skip
+def test_fields(url, row, status):
+    """Two hosts, bodies, folded and unreadable fields, and too much of them are refused; what stands behind the request is not read."""
+    with connect(url) as connection:
+        connection.sendall(head(url, row))
+        assert ended(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_request_in_pieces(url):
+    """What arrives byte by byte is a request as well; one more behind it has no answer of its own."""
+    with connect(url) as connection:
+        for byte in head(url, path=f"{base(url)}/data/1"):
+            connection.sendall(bytes([byte]))
+        connection.sendall(head(url))
+        assert ended(connection).count(b"HTTP/1.1 ") == 1
+
+
+def test_who_is_slow_is_closed(url, monkeypatch):
+    """A request that never ends is given up as a whole, however often a byte comes; so is an answer that nobody takes."""
+    monkeypatch.setattr(wire, "HEAD_WITHIN", 0.3)
+    monkeypatch.setattr(wire, "MOVES_WITHIN", 0.3)
+    big = serve.open_trace(bytes(50_000_000), "big")
+    with connect(url) as drips, connect(url) as stalls:
+        stalls.sendall(head(url, path=f"{base(url)}/data/{big.rpartition('/')[2]}"))
+        drips.settimeout(0.05)
+        begin = time.monotonic()
+        with pytest.raises(ConnectionError):  # noqa: PT012  (until it is closed)
+            while time.monotonic() - begin < 10:
+                drips.sendall(b"G")
+                try:
+                    if not drips.recv(1):
+                        raise ConnectionError
+                except TimeoutError:
+                    continue
+        until = time.monotonic() + 10
+        while serve._pages.server._connections and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not serve._pages.server._connections
+        assert len(ended(stalls)) < 50_000_000
+
+
+def test_a_thousand_connections(url):
+    """They cost as many descriptors as are allowed, and whoever asks meanwhile is answered."""
+    script = (
+        "import resource, socket, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n"
+        "kept = [socket.create_connection(('127.0.0.1', int(sys.argv[1]))) for _ in range(1000)]\n"
+        "print('there', flush=True)\nsys.stdin.read()"
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    with subprocess.Popen([sys.executable, "-c", script, str(urlsplit(url).port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "there\n"
+        assert len(os.listdir("/proc/self/fd")) <= before + wire.MOST_CONNECTIONS + 4
+        assert ask(url, f"{base(url)}/data/1")[2] == TRACE
+        other.stdin.close()
+
+
+def test_no_descriptor_for_a_connection():
+    """Where accepting fails, it is tried again now and then, not all the time; when there are descriptors again, all is well."""
+    script = (
+        "import os, resource, time\nfrom parmagic.render import serve\n"
+        "print(serve.open_trace(b'{}', 't'), flush=True)\n"
+        "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))), limits[1]))\n"
+        "input()\nprint(time.process_time(), flush=True)\ninput()\nprint(time.process_time(), flush=True)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, limits)\ninput()\nserve.close()"
+    )
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as server:
+        url = server.stdout.readline().strip()
+        with connect(url) as one, connect(url) as two:
+            one.sendall(head(url))
+            two.sendall(head(url))
+            server.stdin.write("\n")
+            begin = float(server.stdout.readline())
+            two.settimeout(1)
+            with pytest.raises(TimeoutError):
+                two.recv(1) or one.recv(1)
+            server.stdin.write("\n")
+            assert float(server.stdout.readline()) - begin < 0.3
+            two.settimeout(10)
+            assert ended(one).startswith(b"HTTP/1.1 200 ")
+            assert ended(two).startswith(b"HTTP/1.1 200 ")
+        server.stdin.write("\n")
+        assert server.stderr.read() == ""
+
+
+def test_a_fork_waits_for_a_page_that_is_being_made(url, monkeypatch):
+    """What the thread holds while it works is never held for ever in a fork; and a page that takes too long does not hold the fork."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def slow(_number, _title):
+        begun.set()
+        go_on.wait(10)
+        made.append(True)
+        return wire.Answer(HTTPStatus.OK, b"")
+
+    monkeypatch.setattr(serve, "_trace_page", slow)
+    for within, finished in ((10, True), (0.1, False)):
+        monkeypatch.setattr(serve, "_STILL_WITHIN", within)
+        begun.clear()
+        go_on.clear()
+        made.clear()
+        with connect(url) as connection:
+            connection.sendall(head(url))
+            assert begun.wait(10)
+            release = threading.Timer(0.2 if finished else 5, go_on.set)
+            release.start()
+            pid = os.fork()
+            if not pid:
+                os._exit(bool(made))
+            release.cancel()
+            go_on.set()
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == finished
+
+
+def test_a_fork_lets_go(url):
+    """A process that is forked from the notebook, and outlives it, keeps neither the port nor a connection; nor does it close what the notebook has."""
+    numbers = [serve._pages.server._listener.sock.fileno()]
+    pid = os.fork()
+    if not pid:
+        os._exit(any(os.path.exists(f"/proc/self/fd/{number}") for number in numbers) or serve._pages is not None)  # noqa: PTH110
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert ask(url)[0] == 200
+
+
+def test_a_lost_socket(url, tmp_path):
+    """A body may close all that is open: a file of its own under the same number is left alone, and the next link works."""
+    number = serve._pages.server._listener.sock.fileno()
+    os.close(number)
+    path = tmp_path / "file"
+    with path.open("w") as file:
+        assert file.fileno() == number
+        fresh = serve.open_trace(TRACE, "t")
+        assert fresh != url
+        assert ask(fresh, f"{base(fresh)}/data/1")[2] == TRACE
+        file.write("mine")
+    assert path.read_text() == "mine"
+
+
+def test_an_error_of_a_page_is_said_in_it(url, monkeypatch, capfd):
+    """It is a 500 with the error's name, and nothing under the cell."""
+    monkeypatch.setattr(serve, "_trace_page", lambda *_: 1 / 0)
+    status, _, body = ask(url)
+    assert (status, body) == (500, b"This page could not be made (ZeroDivisionError).\n")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_browsers_command_line_holds_no_secret(tmp_path):
+    """A browser gets the name of a private file, and that file leads to the address."""
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\nprintf "%s" "$*" > words; cat "${1#file://}" > page\n')
+    browser.chmod(0o700)
+    code = "from parmagic.render import serve; url = serve.open_trace(b'{}', 't'); print(url, serve.show(url)); serve.close()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "BROWSER": f"{browser} %s"}, capture_output=True, text=True, check=True, timeout=60)
+    url, opened = done.stdout.split()
+    assert (opened, done.stderr) == ("True", "")
+    words = Path("words").read_text()
+    assert words.startswith("file:///")
+    assert url.split("/")[3] not in words
+    assert f"url={url}" in Path("page").read_text()
+    assert not Path(words.removeprefix("file://")).exists()
+
+
 def test_bound_to_this_machine_only(url):
     """The socket listens on 127.0.0.1, so no other machine reaches it; the address says the same."""
-    assert serve._server.socket.getsockname()[0] == "127.0.0.1"
+    assert serve._pages.server._listener.sock.getsockname()[0] == "127.0.0.1"
     assert urlsplit(url).hostname == "127.0.0.1"
 
 

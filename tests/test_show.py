@@ -9,11 +9,14 @@ import html
 import json
 import re
 import stat
+import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 import weakref
 import webbrowser
+from pathlib import Path
 
 import pytest
 from fake_run import two_arms
@@ -125,8 +128,9 @@ def test_link_of_a_run_that_is_gone(served):
     while known() is not None:  # the thread that answered may be about to end
         assert time.monotonic() < until
         gc.collect()
-    with pytest.raises(urllib.error.HTTPError, match="This run is gone") as caught:
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
         _get(url)
+    assert b"This run is gone" in caught.value.read()
     caught.value.close()
 
 
@@ -153,18 +157,59 @@ def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_USER", "somebody")
     monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail("opened"))
     shown = run.timeline.open()
-    assert serve._server is None
+    assert serve._pages is None
     data = re.search(r'download="timeline.json.gz" href="data:application/gzip;base64,([^"]+)"', shown._repr_html_())[1]
     assert json.loads(gzip.decompress(base64.b64decode(data)))["traceEvents"]
 
 
 def test_open_here(run, served, monkeypatch):
-    """The browser is sent to this machine."""
+    """The browser is sent to this machine by a private file, which is gone when it has led there: its command line holds no secret."""
     monkeypatch.setenv("PARMAGIC_REMOTE", "0")
     opened = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
-    assert run.timeline.open() == opened[0]
-    assert opened[0].startswith("http://127.0.0.1:")
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    url = run.timeline.open()
+    secret = url.split("/")[3]
+    assert opened[0].startswith("file:///")
+    assert secret not in opened[0]
+    path = Path(opened[0].removeprefix("file://"))
+    assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
+    assert f'content="0; url={url}"' in path.read_text()
+    assert b"postMessage" in _get(url)[2].encode()
+    assert not path.parent.exists()
+
+
+def test_what_a_browser_never_asked_for_is_removed(run, served, monkeypatch):
+    """The file that leads to a trace goes with the server, and at once where there is no browser."""
+    monkeypatch.setenv("PARMAGIC_REMOTE", "0")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(Path.cwd()))
+    there = lambda: list(Path.cwd().glob("parmagic-*"))  # noqa: E731  (said twice)
+    for is_one in (True, False):
+        monkeypatch.setattr(webbrowser, "open", lambda _, found=is_one: bool(there()) and found)
+        run.timeline.open()
+        assert len(there()) == is_one
+        serve.close()
+        assert there() == []
+
+
+def test_a_link_opens_its_run_alone(served, monkeypatch):
+    """What is in a notebook's file leads to that run: neither to others, nor to traces, nor to the viewer."""
+    one, other, trace = serve.link(first := two_arms()), serve.link(second := two_arms()), serve.open_trace(b"{}", "t")
+    assert first is not second
+    secret = one.split("/")[3]
+    for url in (other, trace, trace.replace("trace", "data"), trace.replace("trace/3", "ui/index.html")):
+        assert _get(url)[0] == 200
+        with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+            _get(url.replace(url.split("/")[3], secret))
+        caught.value.close()
+
+
+def test_no_server_no_link(run, served, monkeypatch):
+    """Where no server can be started, the report is shown without its link, and a trace that is to be opened says what to do."""
+    monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+    assert serve.link(run) == ""
+    with pytest.raises(parmagic.ParmagicError, match=r"can't start new thread\): save the timeline"):
+        serve.open_trace(b"{}", "t")
 
 
 class TestPlot:

