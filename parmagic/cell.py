@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from parmagic.names import blocking_names, mutated_names, read_names
+from parmagic.names import Names, blocking_names, mutated_names, read_names
 from parmagic.order import read_too_early
-from parmagic.refusals import OTHER_MAGIC, at_line, refuse, refuse_input, ways_out
+from parmagic.refusals import OTHER_MAGIC, as_deep_as_the_compiler, at_line, depth_refused, refuse, refuse_input, ways_out
 
 __all__ = ["Body", "read_body", "read_expression", "unbound_help"]
 
@@ -94,10 +94,11 @@ def read_body(
         row = 2 + text[: text.index("%%")].count("\n")
         raise at_line(row, OTHER_MAGIC)
     reader = _Reader(f"{line}\n{text}", line, target, namespace, filename, flags)
-    statements = reader.parse("\n" + text)
-    if not statements:
-        raise at_line(2, "the body is empty: write below the magic line what each item should run")
-    return reader.body(statements, has_value=isinstance(statements[-1], ast.Expr) and not _silenced(text))
+    with depth_refused():
+        statements = reader.parse("\n" + text)
+        if not statements:
+            raise at_line(2, "the body is empty: write below the magic line what each item should run")
+        return reader.body(statements, has_value=isinstance(statements[-1], ast.Expr) and not _silenced(text))
 
 
 def read_expression(
@@ -114,8 +115,8 @@ def read_expression(
     found = re.search(rf"(?<!\w){re.escape(expression)}\s*\bfor\b", line)
     # Brackets let a walrus stand alone; the spaces put every column where the line has it.
     padding = " " * (len(line[: found.start()].encode()) - 1) if found else ""
-    statements = reader.parse(f"({padding}{expression}\n)", mode="eval")
-    return reader.body(statements, has_value=True)
+    with depth_refused():
+        return reader.body(reader.parse(f"({padding}{expression}\n)", mode="eval"), has_value=True)
 
 
 def unbound_help(
@@ -184,15 +185,8 @@ class _Reader:
             if binding
             else frozenset()
         )
-        refuse(statements, bound)
-        everything = [binding, *statements] if binding else statements
-        try:
-            names = read_names(everything, self.namespace)
-        except SyntaxError:
-            self.compile(statements, binding, WORKER, has_value)  # the same error, at the cell's own line
-            raise
-        refuse_input(statements, names.bound, self.namespace)
-        self.refuse_early_reads(statements, names.writes - bound)
+        with as_deep_as_the_compiler():
+            names = self.checked(statements, binding, bound, has_value)
         taken = "worker" in self.namespace or "worker" in names.writes | names.declared
         reads = names.reads if taken else names.reads - {"worker"}
         return Body(
@@ -207,6 +201,19 @@ class _Reader:
             has_value=has_value,
             injects_worker=not taken,
         )
+
+    def checked(self, statements: list[ast.stmt], binding: ast.Assign | None, bound: frozenset[str], has_value: bool) -> Names:
+        """Classify the names, and refuse what a body cannot do."""
+        refuse(statements, bound)
+        everything = [binding, *statements] if binding else statements
+        try:
+            names = read_names(everything, self.namespace)
+        except SyntaxError:
+            self.compile(statements, binding, WORKER, has_value)  # the same error, at the cell's own line
+            raise
+        refuse_input(statements, names.bound, self.namespace)
+        self.refuse_early_reads(statements, names.writes - bound)
+        return names
 
     def binding(self) -> ast.Assign | None:
         """``TARGET = ...``, placed where the magic line has the target."""

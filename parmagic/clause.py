@@ -40,6 +40,19 @@ def read_clause(line: str, start: int, *, expression: bool) -> tuple[str | None,
     Returns the expression's source (None unless ``expression``) and the loop.
     Raises LineError at the place that cannot be read.
     """
+    try:
+        return _read(line, start, expression=expression)
+    except UnicodeEncodeError as error:  # its place counts from the clause's start, or from a bracket of ours
+        at = next((at for at in range(start, len(line)) if line[at] == error.object[error.start]), start)
+        message = "the clause cannot be read: half of a surrogate pair stands here, which is no character"
+        raise LineError(message, line, at) from None
+    except ValueError:  # on Python 3.11.3 and before
+        raise LineError("the clause cannot be read: a null byte stands here", line, line.index("\0", start)) from None
+    except (RecursionError, MemoryError, OverflowError):
+        raise LineError("the clause is nested too deeply: give parts of it names, in a cell above", line, start) from None
+
+
+def _read(line: str, start: int, *, expression: bool) -> tuple[str | None, Loop]:
     text = line[start:]
     prefix = "[" if expression else "[_ "
     outline = _outline(text)

@@ -50,7 +50,8 @@ class LineError(ParmagicError):
         """Show the line and a caret under the place."""
         if not self.line:
             return self.message
-        return f"{self.message}\n    {self.line}\n    {' ' * self.column}^"
+        before = "".join(letter if letter == "\t" else " " for letter in self.line[: self.column])
+        return f"{self.message}\n    {self.line}\n    {before}^"
 
 
 class CellError(ParmagicError):

@@ -126,7 +126,7 @@ class _Front:
         self.clause = clause  # False: there are models only, as in parse_models
         self.position = 0
         self.expanded: list[_Word] = []  # words that one written word expanded to
-        self.arms: list[Arm] = []
+        self.arms: dict[Arm, None] = {}  # in written order; a range may have thousands
         self.options: dict[str, Any] = {}
         self.bare = ""  # the model just read, when it had no counts
         self.after_dashes = False
@@ -223,7 +223,7 @@ class _Front:
             is_auto = arm.kind != "serial" and arm.count == self._auto
             auto = f" (`auto` is {self._auto} here)" if is_auto else ""
             raise self.error(f"`{arm.label}` is there twice{auto}: expected each arm once", word, offset)
-        self.arms.append(arm)
+        self.arms[arm] = None
 
     def all_arms(self) -> tuple[Arm, ...]:
         """Return the arms in written order; a line without models compares all three."""

@@ -40,6 +40,7 @@ OTHER_WORDS: dict[str, Kind] = {
     "p": "procs",
 }
 COUNTS = re.compile(r"[0-9]+(?:[-,][0-9]+)*")
+_COUNT = re.compile(r"0*[1-9][0-9]{0,8}")  # one that a hint can have: Python refuses to read a number of thousands of digits
 
 # Option of the line -> field of the Plan.
 FLAGS = {"-q": "quiet", "--once": "once", "--keep-going": "keep_going"}
@@ -109,7 +110,7 @@ def unknown_option(option: str, text: str, following: str) -> str:
     letters = name.rstrip("0123456789")
     if letters in WORKER_WORDS:
         count = name[len(letters) :] or text or following
-        count = count if count.isdigit() and count.isascii() and int(count) else "auto"
+        count = count if _COUNT.fullmatch(count) else "auto"
         return f"there is no option `{option}`; did you mean `threads={count}` or `procs={count}`?"
     if name in {"h", "help", "?"}:
         return f"there is no option `{option}`: run `%parallel?` to see all of them with examples"

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from parmagic.errors import CellError
 
-__all__ = ["OTHER_MAGIC", "at_line", "refuse", "refuse_input", "ways_out"]
+__all__ = ["OTHER_MAGIC", "as_deep_as_the_compiler", "at_line", "depth_refused", "refuse", "refuse_input", "ways_out"]
+
+_DEEP = 100_000
+"""Calls: the compiler takes some thousand levels, of which each is a handful of calls here."""
 
 INPUT = "workers cannot ask: read the value in a cell above, and use its name here"
 
@@ -21,6 +26,31 @@ OTHER_MAGIC = "another cell magic cannot stand in a parallel body: use a cell of
 def at_line(row: int, message: str) -> CellError:
     """Make the error for a line of the cell, as the margin counts it."""
     return CellError(f"line {row}: {message}")
+
+
+@contextmanager
+def depth_refused() -> Iterator[None]:
+    """Turn what Python raises for a text that is nested deeper than it can compile into a CellError."""
+    try:
+        yield
+    except (RecursionError, MemoryError):
+        raise CellError("this is nested too deeply to be compiled: give parts of it names, on lines of their own") from None
+
+
+@contextmanager
+def as_deep_as_the_compiler() -> Iterator[None]:
+    """Let functions of ours follow a tree as deep as Python compiles it, which is deeper than it lets functions call each other.
+
+    A thousand terms in a sum are enough. What runs inside is Python alone, which takes no C stack for its calls.
+    """
+    before = sys.getrecursionlimit()
+    ours = before + _DEEP
+    try:
+        sys.setrecursionlimit(ours)
+        yield
+    finally:
+        if sys.getrecursionlimit() == ours:
+            sys.setrecursionlimit(before)
 
 
 def ways_out(name: str) -> str:

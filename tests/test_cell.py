@@ -520,3 +520,28 @@ def test_expression_reads_before_binding() -> None:
     """A walrus makes a name the item's own in the line form as well."""
     with pytest.raises(CellError, match="line 1: `y` is read here"):
         expression("y + (y := x)", "%parallel y + (y := x) for x in xs", y=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+".join(["x"] * 400) + " == 1200",
+        "y = 0\nif x == 0: pass\n" + "".join(f"elif x == {1000 + number}: pass\n" for number in range(400)) + "else: y = True\ny",
+        "str(x)" + ".strip()" * 200 + " == '3'",
+    ],
+    ids=["a sum", "elif", "calls"],
+)
+def test_what_python_compiles_is_not_too_deep(text):
+    """A tree may be as deep as the compiler allows, not only as deep as functions may call each other; the limit is put back."""
+    limit = sys.getrecursionlimit()
+    assert run(text) is True
+    assert sys.getrecursionlimit() == limit
+
+
+@pytest.mark.parametrize("text", ["x + " * 20_000 + "x", "-" * 50_000 + "x"], ids=["a sum", "minus"])
+def test_what_is_too_deep_is_refused(text):
+    """What Python itself gives up on, each version with errors of its own, is refused with what to write."""
+    with pytest.raises(CellError, match="nested too deeply to be compiled: give parts of it names"):
+        read(text)
+    with pytest.raises(CellError, match="nested too deeply to be compiled: give parts of it names"):
+        read_expression(text, line=f"%parallel {text} for x in xs", target="x", namespace={}, filename="<cell-7>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -419,3 +420,35 @@ def test_affinity_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpus._affinity() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "column"),
+    [
+        ("for x in '\ud800'", "half of a surrogate pair", 10),
+        ("for x in " + "f(" * 150 + "1" + ")" * 150 + " if \ud800", "half of a surrogate pair", 464),
+        ("threads for x in x" + "[0]" * 4000, "nested too deeply", 8),
+        ("for x in " + "-" * 100_000 + "1", "nested too deeply", 0),
+        ("-j" + "9" * 5000, "did you mean `threads=auto`", 0),
+        ("--chunk " + "9" * 5000, "a number of items, 1 or more", 8),
+    ],
+)
+def test_what_python_itself_cannot_read(text: str, message: str, column: int) -> None:
+    """Characters that are none, depths and lengths that Python refuses in ways of its own are errors of the line, at their place."""
+    error = refusal(text)
+    assert message in error.message
+    assert error.column == column
+
+
+def test_a_long_range_is_read_at_once() -> None:
+    """Each of ten thousand arms is looked for among the others without comparing it with each of them."""
+    begin = time.thread_time()
+    assert len(read("threads=1-10000 procs=1-10000").arms) == 20_000
+    assert "`procs=1` is there twice" in refusal("procs=1-10000 procs=1").message
+    assert time.thread_time() - begin < 2
+
+
+def test_the_caret_stands_under_its_place_behind_a_tab() -> None:
+    """What stands before the caret is as wide as what stands before the place."""
+    *_, shown, caret = str(refusal("threads=2\t-q\tfoo")).split("\n")
+    assert (shown, caret) == ("    threads=2\t-q\tfoo", "             \t  \t^")
