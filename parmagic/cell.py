@@ -24,7 +24,16 @@ from typing import Any
 
 from parmagic.names import Names, blocking_names, mutated_names, read_names
 from parmagic.order import read_too_early
-from parmagic.refusals import OTHER_MAGIC, as_deep_as_the_compiler, at_line, depth_refused, refuse, refuse_input, ways_out
+from parmagic.refusals import (
+    OTHER_MAGIC,
+    as_deep_as_the_compiler,
+    at_line,
+    depth_refused,
+    refuse,
+    refuse_input,
+    refuse_other_scopes,
+    ways_out,
+)
 
 __all__ = ["Body", "read_body", "read_expression", "unbound_help"]
 
@@ -213,6 +222,7 @@ class _Reader:
             raise
         refuse_input(statements, names.bound, self.namespace)
         self.refuse_early_reads(statements, names.writes - bound)
+        refuse_other_scopes(statements, names.writes)
         return names
 
     def binding(self) -> ast.Assign | None:

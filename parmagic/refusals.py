@@ -12,8 +12,18 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from parmagic.errors import CellError
+from parmagic.order import read_by_class
 
-__all__ = ["OTHER_MAGIC", "as_deep_as_the_compiler", "at_line", "depth_refused", "refuse", "refuse_input", "ways_out"]
+__all__ = [
+    "OTHER_MAGIC",
+    "as_deep_as_the_compiler",
+    "at_line",
+    "depth_refused",
+    "refuse",
+    "refuse_input",
+    "refuse_other_scopes",
+    "ways_out",
+]
 
 _DEEP = 100_000
 """Calls: the compiler takes some thousand levels, of which each is a handful of calls here."""
@@ -78,6 +88,27 @@ def refuse_input(body: Iterable[ast.stmt], bound: frozenset[str], namespace: Map
         ours = name == "input" and name not in bound and namespace.get(name, builtins.input) is builtins.input
         if ours or name in {"getpass", "getpass.getpass"}:
             raise at_line(node.lineno, f"`{name}()` cannot stand in a parallel body: {INPUT}")
+
+
+def refuse_other_scopes(body: Iterable[ast.stmt], writes: frozenset[str]) -> None:
+    """Raise CellError where a name means the cell's in a cell, and the notebook's in a function: ``writes`` are the body's own."""
+    body = list(body)
+    declared = [node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Global)]
+    for place, name in [(node.lineno, name) for node in declared for name in node.names if name in writes]:
+        raise at_line(
+            place,
+            f"`global {name}` means the notebook's `{name}`, but the body binds one of its own (private to each item)."
+            f" For that one, write `nonlocal {name}` here;"
+            f" to share the notebook's, declare `global {name}` at the top of the body as well.",
+        )
+    found = read_by_class(body, writes)
+    if found is not None:
+        cls, node, name = found
+        raise at_line(
+            node.lineno,
+            f"class `{cls.name}` may read the body's `{name}` before it binds a `{name}` of its own,"
+            " and does not see it, for the body is a function: use another name for one of them.",
+        )
 
 
 class _Top(ast.NodeVisitor):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import socket
 import statistics
 import sys
@@ -22,6 +23,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from programs import Programs, difference
+
 from parmagic.cell import read_body, read_expression
 from parmagic.errors import CellError, LineError
 from parmagic.line import parse
@@ -29,6 +32,12 @@ from parmagic.model import Plan
 
 CURIOUS = ["\0", "\ud800", "é", "\u202e", "٣", "²", "𝟙", "ª", "\x0c", "\r", "\n", "\t", "\u2028", "\\", "'", '"', '"""', "#", ";", "\x7f", "﹛"]
 HUGE = ["9" * 9, "1" * 20, "9" * 5000, "1e999", "-1", "0", "1-999999999999", "1-10000", "0x10", "1_0", "00"]
+
+
+EXPRESSIONS = [
+    "f(«e»)", "[«e» for y in ys]", "{«e»: 1}", "lambda a: «e»", "(y := «e»)", "«e» if x else «e»", "«e», «e»", "«(»«e»«)»", "«[»«e»", "«-»«e»", "«e»«.a»", "x«[0]»", "«e»« + 1»",
+    "(yield «e»)", "await «e»", "«e» async for z in zs", "*«e»",
+]  # fmt: skip
 
 
 # --- the magic line -----------------------------------------------------------------------
@@ -77,13 +86,9 @@ class Lines:
         """Return an expression; brackets may be very deep."""
         if not depth or self.rng.random() < 0.3:
             return self.rng.choice([self.name(), *HUGE, "'a b'", "f'{x!r:{n}}'", "b'\\d'", '"""', "[]", "...", "f'{'", "'for x in y'"])
-        inner = self.expression(depth - 1)
         deep = self.rng.choice([1, 1, 1, 1, 3, 150, 1000])
-        return self.rng.choice(
-            [f"f({inner})", f"[{inner} for y in ys]", f"{{{inner}: 1}}", f"lambda a: {inner}", f"(y := {inner})", f"{inner} if x else {inner}",
-             f"{inner}, {inner}", f"{'(' * deep}{inner}{')' * deep}", "[" * deep + inner, "-" * deep + inner, f"{inner}{'.a' * deep}",
-             f"x{'[0]' * deep}", f"{inner}{' + 1' * deep}", f"(yield {inner})", f"await {inner}", f"{inner} async for z in zs", f"*{inner}"]
-        )  # fmt: skip
+        text = re.sub("«e»", lambda _: self.expression(depth - 1), self.rng.choice(EXPRESSIONS))
+        return re.sub("«(.*?)»", lambda part: part[1] * deep, text)
 
     def spoilt(self, text: str) -> str:
         """Do to a text what fingers, editors and programs do."""
@@ -237,6 +242,28 @@ def fuzz_server(numbers: Iterable[int], seed: int, url: str) -> list[str]:
     return failures
 
 
+# --- cells --------------------------------------------------------------------------------
+
+
+def program(number: int, seed: int) -> str:
+    """Return a body."""
+    return Programs(random.Random(f"{seed} cells {number}")).program()
+
+
+def fuzz_cells(numbers: Iterable[int], seed: int) -> list[str]:
+    """Run programs as cells and as bodies; return what differed."""
+    failures = []
+    for number in numbers:
+        text = program(number, seed)
+        try:
+            wrong = difference(text)
+        except Exception as error:  # noqa: BLE001  (this is what is looked for)
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            failures.append(f"{number}: {wrong[:2000]}\n" + "\n".join(f"{row:4} {line}" for row, line in enumerate(text.split("\n"), 2)))
+    return failures
+
+
 def _served(numbers: Iterable[int], seed: int) -> list[str]:
     from parmagic.render import serve
 
@@ -248,7 +275,7 @@ def _served(numbers: Iterable[int], seed: int) -> list[str]:
 
 def main() -> int:
     """Read the command line, and fuzz."""
-    kinds: dict[str, tuple[Callable[[Iterable[int], int], list[str]], int]] = {"line": (fuzz_lines, 10_000), "server": (_served, 1000)}
+    kinds: dict[str, tuple[Callable[[Iterable[int], int], list[str]], int]] = {"line": (fuzz_lines, 10_000), "server": (_served, 1000), "cells": (fuzz_cells, 1000)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--count", type=int)
