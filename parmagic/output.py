@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 from parmagic.model import Printed
 from parmagic.recorder import Worker, current_worker
@@ -16,27 +17,37 @@ Emit = Callable[[Printed], None]
 class Lines:
     r"""Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays.
 
-    A flood is cut: ``lost`` counts the characters that were not let through.
+    A flood is cut: what has arrived counts, whether its line has ended or not, and
+    ``lost`` are the bytes that were not let through. Every piece is looked at once.
     """
 
     def __init__(self) -> None:
-        self._open = ""
-        self._held = ""
-        self._shown = 0
+        self._open: list[str] = []  # the line that has not ended, since it was begun anew
+        self._size = 0  # of that, in bytes
+        self._rewritten = False  # whether a carriage return came in it
+        self._at_begin = False  # whether one came last: what follows overwrites it
+        self._held = 0  # newlines
+        self._room = MOST
+        self.full = False
         self.lost = 0
 
     def feed(self, text: str) -> str:
         """Take text, and return the lines that are complete now."""
-        if self._shown >= MOST:
-            self.lost += len(text)
+        if self.full:
+            self.lost += _size(text)
             return ""
         whole = self._whole_lines(text)
-        self._shown += len(whole)
-        if self._shown < MOST:
-            return whole
-        self.lost += len(self._open) + len(self._held)
-        self._open = self._held = ""
-        return whole + _CUT
+        room, self._room = self._room, self._room - _size(whole) - _MARK * whole.count("\n")
+        waiting = self._size + self._held * (1 + _MARK)
+        return whole if waiting <= self._room else self._cut(whole, room)
+
+    def _cut(self, whole: str, room: int) -> str:
+        """Let as much through as there is room for, and nothing from then on."""
+        held, self.full = self._held, True
+        text = whole + self._take()
+        shown = _fitting(text, room)
+        self.lost += _size(text) - _size(shown) + held
+        return shown + ("\n" if shown and not shown.endswith("\n") else "") + _CUT
 
     def _whole_lines(self, text: str) -> str:
         """Return what is complete with this text.
@@ -44,17 +55,40 @@ class Lines:
         Several progress bars of one worker move the cursor down with newlines before
         a bar, and up again behind it: bare newlines are held until it shows which they are.
         """
-        if text and not text.strip("\n") and (not self._open or "\r" in self._open):
-            self._held += text
+        if text and not text.strip("\n") and (self._rewritten or not self._open):
+            self._held += len(text)
             return ""
-        held, self._held = ("" if text.startswith("\r") else self._held), ""
-        text = held + text.replace(_UP, "")
-        whole, newline, self._open = (self._open + text).rpartition("\n")
-        if len(self._open) > _LONG and "\r" in self._open:
-            self._open = self._open[self._open.rstrip("\r").rfind("\r") + 1 :]
-        if not newline:
+        held, self._held = (0 if text.startswith("\r") else self._held), 0
+        text = "\n" * held + text.replace(_UP, "")
+        first, ended, more = text.partition("\n")
+        self._write(first)
+        if not ended:
             return ""
-        return "".join(_last_state(line) + "\n" for line in whole.split("\n"))
+        whole = self._take() + "\n"
+        more, ended, rest = more.rpartition("\n")
+        if ended:
+            whole += ("\n".join(map(_last_state, more.split("\n"))) if "\r" in more else more) + "\n"
+        self._write(rest)
+        return whole
+
+    def _write(self, text: str) -> None:
+        """Go on with the open line."""
+        state = text.rstrip("\r")
+        last = _last_state(state)
+        if state and (self._at_begin or len(last) < len(state)):
+            self._open, self._size = [], 0
+        if last:
+            self._open.append(last)
+            self._size += _size(last)
+        if text:
+            self._rewritten = self._rewritten or "\r" in text
+            self._at_begin = len(state) < len(text)
+
+    def _take(self) -> str:
+        """Return the last state of the open line, and begin the next one."""
+        text = "".join(self._open)
+        self._open, self._size, self._held, self._rewritten, self._at_begin = [], 0, 0, False, False
+        return text
 
     def last(self, rank: int, stream: str) -> Printed | None:
         """Return what is left to be shown, or to be said of what is not, at the end of a worker's stream."""
@@ -63,17 +97,16 @@ class Lines:
 
     def rest(self) -> str:
         """Return the line that was never ended, as a line."""
-        text, blank, self._open, self._held = self._open, self._held, "", ""
-        if not text:
-            return blank
-        return _last_state(text) + "\n" if text.strip("\r") else ""
+        blank = "" if self._rewritten else "\n" * self._held
+        text = self._take()
+        return text + "\n" if text else blank
 
 
 MOST = 1_000_000
-"""Characters of a worker's that are shown in an arm, of each stream."""
+"""Bytes of a worker's that are shown in an arm, of each stream, with the marks of its lines."""
 
 _CUT = f"… cut here: this worker has printed {MOST / 1e6:.0f} MB, the rest is counted only\n"
-_LONG = 4096
+_MARK = 20  # bytes: about what a line's mark takes
 _UP = "\x1b[A"  # what moves the cursor up
 
 
@@ -81,10 +114,29 @@ def _last_state(line: str) -> str:
     return line.rstrip("\r").rpartition("\r")[2]
 
 
+def _size(text: str) -> int:
+    """Return how many bytes a text is, in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _fitting(text: str, room: int) -> str:
+    """Return the begin of a text that takes ``room`` bytes with its marks; a line that is too long is cut."""
+    kept = []
+    for line in text[: max(room, 0)].split("\n"):
+        room -= _MARK + _size(line) + 1
+        if room < 0:
+            begin = line.encode("utf-8", "surrogatepass")[: max(0, room + _size(line) + 1)]
+            kept.append(begin.decode("utf-8", "ignore"))
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
 def mark(printed: Printed, model: str) -> str:
     """Return the printed lines, each behind its worker: ``[procs 1] text``."""
     name = f"[{model} {printed.rank}] "
-    return "".join(name + _uncoloured_after(line) for line in printed.text.splitlines(keepends=True))
+    lines = printed.text.removesuffix("\n").split("\n")  # not where Unicode sees further ends of lines: they would escape the count
+    return "".join(f"{name}{_uncoloured_after(line)}\n" for line in lines)
 
 
 def _uncoloured_after(line: str) -> str:
@@ -127,6 +179,7 @@ class _Router:
         self._name = name
         self._emit = emit
         self._lines: dict[int, Lines] = {}
+        self._decoders: dict[int, IncrementalDecoder] = {}
 
     def write(self, text: str) -> int:
         """Collect a worker's text; pass on everybody else's."""
@@ -134,12 +187,31 @@ class _Router:
             worker: Worker = current_worker()
         except RuntimeError:
             return self._original.write(text)
-        whole = self._lines.setdefault(worker.rank, Lines()).feed(str(text))
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        text = str.__str__(text)  # of a subclass, what it is, and not what it says: as any stream
+        lines = self._lines.get(worker.rank) or self._lines.setdefault(worker.rank, Lines())
+        whole = lines.feed(text)
         if whole:
             self._emit(Printed(worker.rank, self._name, whole))
         return len(text)
 
-    def writelines(self, lines: list[str]) -> None:
+    def write_bytes(self, data: bytes | bytearray | memoryview) -> int | None:
+        """Collect a worker's bytes, as text; pass on everybody else's."""
+        try:
+            rank = current_worker().rank
+        except RuntimeError:
+            return self._original.buffer.write(data)
+        decoder = self._decoders.get(rank) or self._decoders.setdefault(rank, getincrementaldecoder("utf-8")("replace"))
+        self.write(decoder.decode(bytes(data)))
+        return memoryview(data).nbytes
+
+    @property
+    def buffer(self) -> _Bytes:
+        """The stream of bytes below this one, where the original has one."""
+        return _Bytes(self._original.buffer, self)
+
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write them all."""
         for line in lines:
             self.write(line)
@@ -157,6 +229,19 @@ class _Router:
             last = lines.last(rank, self._name)
             if last is not None:
                 self._emit(last)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the original in everything else."""
+        return getattr(self._original, name)
+
+
+class _Bytes:
+    """What lies below a router: bytes, of which it asks the same."""
+
+    def __init__(self, original: BinaryIO, router: _Router) -> None:
+        self._original = original
+        self.write = router.write_bytes
+        self.flush = router.flush
 
     def __getattr__(self, name: str) -> Any:
         """Be the original in everything else."""

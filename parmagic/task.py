@@ -56,8 +56,11 @@ class Quiet:
         """Print the lines, marked with their worker."""
         from parmagic.output import mark  # noqa: PLC0415
 
-        stream = getattr(sys, printed.stream)
-        stream.write(mark(printed, model))
+        stream, text = getattr(sys, printed.stream), mark(printed, model)
+        try:
+            stream.write(text)
+        except UnicodeEncodeError as error:  # the body's own stream may know more characters than the notebook's
+            stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         stream.flush()
 
     def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)

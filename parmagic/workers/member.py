@@ -62,7 +62,9 @@ class Member:
         if not data:
             del self.pipes[descriptor]
             os.close(descriptor)
-        if text := lines.feed(decoder.decode(data, final=not data)):
+        if lines.full:
+            lines.lost += len(data)
+        elif text := lines.feed(decoder.decode(data, final=not data)):
             yield Printed(self.rank, stream, text)
         if not data and (last := lines.last(self.rank, stream)):
             yield last
