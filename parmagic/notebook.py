@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import re
 import shutil
 import sys
@@ -12,10 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import CodeType
 from typing import Any, NoReturn
 
 from IPython import version_info
 from IPython.core.compilerop import code_name
+from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.display import display
 from IPython.utils.text import DollarFormatter
@@ -82,7 +85,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     if run.error is not None:
         _fail(shell, run, body, plan)
     if plan.quiet or silent:
-        _hush(shell, run)
+        _hush(run)
     return run
 
 
@@ -181,17 +184,43 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     return notes
 
 
-def _hush(shell: Any, run: Run) -> None:
-    """Let this cell's output hook show nothing; the run is ``_`` all the same."""
-    hook, events = shell.displayhook, shell.events
+def _hush(run: Run) -> None:
+    """Let the statement that is being run not show its value, where that is the run; it is ``_`` and ``Out[n]`` all the same."""
+    if _is_shown():
+        sys.displayhook = _Hushed(sys.displayhook, run)  # until it is called; at the latest, IPython takes it away with its own
 
-    def speak_again(*_: Any) -> None:
-        vars(hook).pop("quiet", None)
-        events.unregister("post_run_cell", speak_again)
 
-    hook.quiet = lambda: True
-    hook.update_user_ns(run)
-    events.register("post_run_cell", speak_again)
+class _Hushed:
+    """A display hook that keeps quiet about one run, once."""
+
+    def __init__(self, hook: Any, run: Run) -> None:
+        self._hook = hook
+        self._run = run
+
+    def __call__(self, value: object) -> None:
+        """Show anything else."""
+        sys.displayhook = self._hook
+        if value is not self._run:
+            self._hook(value)
+        elif isinstance(self._hook, DisplayHook):
+            self._hook.check_for_underscore()
+            self._hook.update_user_ns(value)
+            self._hook.fill_exec_result(value)
+
+
+def _is_shown() -> bool:
+    """Tell whether a statement that called us shows its value; a cell's last one does, by default."""
+    frame = sys._getframe()  # noqa: SLF001
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and _shows(frame.f_code):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _shows(code: CodeType) -> bool:
+    """Tell whether code hands a value to the display hook: by an instruction of its own (up to Python 3.11), or by one of many (later)."""
+    return any(each.opname == "PRINT_EXPR" or each.argrepr == "INTRINSIC_PRINT" for each in dis.get_instructions(code))
 
 
 def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:

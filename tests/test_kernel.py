@@ -68,6 +68,16 @@ def test_c_level_output(kernel):
     assert "[procs 0] from C\n" in _text(outputs)
 
 
+def test_only_the_run_is_hushed(kernel):
+    """-q and a closing semicolon hide the run, and nothing else that the cell shows; Out[n] is what was last."""
+    for line in ("%parallel threads=1 -q --once n for n in range(2)", "%parallel threads=1 --once n for n in range(2);"):
+        (shown,) = kernel(f"{line}\n6 * 7")
+        assert (shown.output_type, shown.data["text/plain"]) == ("execute_result", "42")
+        assert _text(kernel(f"print(Out[{shown.execution_count}])")) == "42\n"
+        assert kernel(line) == []
+        assert _text(kernel("print(type(_).__name__)")) == "Run\n"
+
+
 def _error(outputs):
     """Return the traceback that a cell showed, without colours."""
     (shown,) = [output for output in outputs if output.output_type == "error"]

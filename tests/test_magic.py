@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from IPython.core.error import UsageError
 
@@ -89,6 +91,62 @@ def test_quiet_speaks_again(ip, capsys):
     """-q hides its own cell's value only, not the next one's."""
     ip("%parallel threads=1 -q --once n for n in range(2)")
     assert capsys.readouterr().out == ""
+    ip("6 * 7")
+    assert "42" in capsys.readouterr().out
+
+
+QUIET = "%parallel threads=1 -q --once n for n in range(2)"
+SILENT = "%parallel threads=1 --once n for n in range(2);"
+
+
+@pytest.mark.parametrize("line", [QUIET, SILENT])
+def test_only_the_run_is_hushed(ip, capsys, line):
+    """What else the cell shows is shown, and Out[n] is what the cell's last expression is."""
+    number = ip.shell.execution_count
+    ip(f"{line}\n6 * 7")
+    assert capsys.readouterr().out == f"Out[{number}]: 42\n"
+    assert ip.space["Out"] == {number: 42}
+    assert ip.space["_"] == 42
+    result = ip.shell.run_cell(f"print('printed')\n'not shown'\n{line}", store_history=True)
+    assert capsys.readouterr().out == "printed\n"
+    assert ip.space["Out"] == {number: 42, number + 1: parmagic.last()}
+    assert ip.space["_"] is result.result is parmagic.last()
+
+
+@pytest.mark.parametrize("line", [QUIET, SILENT])
+def test_every_statement_that_shows_is_its_own(ip, capsys, line):
+    """Where all expressions of a cell are shown, those around the run are; in a loop, no turn's run is."""
+    ip.shell.ast_node_interactivity = "all"
+    ip(f"'before'\n{line}\n'after'\nfor _ in range(2):\n    {line}\n    'turn'")
+    shown = [text.partition(": ")[2] for text in capsys.readouterr().out.splitlines() if text]
+    assert shown == ["'before'", "'after'", "'turn'", "'turn'"]
+    hook = ip.shell.displayhook
+    assert "quiet" not in vars(hook)
+
+
+def test_a_hushed_run_can_be_shown_by_name(ip, capsys):
+    """Who asks for the run on the cell's last line gets it shown: only the magic's own value is not."""
+    ip(f"{QUIET.replace('-q', '-q -o mine')}\nmine")
+    assert "threads=1" in capsys.readouterr().out
+    assert ip.space["_"] is ip.space["mine"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        f"get_ipython().run_line_magic('parallel', {QUIET[10:]!r})",
+        f"def run():\n    return get_ipython().run_line_magic('parallel', {QUIET[10:]!r})\nrun()",
+        f"get_ipython().run_cell({QUIET!r});",
+        f"%%capture\n{QUIET}",
+    ],
+    ids=["called", "in a function", "a cell in a cell", "captured"],
+)
+def test_a_run_is_hushed_wherever_it_was_called(ip, capsys, cell):
+    """From a function, or a cell within a cell, -q hides the run; the next cell is shown, and by IPython's own hook."""
+    before = sys.displayhook
+    ip.shell.run_cell(cell, store_history=True).raise_error()
+    assert capsys.readouterr().out == ""
+    assert sys.displayhook is before
     ip("6 * 7")
     assert "42" in capsys.readouterr().out
 
