@@ -106,7 +106,7 @@ MOST = 1_000_000
 """Bytes of a worker's that are shown in an arm, of each stream, with the marks of its lines."""
 
 _CUT = f"… cut here: this worker has printed {MOST / 1e6:.0f} MB, the rest is counted only\n"
-_MARK = 20  # bytes: about what a line's mark takes
+_MARK = 16  # bytes: about what a line's mark takes
 _UP = "\x1b[A"  # what moves the cursor up
 
 
