@@ -216,7 +216,7 @@ def listen(
         error = failed
     finally:
         reports.close()  # type: ignore[attr-defined]
-    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error or first_error(parts))
+    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=first_error(parts) if error is None else error)
 
 
 class _Cpu:

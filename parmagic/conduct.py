@@ -11,9 +11,9 @@ from typing import Any
 
 from parmagic import holding, sampler
 from parmagic.cpus import available_cpus
-from parmagic.errors import ParmagicError, RunTimeout
+from parmagic.errors import RunTimeout
 from parmagic.gil import gil_enabled, gil_notes
-from parmagic.interrupts import raise_lost
+from parmagic.interrupts import is_interrupt, raise_lost
 from parmagic.merge import first_error, merge
 from parmagic.model import Displayed, Packed, Printed, Pulse, Recording, Span, Standing, Timeline
 from parmagic.task import Screen
@@ -60,15 +60,14 @@ def conduct(
             else:
                 _show(screen, report, job.arm.kind, lost)
             raise_lost()
-            if deadline is not None and time.monotonic() > deadline:
-                raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
+            _look_at_the_clock(job, deadline)
         if not any(part.batches for part in parts):
             end, cpu_after = perf_counter(), time.process_time()  # no item, no result: the arm ends with its workers
-    except (KeyboardInterrupt, ParmagicError) as stopped:
+    except BaseException as stopped:  # noqa: BLE001  (whatever it is, it ends the arm, and is raised when that has been told)
         error = stopped
         end, cpu_after = perf_counter(), time.process_time()
         parts += _close(reports, stopped)
-        if isinstance(stopped, KeyboardInterrupt):  # not what it took to end the workers
+        if is_interrupt(stopped):  # not what it took to end the workers
             end = min(end, max((batch.ends[-1] for part in parts for batch in part.batches if batch.ends), default=end))
     finally:
         screen.end()
@@ -78,7 +77,7 @@ def conduct(
     gil = all(part.worker.gil for part in parts)
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
-        cpu_s=cpu_s, gil=gil, error=error or first_error(parts), packed=packed,
+        cpu_s=cpu_s, gil=gil, error=first_error(parts) if error is None else error, packed=packed,
     )  # fmt: skip
     notes = [*_own_notes(parts), *holding.notes(timeline), *_cut(job.arm.label, lost), *_helpers(timeline)]
     if isinstance(workers, SharedWorkers):
@@ -89,6 +88,11 @@ def conduct(
     return timeline, notes
 
 
+def _look_at_the_clock(job: Job, deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
+
+
 def _close(reports: Any, error: BaseException) -> list[Recording]:
     """End the workers; return what they still had to say."""
     left: list[Report] = []
@@ -96,8 +100,8 @@ def _close(reports: Any, error: BaseException) -> list[Recording]:
         left.append(reports.throw(error))
         for report in reports:
             left.append(report)  # noqa: PERF402  (what came before a raise is kept)
-    except (KeyboardInterrupt, ParmagicError):
-        pass  # the error that was thrown in, or an impatient second Ctrl-C
+    except BaseException:  # noqa: BLE001, S110  (the error that was thrown in, or an impatient second Ctrl-C)
+        pass
     finally:
         reports.close()
     return [report for report in left if isinstance(report, Recording)]

@@ -6,50 +6,79 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
-_struck = _noticing = False
+T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], Any]
+
+_struck: BaseException | None = None  # what a handler has raised, until it is known to have ended something
+_raised: BaseException | None = None  # what one raised last
+_put_back: Callable[[], None] | None = None  # undoes what a call of noticed() has done
 
 
-@contextmanager
-def noticed() -> Iterator[None]:
-    """While entered, note every Ctrl-C, for :func:`raise_lost`: Python drops one that comes in a finalizer or a weakref's callback.
+def noticed(call: Callable[..., T], *args: Any) -> T:
+    """Call, and note meanwhile what a Ctrl-C raises, for :func:`raise_lost`: Python drops it within a finalizer or a weakref's callback.
 
-    Entered again within itself, it goes on as it is.
+    The user's own handler decides what a Ctrl-C is: where it returns, or SIGINT is ignored, nothing is noted.
+    A handler that no Python code has set is left alone, and so is one that the user's code sets
+    meanwhile. Called again within itself, it goes on as it is.
     """
-    global _struck, _noticing  # noqa: PLW0603  (a signal's handler has nothing else to write to)
-    if _noticing or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _struck, before = False, signal.getsignal(signal.SIGINT)
+    __tracebackhide__ = True
+    global _put_back  # noqa: PLW0603  (a signal's handler has nothing else to write to)
+    before = signal.getsignal(signal.SIGINT)
+    if _put_back is not None or threading.current_thread() is not threading.main_thread() or not callable(before):
+        return call(*args)
+    note = _noting(before)
 
-    def note(number: int, frame: Any) -> None:
-        global _struck  # noqa: PLW0603
-        _struck = True
-        if callable(before):
-            before(number, frame)
+    def put_back() -> None:
+        global _struck, _raised, _put_back  # noqa: PLW0603
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, before)
+        _struck = _raised = _put_back = None
 
     try:
-        _noticing = True
+        _put_back = put_back
         signal.signal(signal.SIGINT, note)
-        yield
+        return call(*args)
     finally:
-        signal.signal(signal.SIGINT, before)
-        _struck = _noticing = False
+        try:
+            put_back()
+        finally:
+            put_back()
+
+
+def _noting(before: Handler) -> Handler:
+    """Return a handler that calls the one before, and notes what that raises."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _struck, _raised  # noqa: PLW0603
+        try:
+            before(number, frame)
+        except BaseException as error:
+            _struck = _raised = error
+            raise
+
+    return note
 
 
 def forget() -> None:
     """Take what came until now for dealt with: it is on its way up, or the user's own code ran, which may have caught it."""
     global _struck  # noqa: PLW0603
-    _struck = False
+    _struck = None
 
 
 def raise_lost() -> None:
-    """Raise KeyboardInterrupt where there was a Ctrl-C that ended nothing."""
-    global _struck  # noqa: PLW0603
-    if _struck and threading.current_thread() is threading.main_thread():
-        _struck = False
-        raise KeyboardInterrupt
+    """Raise what a Ctrl-C has raised and what ended nothing; mostly a KeyboardInterrupt, else what the user's handler raises."""
+    global _struck
+    if _struck is not None and threading.current_thread() is threading.main_thread():
+        lost, _struck = _struck, None
+        raise lost
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether a Ctrl-C raised it: a KeyboardInterrupt, or whatever the user's handler has raised."""
+    return error is _raised or issubclass(type(error), KeyboardInterrupt)
 
 
 @contextmanager
@@ -57,19 +86,35 @@ def held_back() -> Iterator[None]:
     """Hold a Ctrl-C back until the end of this block, which is short and waits for nothing.
 
     Between a call that opens something and the assignment of what it returns, Python looks
-    for signals; and what it runs around a fork swallows the exception.
+    for signals; and what it runs around a fork swallows the exception. A SIGINT that no
+    Python handler is called for raises nothing, and needs no holding back.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
-    struck: list[tuple[Any, ...]] = []
-    before = signal.signal(signal.SIGINT, lambda *what: struck.append(what))
+    struck: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        struck.append((number, frame))
+
     try:
+        signal.signal(signal.SIGINT, hold)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if struck and callable(before):
+        try:
+            signal.signal(signal.SIGINT, before)
+        finally:
+            _deliver(before, struck)
+
+
+def _deliver(before: Handler, struck: list[tuple[int, FrameType | None]]) -> None:
+    """Call a handler once for every signal, whatever it raises."""
+    if struck:
+        try:
             before(*struck[0])
+        finally:
+            _deliver(before, struck[1:])
 
 
 def undo(what: Callable[[], object]) -> None:

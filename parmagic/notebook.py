@@ -26,7 +26,7 @@ from IPython.utils.text import DollarFormatter
 from parmagic import cell as door
 from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
-from parmagic.interrupts import forget, noticed, raise_lost
+from parmagic.interrupts import forget, is_interrupt, noticed, raise_lost
 from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
 from parmagic.result import Run, load_tables, remember
 from parmagic.story import execute
@@ -54,8 +54,7 @@ class Settings:
 def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
     """Run a cell, or with ``cell`` None a ``%parallel`` line; return its run, or raise what ended it."""
     __tracebackhide__ = True
-    with noticed():
-        return _run_cell(shell, line, cell, settings)
+    return noticed(_run_cell, shell, line, cell, settings)
 
 
 def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
@@ -228,7 +227,8 @@ def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:
     __tracebackhide__ = True
     error = run.error
     assert error is not None
-    if isinstance(error, (KeyboardInterrupt, ParmagicError)) and not _comes_from(error, body.filename):
+    ours = is_interrupt(error) or issubclass(type(error), ParmagicError)
+    if ours and not _comes_from(error, body.filename):
         _without_traceback(error)
     if isinstance(error, NameError):
         advice = door.unbound_help(error, body, _names(shell))

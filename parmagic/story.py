@@ -17,7 +17,7 @@ from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
 from parmagic.files import Folder, RunFile
-from parmagic.interrupts import noticed, raise_lost, undo
+from parmagic.interrupts import is_interrupt, noticed, raise_lost, undo
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
@@ -47,7 +47,7 @@ def execute(task: Task, screen: Screen) -> Run:
 
     Nothing that the body raises is raised here: it is the run's ``error``.
     What is wrong with the task itself (:class:`ParmagicError`) is raised, with
-    nothing left behind.
+    nothing left behind. To be called by :func:`noticed`.
     """
     task, notes = _without_deadlock(task)
     story = _Story(notes=[*task.notes, *notes])
@@ -55,20 +55,21 @@ def execute(task: Task, screen: Screen) -> Run:
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
     try:
-        with noticed():
-            tracing.warm(task.plan.trace)
-            if meter.why_inferred():
-                watch.wait_until_ready()
-            supply.prepare()
-            parked = park(task, supply)
+        tracing.warm(task.plan.trace)
+        if meter.why_inferred():
+            watch.wait_until_ready()
+        supply.prepare()
+        parked = park(task, supply)
+        raise_lost()
+        _run_arms(task, screen, story, supply, parked, folder)
+        if story.error is None:
             raise_lost()
-            _run_arms(task, screen, story, supply, parked, folder)
-            if story.error is None:
-                raise_lost()
-                _run_baselines(task, screen, story, parked, folder)
-    except KeyboardInterrupt as interrupt:
+            _run_baselines(task, screen, story, parked, folder)
+    except BaseException as stopped:
+        if not is_interrupt(stopped):
+            raise
         if story.error is None or task.plan.keep_going:
-            story.error = interrupt
+            story.error = stopped
     finally:
         try:
             undo(lambda: _give_back(supply, parked))
@@ -234,7 +235,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     name = getattr(function, "__name__", "function")
     names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
     task = Task(CallItem(function), list(items), plan, names=names, title=f"parmagic.run({name}, …, {models!r})")
-    done = remember(execute(task, Quiet()))
+    done = remember(noticed(execute, task, Quiet()))
     if done.error is not None:
         raise done.error
     return done
