@@ -254,6 +254,10 @@ class Moved:
         )
 
 
+CALLS_KEPT = 1_000_000
+"""Function calls that VizTracer keeps of a process; the oldest are lost beyond that."""
+
+
 @dataclass(frozen=True, slots=True)
 class TraceFile:
     """What VizTracer recorded in one process: in a file, or as ``data`` where that is small.
@@ -261,6 +265,9 @@ class TraceFile:
     ``anchors`` are two pairs (VizTracer's microseconds, our seconds); ``until``
     is the time at which function detail was cut, or None. ``workers`` maps a
     thread id to the worker's rank; events of other threads are not ours.
+
+    ``lost`` is how many calls are not in it, the oldest of the process: NaN where that is not known, and maybe more
+    where it is not ``lost_exactly``. All calls that ended at ``since`` or later are in it; None: all.
     """
 
     path: str
@@ -271,6 +278,16 @@ class TraceFile:
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
     data: bytes = b""
+    lost: float = 0
+    lost_exactly: bool = True
+    since: float | None = None
+
+
+def on_our_clock(anchors: tuple[tuple[float, float], tuple[float, float]], at: Any) -> Any:
+    """Map VizTracer's microseconds (a number, or an array of them) onto our seconds, linearly through both anchors."""
+    (theirs, ours), (theirs_end, ours_end) = anchors
+    rate = (ours_end - ours) / (theirs_end - theirs) if theirs_end > theirs else 1e-6
+    return ours + (at - theirs) * rate
 
 
 @dataclass(frozen=True, slots=True)

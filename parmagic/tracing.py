@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import threading
 import warnings
@@ -29,10 +30,18 @@ from typing import Any
 from parmagic.files import RunFile, anonymous_file
 from parmagic.gil import FREE_THREADED
 from parmagic.interrupts import held_back
-from parmagic.model import Trace, TraceFile
+from parmagic.model import CALLS_KEPT, Trace, TraceFile, on_our_clock
+from parmagic.ring import Ring
 
-ENTRIES = 1_000_000
-"""Events that fit into the ring; the oldest are lost beyond that. Pages are touched only when used."""
+ENTRIES = CALLS_KEPT
+"""Events that fit into the ring.
+
+88 bytes each, of pages that are touched when they are used: at most 88 MB in a process, and for
+good in the notebook's, as VizTracer can neither free the ring nor make another.
+"""
+
+LOOK = 0.05
+"""Seconds between two looks at the ring, which takes two to three times as long to be filled."""
 
 WINDOW = 0.015
 """Traced CPU seconds that a window gets at least."""
@@ -87,10 +96,17 @@ class Tracing:
             return
         self._first = _anchor(self._tracer)
         self._started = True
+        self.ring.begin()
         self.switch(on=True)
-        if self._mode == "auto":
-            self._controller = _Controller(self)
-            self._controller.start()
+        self.ring.look()
+        self._controller = _Controller(self, self._mode)
+        self._controller.start()
+
+    @property
+    def ring(self) -> Ring:
+        """The tracer's ring."""
+        assert _ring is not None  # as there is a tracer
+        return _ring
 
     def _own(self) -> bool:
         """Make the tracer ours, if it is free."""
@@ -160,18 +176,18 @@ class Tracing:
             self._controller.end()
         cut = self._until  # switched off before its end
         self._stop()
-        last = _anchor(self._tracer)
+        anchors = (self._first, _anchor(self._tracer))
+        counted = self.ring.lost()
         data = self._dump()
-        events = data.count(b'"ph":"X"')
+        lost, exactly = counted or (float("nan") if _OVERFLOWED in data[-_TAIL:] else 0, True)
+        events = data.count(b'"ph":"X"') + (lost if lost == lost else 0)
         large = len(data) > SMALL
         path = self._write(data, file) if large and file is not None else ""
-        if events >= ENTRIES:
-            self._notes.append(f"More than {ENTRIES:,} calls were traced; the oldest are not in the timeline.")
         if cut is not None:
             self._notes.append(_CUT)
         return TraceFile(
-            path, os.getpid(), (self._first, last), dict(self._workers), cut, events * call_cost(), tuple(self._notes),
-            b"" if large else data,
+            path, os.getpid(), anchors, dict(self._workers), cut, events * call_cost(), tuple(self._notes),
+            b"" if large else data, lost, exactly, _first_end(data, anchors) if lost else None,
         )  # fmt: skip
 
     def _stop(self) -> None:
@@ -215,8 +231,18 @@ class Tracing:
 
 _CUT = (
     "The timeline shows functions in windows only, to keep tracing within 5 % or 50 ms; items and waits are complete "
-    "(--trace full keeps every function)."
+    f"(--trace full keeps the last {ENTRIES:,} calls of a process)."
 )
+
+_OVERFLOWED, _TAIL = b'"overflow":true', 200
+_ENDED = re.compile(rb'"ts":([\d.]+),"ph":"X","cat":"fee","dur":([\d.]+)')
+
+
+def _first_end(data: bytes, anchors: tuple[tuple[float, float], tuple[float, float]]) -> float | None:
+    """Return when the first call of a recording ended, on our clock: VizTracer writes calls in the order of their ends."""
+    first = _ENDED.search(data)
+    return on_our_clock(anchors, float(first[1]) + float(first[2])) if first else None
+
 
 OFF = Tracing(None, "off")
 
@@ -255,10 +281,11 @@ def forked() -> None:
 
 
 class _Controller:
-    """Keeps ``auto`` within its budget, from a thread of its own."""
+    """Counts what is recorded, and keeps ``auto`` within its budget, from a thread of its own."""
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Tracing, mode: Trace) -> None:
         self._tracing = tracing
+        self._mode = mode
         self._ended = threading.Event()
         self._begin = perf_counter()
         self._spent = 0.0
@@ -275,11 +302,21 @@ class _Controller:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._mode == "auto":
+            self._keep_within_budget()
+            return
+        self._tracing.ring.hide()
+        while not self._ended.wait(LOOK):
+            self._tracing.ring.look()
+
+    def _keep_within_budget(self) -> None:
         while True:
+            self._tracing.ring.hide()
             opened, cpu = perf_counter(), process_time()
             while not self._used_up(process_time() - cpu, perf_counter() - opened):
                 if self._ended.wait(CHECK):
                     return
+                self._tracing.ring.look()
             if FREE_THREADED:
                 self._tracing.silence()
                 return
@@ -309,6 +346,7 @@ class _Controller:
 
 
 _tracer: Any = None
+_ring: Ring | None = None
 _owner: Tracing | None = None
 _owning = threading.Lock()
 _thread_hook: Any = None
@@ -317,7 +355,7 @@ _call_cost: float | None = None
 
 def _get() -> Any:
     """Return this process's tracer."""
-    global _tracer, _thread_hook  # noqa: PLW0603  (one per process, for ever)
+    global _tracer, _ring, _thread_hook  # noqa: PLW0603  (one per process, for ever)
     if _tracer is None:
         with held_back():
             from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
@@ -330,6 +368,7 @@ def _get() -> Any:
             sys.setprofile(before)
             threading.setprofile(None)
             _thread_hook = _tracer.threadtracefunc
+        _ring = Ring(_tracer, ENTRIES)
     return _tracer
 
 

@@ -16,7 +16,7 @@ HOUSE = Path(parmagic.__file__).parent
 FLOORS = {
     "ground": {"errors", "model", "interrupts", "files", "cpus", "gil"},
     "door": {"line", "clause", "options", "cell", "names", "order", "refusals"},
-    "meter": {"recorder", "meter", "things", "_waits", "tracing", "sampler"},
+    "meter": {"recorder", "meter", "things", "_waits", "ring", "tracing", "sampler"},
     "workshop": {"dispatch", "output", "workers"},
     "study": {"merge", "functions", "cells", "inferred", "measured", "ledger", "account", "holding", "compare", "verdict"},
     "gallery": {"render"},
