@@ -1,20 +1,38 @@
-"""VizTracer's records become the calls of each worker, on our clock."""
+"""VizTracer's records become the calls of each worker, on our clock.
+
+A record of a million calls is over 100 MB of text, and ten times that as objects. So it is
+read in blocks, of which only numbers are kept: 20 bytes a call.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from parmagic.model import Calls, Lane, TraceFile
+from parmagic.model import Calls, Lane, TraceFile, on_our_clock
 
 _OURS = str(Path(__file__).parent) + os.sep
 _CLOCK = "time.perf_counter"
+
+BLOCK = 1 << 20
+"""Bytes that are read at once."""
+
+Event = tuple[Any, Any, Any, Any, Any]
+"""The thread, the begin (µs), X (a call) or B (one that was open at the end), the duration (µs) and the name of a call."""
+
+_BETWEEN = b'},{"pid":'
+_EVENT = re.compile(
+    rb'\{"pid":\d+,"tid":(\d+),"ts":([\d.]+),"ph":"([XB])","cat":"fee","dur":([\d.]+),"name":"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+)
 
 
 def read(trace: TraceFile) -> list[Calls]:
@@ -22,22 +40,82 @@ def read(trace: TraceFile) -> list[Calls]:
 
     Threads that are no workers are left out, so are our own functions: the
     body is the outermost call. Calls that were still open at the end are closed
-    there. A file that is missing or torn (a killed worker) has no calls.
+    there. A file that is missing has no calls, a torn one (of a killed worker) those before its end.
     """
-    events: dict[int, list[dict[str, Any]]] = {tid: [] for tid in trace.workers}
-    for event in _load(trace):
-        if (mine := events.get(event.get("tid", -1))) is not None:
-            mine.append(event)
+    places: dict[bytes | str, int] = {}
+    threads = {tid: number for number, tid in enumerate(trace.workers)}
+    tables = [_table(events, threads, places, trace.anchors[1][0]) for events in _events(trace)]
+    threads_of, begins, ends, named = (np.concatenate(column) for column in zip(*tables, strict=True)) if tables else (np.empty(0),) * 4
+    names = tuple(_text(name) for name in places)
+    foreign = np.array([_OURS not in name for name in names], dtype=bool)
     found = []
-    for tid, rank in trace.workers.items():
-        places: dict[str, int] = {}
-        table = np.array(_spans(events[tid], places, trace.anchors[1][0]), dtype=float).reshape(-1, 3)
-        ours = np.array([_OURS in name for name in places], dtype=bool)
-        table = table[~ours[table[:, 2].astype(int)]] if len(table) else table
-        begins, ends = _on_our_clock(trace, table[:, 0]), _on_our_clock(trace, table[:, 1])
-        order = np.lexsort((-ends, begins))
-        found.append(Calls(rank, begins[order], ends[order], table[order, 2].astype(np.int32), tuple(places)))
+    for number, rank in enumerate(trace.workers.values()):
+        mine = np.flatnonzero(threads_of == number)
+        mine = mine[foreign[named[mine]]] if len(mine) else mine
+        from_, to = on_our_clock(trace.anchors, begins[mine]), on_our_clock(trace.anchors, ends[mine])
+        order = np.lexsort((-to, from_))
+        found.append(Calls(rank, from_[order], to[order], named[mine[order]].astype(np.int32), names))
     return found
+
+
+def _table(events: Iterable[Event], threads: dict[int, int], places: dict[bytes | str, int], end: float) -> tuple[Any, ...]:
+    """Return the calls of a block as columns: the thread's number (-1: none of ours), begin, end (µs), the name's place in ``places``."""
+    tids, begins, phases, took, named = zip(*events, strict=True)
+    known = {tid: threads.get(int(tid), -1) for tid in set(tids)}
+    begin = np.fromiter(map(float, begins), dtype=float, count=len(begins))
+    to = begin + np.fromiter(map(float, took), dtype=float, count=len(begins))
+    still_open = np.fromiter((phase in _OPEN for phase in phases), dtype=bool, count=len(begins))
+    to[still_open] = np.maximum(begin[still_open], end)
+    return (
+        np.fromiter((known[tid] for tid in tids), dtype=np.int32, count=len(begins)), begin, to,
+        np.fromiter((places.setdefault(name, len(places)) for name in named), dtype=np.int32, count=len(begins)),
+    )  # fmt: skip
+
+
+_OPEN = (b"B", "B")
+
+
+def _events(trace: TraceFile) -> Iterator[list[Event]]:
+    """Yield what a trace holds, a block at a time: as VizTracer writes it, or any other JSON at once."""
+    with suppress(OSError), BytesIO(trace.data) if trace.data else Path(trace.path).open("rb") as file:
+        blocks, unread = _blocks(file), []
+        for block in blocks:
+            unread.append(block)
+            if _EVENT.search(block):
+                yield from filter(None, map(_EVENT.findall, chain((block,), blocks)))
+                return
+        if others := _by_json(b"".join(unread)):
+            yield others
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the text in parts that end between two calls: this cannot be within a name, where quotes are escaped."""
+    rest = b""
+    while more := file.read(BLOCK):
+        rest += more
+        cut = rest.rfind(_BETWEEN) + 1
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    yield rest
+
+
+def _by_json(data: bytes) -> list[Event]:
+    """Read the calls of a trace that is not as VizTracer 1.1.1 writes it; names may have bare control characters."""
+    with suppress(ValueError, KeyError, TypeError):
+        events = json.loads(data, strict=False)["traceEvents"]
+        return [(e["tid"], e["ts"], e["ph"], e.get("dur", 0), e.get("name", "")) for e in events if e.get("ph") in {"X", "B"}]
+    return []
+
+
+def _text(name: bytes | str) -> str:
+    """Return a name as it was, before VizTracer escaped it; it escapes files only, so that what looks like an escape may be none."""
+    if isinstance(name, str):
+        return name
+    text = name.decode("utf-8", "replace")
+    with suppress(ValueError):
+        return str(json.loads(f'"{text}"', strict=False))
+    return text
 
 
 def within_items(calls: Calls, lane: Lane) -> Calls:
@@ -55,49 +133,3 @@ def within_items(calls: Calls, lane: Lane) -> Calls:
     clock = calls.names.index(_CLOCK) if _CLOCK in calls.names else -1
     inside = (place >= 0) & (calls.begins < end) & ~((calls.ends > end) & (calls.places == clock))
     return Calls(calls.rank, calls.begins[inside], np.minimum(calls.ends, end)[inside], calls.places[inside], calls.names)
-
-
-def _load(trace: TraceFile) -> list[dict[str, Any]]:
-    try:
-        data = trace.data or Path(trace.path).read_bytes()
-    except OSError:
-        return []
-    for loads in _readers():
-        with suppress(ValueError, KeyError, TypeError):
-            events: list[dict[str, Any]] = loads(data)["traceEvents"]
-            return events
-    return []
-
-
-def _readers() -> Iterator[Callable[[bytes], Any]]:
-    """Yield what reads JSON: the quickest first, then one that takes the bare control characters that a name may have."""
-    with suppress(ImportError):
-        yield __import__("orjson").loads
-    yield lambda data: json.loads(data, strict=False)
-
-
-def _on_our_clock(trace: TraceFile, at: Any) -> Any:
-    """Map VizTracer's microseconds onto our seconds, linearly through both anchors."""
-    (theirs, ours), (theirs_end, ours_end) = trace.anchors
-    rate = (ours_end - ours) / (theirs_end - theirs) if theirs_end > theirs else 1e-6
-    return ours + (at - theirs) * rate
-
-
-def _spans(events: Iterable[dict[str, Any]], places: dict[str, int], end: float) -> list[tuple[float, float, int]]:
-    """Return (begin, end, the name's place in ``places``) of every call, in VizTracer's microseconds."""
-    spans: list[tuple[float, float, int]] = []
-    still_open: list[tuple[int, float]] = []
-    for event in events:
-        phase = event.get("ph")
-        if phase not in {"X", "B", "E"}:
-            continue
-        place = places.setdefault(event.get("name", ""), len(places))
-        at = event["ts"]
-        if phase == "X":
-            spans.append((at, at + event["dur"], place))
-        elif phase == "B":
-            still_open.append((place, at))
-        elif still_open:
-            opened, begin = still_open.pop()
-            spans.append((begin, at, opened))
-    return spans + [(begin, max(begin, end), place) for place, begin in still_open]

@@ -6,6 +6,7 @@ import json
 from array import array
 
 import numpy as np
+import pytest
 
 from parmagic import functions
 from parmagic.model import Batch, Calls, Clocks, Lane, Samples, TraceFile, WorkerId
@@ -35,13 +36,10 @@ def test_calls_of_each_worker_on_our_clock():
 
 
 def test_calls_that_were_open_at_the_end_are_closed_there():
-    """A call without an end lasts until the trace's own."""
-    events = [
-        {"ph": "B", "tid": 7, "name": "open", "ts": 200_000}, {"ph": "B", "tid": 7, "name": "closed", "ts": 300_000},
-        {"ph": "E", "tid": 7, "name": "closed", "ts": 400_000},
-    ]  # fmt: skip
+    """A call without an end lasts until the trace's own, and one that began behind it lasts no time."""
+    events = [{"ph": "B", "tid": 7, "name": "open", "ts": 200_000}, {"ph": "B", "tid": 7, "name": "late", "ts": 1_200_000}]
     (calls,) = functions.read(_trace(events, {7: 0}))
-    assert list(calls) == [(10.2, 11.0, "open"), (10.3, 10.4, "closed")]
+    assert list(calls) == [(10.2, 11.0, "open"), (11.2, 11.2, "late")]
 
 
 def test_a_missing_or_torn_file_has_no_calls(tmp_path):
@@ -72,3 +70,37 @@ def test_names_with_control_characters():
     torn = TraceFile("", 1, trace.anchors, {7: 0}, data=trace.data.replace(b"NAME", b"a\x1bb\nc\td"))
     (calls,) = functions.read(torn)
     assert [name for _, _, name in calls] == ["a\x1bb\nc\td", "other"]
+
+
+def _as_viztracer_writes(*calls):
+    """Return a record, byte by byte as VizTracer 1.1.1 dumps it: (thread, begin, phase, duration, name)."""
+    head = '{"traceEvents":[{"ph":"M","pid":1,"tid":1,"name":"process_name","args":{"name":"MainProcess"}},'
+    body = ",".join(
+        f'{{"pid":1,"tid":{tid},"ts":{ts // 1000}.{ts % 1000:03d},"ph":"{ph}","cat":"fee","dur":{dur // 1000}.{dur % 1000:03d},"name":"{name}"}}'
+        for tid, ts, ph, dur, name in calls
+    )
+    return f'{head}{body}], "viztracer_metadata": {{"overflow":false}}}}'.encode()
+
+
+HOSTILE = (r'f (/tmp/a\"b\\c},{\"pid\":1.py:1)', "g (\x1b\n,]}.py:2)", r"no\escape", "größe (ä.py:3)")
+READ = ('f (/tmp/a"b\\c},{"pid":1.py:1)', "g (\x1b\n,]}.py:2)", r"no\escape", "größe (ä.py:3)")
+
+
+@pytest.mark.parametrize("block", [1, 50, 333, 1 << 20])
+def test_what_viztracer_writes_is_read_in_blocks(tmp_path, monkeypatch, block):
+    """Wherever a block ends, in a name or a number, the calls are the same; whatever a name holds, it is not taken for the next call."""
+    monkeypatch.setattr(functions, "BLOCK", block)
+    calls = [(7 + n % 2, 1000 * n, "X", 500, HOSTILE[n % 4]) for n in range(40)] + [(7, 50_000, "B", 0, "open")]
+    file = tmp_path / "record.json"
+    file.write_bytes(_as_viztracer_writes(*calls, (9, 0, "X", 1, "a stranger's")))
+    seven, eight = functions.read(TraceFile(str(file), 1, ((0.0, 0.0), (100.0, 100.0)), {7: 0, 8: 1}))
+    assert list(seven) == [(n, n + 0.5, READ[n % 4]) for n in range(0, 40, 2)] + [(50.0, 100.0, "open")]
+    assert list(eight) == [(n, n + 0.5, READ[n % 4]) for n in range(1, 40, 2)]
+
+
+def test_what_is_whole_of_a_torn_record_is_read(tmp_path):
+    """A record that ends within a call has those before it."""
+    file = tmp_path / "record.json"
+    file.write_bytes(_as_viztracer_writes((7, 1000, "X", 500, "f"), (7, 2000, "X", 500, "g"))[:-60])
+    (calls,) = functions.read(TraceFile(str(file), 1, ((0.0, 0.0), (1.0, 1.0)), {7: 0}))
+    assert list(calls) == [(1.0, 1.5, "f")]

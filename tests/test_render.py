@@ -205,7 +205,7 @@ def test_a_run_without_arms_has_a_report() -> None:
     assert text.report(run).startswith("The run ended before")
     assert "The run ended before" in html.report(run)
     assert "The run ended before" in page.page(run)
-    assert chrome.trace(run)["traceEvents"] == []
+    assert json.loads(chrome.dumps(run))["traceEvents"] == []
 
 
 # ---- HTML ------------------------------------------------------------------
@@ -329,7 +329,7 @@ def by_thread(trace: dict) -> dict[tuple[str, str], list[dict]]:
 def test_trace_has_arms_workers_items_and_waits() -> None:
     """Every worker has its functions, items and waits side by side, in µs from the first arm's begin."""
     run = two_arms(calls=[(1, [calls_of(0, ("f", 1001.95, 1002.0))])])
-    threads = by_thread(chrome.trace(run))
+    threads = by_thread(json.loads(chrome.dumps(run)))
     assert [name for arm, name in threads if arm == "procs=2"][:3] == [
         "worker 0 · procs 4000", "worker 0 · items", "worker 0 · waits",
     ]  # fmt: skip
@@ -343,7 +343,7 @@ def test_trace_has_arms_workers_items_and_waits() -> None:
 def test_waits_follow_the_samples() -> None:
     """Consecutive samples of one state are one inferred slice, whose length is the table's within a sample."""
     run = two_arms()
-    (wait,) = by_thread(chrome.trace(run))["threads=2", "worker 0 · waits"]
+    (wait,) = by_thread(json.loads(chrome.dumps(run)))["threads=2", "worker 0 · waits"]
     assert wait["name"] == "GIL wait"
     assert wait["args"] == {"inferred": True, "samples": 80}
     expected = run.workers.loc[("threads=2", 0), "gil_wait_s"] * 1e6
@@ -354,7 +354,7 @@ def test_recorded_spans_win_over_inferred_waits() -> None:
     """A wait that was inferred across a recorded transfer is cut around it."""
     story = [("gil_wait", 0.2), ("transfer", 0.2), ("gil_wait", 0.2), ("running", 0.1)]
     run = FakeRun({Arm("threads", 1): [story]})
-    waits = sorted(by_thread(chrome.trace(run))["threads=1", "worker 0 · waits"], key=lambda e: e["ts"])
+    waits = sorted(by_thread(json.loads(chrome.dumps(run)))["threads=1", "worker 0 · waits"], key=lambda e: e["ts"])
     assert [e["name"] for e in waits] == ["GIL wait", "transfer", "GIL wait"]
     ends = [e["ts"] + e["dur"] for e in waits]
     assert all(later["ts"] >= end for end, later in zip(ends, waits[1:], strict=False))
@@ -366,7 +366,7 @@ def test_slices_nest() -> None:
     begins = rng.uniform(1000, 1001.6, 500)
     spans = [(int(k % 2), (f"f{k}", b, b + rng.exponential(0.1))) for k, b in enumerate(begins)]
     calls = [calls_of(rank, *(span for r, span in spans if r == rank)) for rank in range(2)]
-    for slices in by_thread(chrome.trace(two_arms(calls=[(0, calls)]))).values():
+    for slices in by_thread(json.loads(chrome.dumps(two_arms(calls=[(0, calls)])))).values():
         ends: list[int] = []
         for event in slices:
             begin, end = round(event["ts"] * 1000), round((event["ts"] + event["dur"]) * 1000)

@@ -9,7 +9,7 @@ pictures from :meth:`View.shares`, so they can't disagree.
          ─▶ html.report   the notebook, no JavaScript (svg: its lanes)
          ─▶ page.page     one .html file, zoomable (scene: what it draws) ─▶ frame, serve.link
          ─▶ plot.figure   matplotlib
-         ─▶ chrome.trace  .json for Perfetto and vizviewer ─▶ serve.open_trace
+         ─▶ chrome.written .json for Perfetto and vizviewer ─▶ serve.open_trace
 """
 
 from __future__ import annotations
