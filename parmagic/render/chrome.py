@@ -72,7 +72,8 @@ def save(view: View, path: str | os.PathLike[str]) -> None:
 
         _write(target, (page(view).encode("utf-8"),))
     elif name.endswith(".json.gz"):
-        _write(target, written(view), packed=True)
+        with _whole(target) as file:
+            pack(view, file)
     elif name.endswith(".json"):
         _write(target, written(view))
     else:
@@ -87,15 +88,15 @@ def save_page(path: str | os.PathLike[str], text: str) -> None:
     _write(target, (text.encode("utf-8"),))
 
 
-def _write(target: Path, parts: Iterable[bytes], packed: bool = False) -> None:
-    """Write the parts, compressed where they are to be ``packed``."""
+def _write(target: Path, parts: Iterable[bytes]) -> None:
     with _whole(target) as file:
-        if not packed:
-            file.writelines(parts)
-            return
-        with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as compressed:
-            for part in parts:
-                compressed.write(part)
+        file.writelines(parts)
+
+
+def pack(view: View, file: IO[bytes]) -> None:
+    """Write the trace, compressed, to an open file."""
+    with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed:
+        packed.writelines(written(view))
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gzip
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from parmagic.render import chrome
@@ -24,7 +24,9 @@ def page_in_a_frame(view: View, height: int) -> str:
 
 def download(view: View) -> str:
     """Return a link that downloads the trace, and where to open it."""
-    data = base64.b64encode(gzip.compress(chrome.dumps(view), 6, mtime=0)).decode("ascii")
+    packed = BytesIO()
+    chrome.pack(view, packed)
+    data = base64.b64encode(packed.getbuffer()).decode("ascii")
     return (
         f'<a download="timeline.json.gz" href="data:application/gzip;base64,{data}">Download the trace</a>, '
         'then open it at <a href="https://ui.perfetto.dev" target="_blank" rel="noopener noreferrer">ui.perfetto.dev</a>.'
