@@ -62,17 +62,14 @@ def _table(events: Iterable[Event], threads: dict[int, int], places: dict[bytes 
     """Return the calls of a block as columns: the thread's number (-1: none of ours), begin, end (µs), the name's place in ``places``."""
     tids, begins, phases, took, named = zip(*events, strict=True)
     known = {tid: threads.get(int(tid), -1) for tid in set(tids)}
-    begin = np.fromiter(map(float, begins), dtype=float, count=len(begins))
-    to = begin + np.fromiter(map(float, took), dtype=float, count=len(begins))
-    still_open = np.fromiter((phase in _OPEN for phase in phases), dtype=bool, count=len(begins))
-    to[still_open] = np.maximum(begin[still_open], end)
+    for name in dict.fromkeys(named):
+        places.setdefault(name, len(places))
+    begin, lasting = (np.fromiter(map(float, column), dtype=float, count=len(column)) for column in (begins, took))
+    still_open = np.frombuffer(b"".join(phases), np.uint8) == ord("B")
     return (
-        np.fromiter((known[tid] for tid in tids), dtype=np.int32, count=len(begins)), begin, to,
-        np.fromiter((places.setdefault(name, len(places)) for name in named), dtype=np.int32, count=len(begins)),
+        np.fromiter(map(known.__getitem__, tids), np.int32, len(tids)), begin,
+        np.where(still_open, np.maximum(begin, end), begin + lasting), np.fromiter(map(places.__getitem__, named), np.int32, len(named)),
     )  # fmt: skip
-
-
-_OPEN = (b"B", "B")
 
 
 def _events(trace: TraceFile) -> Iterator[list[Event]]:
@@ -104,7 +101,7 @@ def _by_json(data: bytes) -> list[Event]:
     """Read the calls of a trace that is not as VizTracer 1.1.1 writes it; names may have bare control characters."""
     with suppress(ValueError, KeyError, TypeError):
         events = json.loads(data, strict=False)["traceEvents"]
-        return [(e["tid"], e["ts"], e["ph"], e.get("dur", 0), e.get("name", "")) for e in events if e.get("ph") in {"X", "B"}]
+        return [(e["tid"], e["ts"], e["ph"].encode(), e.get("dur", 0), e.get("name", "")) for e in events if e.get("ph") in {"X", "B"}]
     return []
 
 

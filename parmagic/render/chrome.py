@@ -302,7 +302,7 @@ def _cut(row: Row, timeline: Timeline) -> Row:
     return Row(begins, ends, lambda some: row.words(inside[some]))
 
 
-def nest(begins: Any, ends: Any) -> Iterator[tuple[Any, list[int], list[int]]]:
+def nest(begins: Any, ends: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Yield slices in the order of their begins, the longest first, some at a time: their places, begins, and ends.
 
     Each end is cut to that of the slice that it begins in. Works on whole nanoseconds:
@@ -312,22 +312,30 @@ def nest(begins: Any, ends: Any) -> Iterator[tuple[Any, list[int], list[int]]]:
     open_ends: list[int] = []
     for first in range(0, len(order), BLOCK):
         some = order[first : first + BLOCK]
-        from_, cut = begins[some].tolist(), ends[some].tolist()
-        for place, begin in enumerate(from_):
+        cut = ends[some].tolist()
+        for place, begin in enumerate(begins[some].tolist()):
             while open_ends and open_ends[-1] <= begin:
                 open_ends.pop()
-            end = max(begin, min(cut[place], open_ends[-1]) if open_ends else cut[place])
-            cut[place] = end
-            open_ends.append(end)
-        yield some, from_, cut
+            if open_ends and cut[place] > open_ends[-1]:
+                cut[place] = open_ends[-1]
+            open_ends.append(cut[place])
+        yield some, begins[some], np.array(cut)
 
 
 def _slices(row: Row, same: str, zero: float) -> Iterator[str]:
     """Yield the slices of a row as JSON, some at a time; ``same`` is what they have in common."""
     begins, ends = (np.rint((edges - zero) * 1e9).astype(np.int64) for edges in (row.begins, row.ends))
-    for some, from_, to in nest(begins, ends):
+    for some, from_, to in nest(begins, np.maximum(begins, ends)):
         yield ",".join([
-            f'{{"ph":"X","name":{name},{same},"ts":{begin / 1e3!r},"dur":{(end - begin) / 1e3!r}{args}}}'
-            for begin, end, (name, args) in zip(from_, to, row.words(some), strict=True)
+            f'{{"ph":"X","name":{name},{same},"ts":{at},"dur":{took}{args}}}'
+            for at, took, (name, args) in zip(_microseconds(from_), _microseconds(to - from_), row.words(some), strict=True)
         ])
 
+
+_FRACTIONS = [f".{thousandths:03d}".rstrip("0") if thousandths else ".0" for thousandths in range(1000)]
+
+
+def _microseconds(nanoseconds: Any) -> list[str]:
+    """Return microseconds as ``repr`` writes them, three times as fast; none is negative."""
+    whole, rest = np.divmod(nanoseconds, 1000)
+    return [f"{number}{_FRACTIONS[place]}" for number, place in zip(whole.tolist(), rest.tolist(), strict=True)]
