@@ -27,6 +27,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
     trace = Enum(("auto", "full", "off"), "auto", help="The default of --trace: auto, full or off.").tag(config=True)
     folder = Unicode("", help="Where runs keep their files; .parmagic in the working directory by default.").tag(config=True)
     keep_runs = Int(20, help="How many runs' files are kept.").tag(config=True)
+    keep_bytes = Int(1_000_000_000, help="How many bytes they may have together; the newest run's are always kept.").tag(config=True)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     @line_cell_magic  # type: ignore[untyped-decorator]
@@ -71,7 +72,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
         __tracebackhide__ = True  # IPython leaves such frames out: the user's come first
         from parmagic import notebook  # noqa: PLC0415  (loads with the first cell)
 
-        settings = notebook.Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs)
+        settings = notebook.Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs, self.keep_bytes)
         return notebook.run_cell(self.shell, line, cell, settings)
 
 

@@ -26,6 +26,7 @@ from IPython.utils.text import DollarFormatter
 from parmagic import cell as door
 from parmagic import line as grammar
 from parmagic.errors import LineError, ParmagicError
+from parmagic.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.interrupts import forget, is_interrupt, noticed, raise_lost
 from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
 from parmagic.result import Run, load_tables, remember
@@ -48,7 +49,8 @@ class Settings:
     show_items: bool = False
     trace: Trace = "auto"
     folder: str = ""
-    keep_runs: int = 20
+    keep_runs: int = KEEP_RUNS
+    keep_bytes: int = KEEP_BYTES
 
 
 def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
@@ -70,7 +72,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     task = Task(
         body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
-        show_items=settings.show_items,
+        keep_bytes=settings.keep_bytes, show_items=settings.show_items,
     )  # fmt: skip
     if not (plan.quiet and plan.once):
         load_tables()

@@ -51,7 +51,7 @@ def execute(task: Task, screen: Screen) -> Run:
     """
     task, notes = _without_deadlock(task)
     story = _Story(notes=[*task.notes, *notes])
-    folder = Folder(task.folder, task.keep_runs)
+    folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
     try:
@@ -72,18 +72,19 @@ def execute(task: Task, screen: Screen) -> Run:
             story.error = stopped
     finally:
         try:
-            undo(lambda: _give_back(supply, parked))
+            undo(lambda: _give_back(supply, parked, folder))
         finally:
-            undo(lambda: _give_back(supply, parked))
+            undo(lambda: _give_back(supply, parked, folder))
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
 
 
-def _give_back(supply: Supply, parked: Parked | None) -> None:
+def _give_back(supply: Supply, parked: Parked | None, folder: Folder) -> None:
     if parked is not None:
         parked.close()
     supply.close()
+    folder.end()
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from parmagic.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.model import Arm, Displayed, Plan, Printed, Pulse, Standing
 from parmagic.recorder import Worker
 
@@ -95,7 +96,8 @@ class Task:
     notes: tuple[str, ...] = ()
     baseline: bool = True
     folder: str | None = None
-    keep_runs: int = 20
+    keep_runs: int = KEEP_RUNS
+    keep_bytes: int = KEEP_BYTES
     show_items: bool = False
 
     def items_for(self, arm: Arm) -> Sequence[Any]:

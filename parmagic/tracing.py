@@ -220,13 +220,16 @@ class Tracing:
     def _write(self, data: bytes, file: RunFile) -> str:
         """Write what was recorded to a private file of the run; return its path, empty where that is not possible."""
         try:
-            path = file.make()
-            with held_back(), os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as stream:
-                stream.write(data)
+            with held_back():
+                descriptor, path = file.create()
+                with os.fdopen(descriptor, "wb") as stream:
+                    stream.write(data)
         except OSError as error:
             self._notes.append(f"The functions that were traced could not be written: {error}.")
             return ""
-        return str(path)
+        finally:
+            self._notes += file.folder.notes
+        return path
 
 
 _CUT = (
