@@ -108,7 +108,8 @@ class Folder:
         with Place(self._name, base) as run:
             try:
                 run.write(_MARK, self._name)
-                run.write(_RUNNING, str(self._process))
+                if not self._ended:  # a thread that was left behind may still write when it ends
+                    run.write(_RUNNING, str(self._process))
             except OSError:
                 for file in run.names():
                     run.unlink(file)

@@ -606,7 +606,7 @@ class Grounds:
         yield from self._processes()
         yield from (f"thread {t.name}" for t in threading.enumerate() if t.name not in self.threads)
         yield from (f"{n} descriptors of {name}" for name, n in (_descriptors() - self.descriptors).items())
-        yield from (f"/dev/shm/{name}" for name in _shm() - self.shm if not _of_others(name))
+        yield from (f"/dev/shm/{name}" for name in _shm() - self.shm if not _half_made(name) and not _of_others(name))
         yield from (f"temporary {name}" for name in os.listdir(self.base / "tmp"))
         runs = len(list((self.base / "work" / ".parmagic").glob("run-*")))
         if runs > most:
@@ -647,6 +647,17 @@ def _shm() -> set[str]:
             if path.name.startswith(("sem.", "psm_", "pym-", "parmagic")) and path.stat().st_uid == os.getuid():
                 found.add(path.name)
     return found
+
+
+def _half_made(name: str) -> bool:
+    """Tell whether this is what the C library makes of a semaphore before it has its name: a worker that is killed in that moment leaves it.
+
+    It is left there on purpose, as nobody can tell whose it is; it is no larger than that, and has that one name.
+    """
+    with suppress(OSError):
+        about = Path("/dev/shm", name).stat()
+        return re.fullmatch(r"sem\.[A-Za-z0-9]{6}", name) is not None and about.st_size <= 32 and about.st_nlink == 1
+    return False
 
 
 def _of_others(name: str) -> bool:

@@ -27,7 +27,6 @@ from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
 from parmagic.workers import home, ship
 from parmagic.workers.claims import BoardDeck, FileLock
 from parmagic.workers.frames import Outbox
-from parmagic.workers.leftovers import prefix
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
     BOARD,
@@ -159,7 +158,7 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
     """Return the body and a function that loads the items of a claim."""
     if orders.environment is not None:
         _take_over(orders.environment, descriptors[TRACKER])
-    current_process()._config["semprefix"] = prefix(os.getpid())  # type: ignore[attr-defined]  # noqa: SLF001
+    current_process()._config["semprefix"] = orders.semaphores  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
         call, items = inherited
         home.know_classes()

@@ -146,7 +146,8 @@ class _Crew:
             member.theirs[0], self._board.file, out, err, member.box, member.stack,
             null if tracker is None else tracker, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
         ]  # fmt: skip
-        member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=cargo is not None and job.plan.start_method == "spawn")
+        fresh = cargo is not None and job.plan.start_method == "spawn"
+        member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)
         return member
 
     def listen(self) -> Iterator[Report]:

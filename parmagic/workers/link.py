@@ -136,10 +136,10 @@ class Hub:
         self._give()
         return key
 
-    def order(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False) -> int:
+    def order(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False, semaphores: str = "") -> int:
         """Ask for a process, as :meth:`start` does, and return at once: the descriptors have to stay open until it is :meth:`sent`.
 
-        ``fresh``: in a new interpreter, not in a fork of the server.
+        ``fresh``: in a new interpreter, not in a fork of the server. ``semaphores``: what the names of its semaphores begin with.
         """
         if len(descriptors) > MOST_DESCRIPTORS:
             raise NotShippable(
@@ -147,7 +147,7 @@ class Hub:
                 "to a process. Use one Queue, or one Array."
             )
         key = next(_keys)
-        self._send(("start", key, entry, pickle.dumps(arguments), fresh or self.threads > 1), descriptors)
+        self._send(("start", key, entry, pickle.dumps(arguments), fresh or self.threads > 1, semaphores), descriptors)
         return key
 
     @property

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import current_process, resource_tracker
 from typing import Any
 
 from parmagic.files import RunFile
 from parmagic.model import Plan
+from parmagic.workers import leftovers
 
 Place = tuple[int, int]
 
@@ -59,6 +60,7 @@ class Orders:
     manifest: Manifest | None  # None: the body and the items are in our memory already
     environment: dict[str, Any] | None
     measure: bool  # by hooks, as the notebook does
+    semaphores: str = field(default_factory=leftovers.prefix)  # what the names of its semaphores begin with
 
 
 CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FILE, FIRST_OF_CARGO = range(9)

@@ -24,7 +24,6 @@ import ctypes
 import gc
 import importlib
 import io
-import math
 import os
 import pickle
 import select
@@ -107,9 +106,8 @@ class _Server:
         self._inherited = inherited
         self._keys: dict[int, int] = {}  # pid -> key
         self._ends: dict[int, int] = {}  # pid -> descriptor that tells of its end
-        self._gone: set[int] = set()  # those that have ended, and may have left something
-        self._killed_since = math.inf  # the begin of the first of these that was killed
-        self._begins: dict[int, float] = {}  # pid -> when it was told what to do
+        self._semaphores: dict[int, str] = {}  # pid -> what the names of its semaphores begin with
+        self._left: set[str] = set()  # the same, of those that have ended, and may have left some
         self._spares: list[_Spare] = []
         self._told: dict[int, Wire] = {}  # spares that have not been told all of it yet, by descriptor
         self._wanted = wanted
@@ -180,8 +178,7 @@ class _Server:
     def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> bool:
         verb, *words = message
         if verb == "start":
-            key, entry, arguments, new = words
-            self._start(key, entry, arguments, new, descriptors)
+            self._start(*words, descriptors)
         elif verb == "end":
             self._end(words[0])
         elif verb == "import":
@@ -199,7 +196,7 @@ class _Server:
             self._held, self._due = False, 0.0
         return bool(verb != "quit")
 
-    def _start(self, key: int, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> None:
+    def _start(self, key: int, entry: str, arguments: bytes, new: bool, semaphores: str, descriptors: list[int]) -> None:
         """Start a process, or say why it cannot be: its limits are the notebook's business, not this server's end."""
         try:
             pid = self._started(entry, arguments, new, descriptors)
@@ -210,7 +207,9 @@ class _Server:
             for descriptor in descriptors:
                 if descriptor >= 0:
                     os.close(descriptor)
-        self._keys[pid], self._begins[pid] = key, time.time()
+        self._keys[pid] = key
+        if semaphores:
+            self._semaphores[pid] = semaphores
         end = descriptor_of(pid)
         if end >= 0:
             self._ends[pid] = end
@@ -385,44 +384,39 @@ class _Server:
             self._successors.discard(pid)
             if pid in self._keys:
                 code = os.waitstatus_to_exitcode(status)
-                self._note_end(pid, code)
+                self._note_end(pid)
                 self._tell("ended", self._keys.pop(pid), pid, code, cpu_s)
         keep = self._kept()
         for pid in end_descendants(keep | self._immune):
             self._immune.add(pid)
             self._tell("left", pid, _name(pid))
-        if self._gone and not children() - keep:
+        if self._left and not children() - keep:
             self._clean_up()
 
     def _kept(self) -> set[int]:
         return {*self._keys, *self._successors, *_tracker(), *(spare.pid for spare in self._spares)}
 
-    def _note_end(self, pid: int, code: int) -> None:
-        self._gone.add(pid)
-        begin = self._begins.pop(pid)
+    def _note_end(self, pid: int) -> None:
+        if pid in self._semaphores:
+            self._left.add(self._semaphores.pop(pid))
         if pid in self._ends:
             end = self._ends.pop(pid)
             self._poll.unregister(end)
             os.close(end)
-        if code < 0:
-            self._killed_since = min(self._killed_since, begin)
 
     def end(self) -> None:
         """Kill all that was started, but a successor and the tracker, and remove what it leaves."""
         for pid in self._keys:
             _killed(pid)
         end_all(self._successors | _tracker())
-        for pid in [*self._begins]:
-            self._note_end(pid, -signal.SIGKILL)
+        for pid in [*self._semaphores]:
+            self._note_end(pid)
         self._clean_up()
 
     def _clean_up(self) -> None:
         """Remove what ended processes left, with all that they had started, in files that nobody else would remove."""
-        gone, since = self._gone, self._killed_since
-        self._gone, self._killed_since = set(), math.inf
-        leftovers.remove(gone)
-        if since < math.inf:
-            leftovers.remove_half_made(since)
+        left, self._left = self._left, set()
+        leftovers.remove(left)
 
 
 def _tracker() -> set[int]:
