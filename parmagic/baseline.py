@@ -18,6 +18,7 @@ from parmagic.errors import ParmagicError, WorkerDied
 from parmagic.interrupts import held_back, raise_lost
 from parmagic.merge import first_error, merge, results_of
 from parmagic.model import Arm, Recording, Timeline
+from parmagic.private import Private, described, say
 from parmagic.workers import HEARTBEAT, Job, hub
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.orders import ForkOnly
@@ -85,8 +86,8 @@ class Parked:
                 return _scaled(arm, self._serial.get(arm.n_items))
             self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder, screen)
             if serial.error is not None and not task.plan.keep_going:
-                failure = f"{type(serial.error).__name__}: {serial.error}"
-                self.notes.append(f"The serial baseline failed ({failure}); what it ran until then is used.")
+                failed = "The serial baseline failed ({failure}); what it ran until then is used."
+                self.notes.append(say(failed, failure=described(serial.error)))
             known = self._measured[arm.n_items] = self._judge(arm, serial, task.plan.keep_going)
             return known
         if known.how == "sampled":
@@ -152,8 +153,10 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
         supply.cargo()
         return Parked(supply.isolated(), None, [])
     except (ParmagicError, ForkOnly) as error:
-        why = f"threads of yours are alive ({', '.join(alive[:3])}), so the notebook cannot be forked, and {error}"
-        return Parked(None, None, [f"The speedup is estimated: {why}"])
+        threads = Private(", ".join(alive[:3]), str(len(alive)))  # their names may be items
+        why = "threads of yours are alive ({threads}), so the notebook cannot be forked, and {error}"
+        unshipped = Private(str(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
+        return Parked(None, None, [say(f"The speedup is estimated: {why}", threads=threads, error=unshipped)])
 
 
 def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:

@@ -23,7 +23,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
     """``%%parallel`` and ``%parallel``, and their settings (``%config ParallelMagics``)."""
 
     baseline = Bool(True, help="Run a serial baseline after the arms.").tag(config=True)
-    show_items = Bool(False, help="Let saved pages show item values, which may be private.").tag(config=True)
+    show_items = Bool(False, help="Let files show text from items, results and errors, which may be private.").tag(config=True)
     trace = Enum(("auto", "full", "off"), "auto", help="The default of --trace: auto, full or off.").tag(config=True)
     folder = Unicode("", help="Where runs keep their files; .parmagic in the working directory by default.").tag(config=True)
     keep_runs = Int(20, help="How many runs' files are kept.").tag(config=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from parmagic.interrupts import held_back
 from parmagic.merge import all_failed, overhead_of, results_of
 from parmagic.model import Timeline
+from parmagic.private import public, public_error, public_timeline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,6 +179,20 @@ class Run:
         from parmagic.render import plot  # noqa: PLC0415  (matplotlib is an extra)
 
         return plot.figure(self)
+
+    @property
+    def saved(self) -> Run:
+        """The run as files have it: with ``show_items`` as it is, else without any text from items, results, errors or the environment.
+
+        Tables, verdict and pictures come from what is left: they cannot tell more.
+        """
+        if self.show_items:
+            return self
+        timelines, notes = map(public_timeline, self.timelines), [*map(public, self.notes)]
+        saved = Run([*timelines], self._baselines, notes, public_error(self.error), title=self.title)
+        for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
+            vars(saved)[name] = vars(self)[name]
+        return saved
 
     @property
     def timeline(self) -> Trace:

@@ -17,6 +17,7 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.gil import FREE_THREADED
+from parmagic.private import Private, joined, public
 
 MOST = 10_000
 """No more things than these are looked at: it is done while a user waits."""
@@ -93,16 +94,16 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     kind = type(value)
     if kind in {list, tuple}:
         for place, each in enumerate(value[:MOST]):
-            yield f"{name}[{place}]", each
+            yield joined(name, f"[{place}]"), each
     elif kind is dict:
         for key, each in list(value.items())[:MOST]:
-            yield f"{name}[{key!r}]" if type(key) in {str, int} else name, each
+            yield Private(f"{name}[{key!r}]", f"{public(name)}[…]") if type(key) in {str, int} else name, each
     elif not isinstance(value, (type, ModuleType)) and not callable(value):
         ours = _in_library(kind)
         attributes = getattr(value, "__dict__", None)
         for attribute, each in list(attributes.items()) if type(attributes) is dict else ():
             # the parts of a Condition are what the user knows as the Condition
-            yield name if ours else f"{name}.{attribute}", each
+            yield name if ours else joined(name, f".{attribute}"), each
 
 
 def _in_library(kind: type) -> bool:

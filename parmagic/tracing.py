@@ -19,6 +19,7 @@ whose end the recording falls silent; it is stopped when the workers have ended.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ from parmagic.files import RunFile, anonymous_file
 from parmagic.gil import FREE_THREADED
 from parmagic.interrupts import held_back
 from parmagic.model import CALLS_KEPT, Trace, TraceFile, on_our_clock
+from parmagic.private import Private, say
 from parmagic.ring import Ring
 
 ENTRIES = CALLS_KEPT
@@ -209,10 +211,11 @@ class Tracing:
         try:
             with held_back(), os.fdopen(anonymous_file(), "rb") as memory:
                 self._tracer.dump(f"/dev/fd/{memory.fileno()}")
+                _leave_names_out(memory.fileno())
                 memory.seek(0)
                 return memory.read()
         except OSError as error:
-            self._notes.append(f"The functions that were traced could not be written: {error}.")
+            self._notes.append(_unwritten(error))
             return b""
         finally:
             self._tracer.clear()
@@ -225,7 +228,7 @@ class Tracing:
                 with os.fdopen(descriptor, "wb") as stream:
                     stream.write(data)
         except OSError as error:
-            self._notes.append(f"The functions that were traced could not be written: {error}.")
+            self._notes.append(_unwritten(error))
             return ""
         finally:
             self._notes += file.folder.notes
@@ -245,6 +248,24 @@ def _first_end(data: bytes, anchors: tuple[tuple[float, float], tuple[float, flo
     """Return when the first call of a recording ended, on our clock: VizTracer writes calls in the order of their ends."""
     first = _ENDED.search(data)
     return on_our_clock(anchors, float(first[1]) + float(first[2])) if first else None
+
+
+def _unwritten(error: OSError) -> str:
+    why = Private(str(error), error.strerror or type(error).__name__)  # without the paths
+    return say("The functions that were traced could not be written: {why}.", why=why)
+
+
+def _leave_names_out(file: int) -> None:
+    """Blank what VizTracer says of threads and processes: they may be called after an item; who is who, we know better."""
+    with mmap.mmap(file, 0) as data:
+        begin = data.find(b"[") + 1
+        if data[begin : begin + len(_NAMED)] == _NAMED:
+            first = data.find(b',{"pid":')  # no name can have this in it: its quotes have backslashes
+            end = first + 1 if first >= 0 else data.rfind(b"]")
+            data[begin:end] = b" " * (end - begin)
+
+
+_NAMED = b'{"ph":"M"'
 
 
 OFF = Tracing(None, "off")

@@ -31,8 +31,10 @@ def run():
 
 def dressed(run, **changes):
     """Return the run's view with some attributes changed."""
-    names = ("title", "verdict", "notes", "error", "show_items", "timelines", "summary", "workers", "shares", "functions")
-    return SimpleNamespace(**{name: getattr(run, name) for name in names} | changes)
+    names = ("title", "verdict", "notes", "error", "timelines", "summary", "workers", "shares", "functions")
+    view = SimpleNamespace(**{name: getattr(run, name) for name in names} | changes)
+    view.saved = view
+    return view
 
 
 def hostile(run):
@@ -188,13 +190,6 @@ def test_waits_tell_what_is_known_of_them():
     drawn = data["arms"][0]["lanes"][0]["waits"]
     assert unpacked(drawn["begin"], "<f8").tolist() == [100_000_000, 300_000_000]
     assert unpacked(drawn["took"], "<f4").tolist() == [100_000_000, 100_000_000]
-
-
-def test_an_error_shows_its_type_only(run):
-    """A saved page doesn't tell an error's message, which may hold an item's value."""
-    text = page(dressed(run, error=ValueError("hunter2"), verdict="The run ended early: ValueError: hunter2"))
-    assert "ValueError" in text
-    assert "hunter2" not in text
 
 
 def test_a_run_without_arms(run):

@@ -269,7 +269,7 @@ def test_outline_is_a_stair() -> None:
 
 def test_page_escapes_everything() -> None:
     """Hostile text ends neither a script nor a string; the page has its own two scripts only."""
-    source = page.page(hostile(item_errors={0: ValueError(HOSTILE)}, show_items=True))
+    source = page.page(hostile(item_errors={0: ValueError(HOSTILE)}))
     shown = Parsed(source)
     assert shown.tags.count("script") == source.count("</script>") == 2
     assert not [name for name, _ in shown.attributes if name.startswith("on")]
@@ -297,17 +297,6 @@ def test_page_has_its_figures_as_text() -> None:
     shown = Parsed(page.page(two_arms())).text
     for words in ("Use procs=2", "1.60×", "GIL wait", "The body ran 4 + 4 times."):
         assert words in shown
-
-
-@pytest.mark.parametrize("show_items", [False, True])
-def test_files_tell_item_values_only_with_leave(show_items: bool) -> None:
-    """An error's message, which may name a person, is in a file only when the user allows it."""
-    error = KeyError("alice")
-    verdict = "The run ended early: KeyError: 'alice'"
-    run = two_arms(error=error, verdict=verdict, item_errors={3: error}, show_items=show_items)
-    assert ("alice" in page.page(run)) == show_items
-    assert (b"alice" in chrome.dumps(run)) == show_items
-    assert "KeyError" in page.page(run)
 
 
 # ---- trace files -----------------------------------------------------------

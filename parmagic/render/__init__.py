@@ -66,8 +66,8 @@ class View(Protocol):
         ...
 
     @property
-    def show_items(self) -> bool:
-        """Whether saved pages may show what came from items (an error's message, say)."""
+    def saved(self) -> View:
+        """What a file may hold of it: all that leaves this process is drawn from that."""
         ...
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ import numpy as np
 
 from parmagic.interrupts import held_back, undo
 from parmagic.model import STATES, WAIT_KINDS, WAIT_STATES, Calls, Lane, Timeline
-from parmagic.render.figures import LOOKS, clean, saved_verdict
+from parmagic.private import described
+from parmagic.render.figures import LOOKS, clean
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -130,9 +131,10 @@ def dumps(view: View) -> bytes:
 
 def written(view: View) -> Iterator[bytes]:
     """Yield the trace as JSON (ASCII), in parts; its times are microseconds from the first arm's begin."""
+    view = view.saved
     zero = view.timelines[0].begin if view.timelines else 0.0
     calls = dict(view.functions())
-    arms = (_arm(view, number, timeline, calls.pop(number, []), zero) for number, timeline in enumerate(view.timelines))
+    arms = (_arm(number, timeline, calls.pop(number, []), zero) for number, timeline in enumerate(view.timelines))
     before = '{"traceEvents":['
     for events in chain.from_iterable(arms):
         yield (before + events).encode("ascii")
@@ -141,7 +143,7 @@ def written(view: View) -> Iterator[bytes]:
         "displayTimeUnit": "ms",
         "otherData": {
             "title": clean(view.title),
-            "verdict": clean(saved_verdict(view)),
+            "verdict": clean(view.verdict),
             "notes": [clean(note) for note in view.notes],
         },
     }
@@ -152,7 +154,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -> Iterator[str]:
+def _arm(number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -> Iterator[str]:
     """Yield the events of an arm, as JSON, one or more at a time with commas between them."""
     pid = number + 1
     yield _meta("process_name", pid, 0, name=timeline.arm.label)
@@ -161,7 +163,7 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
         rank = lane.worker.rank
         rows: tuple[tuple[str, str, Callable[[], Row]], ...] = (
             (_who(timeline, lane), "function", partial(_functions, [each for each in calls if each.rank == rank])),
-            ("items", "item", partial(_items, view, lane)),
+            ("items", "item", partial(_items, lane)),
             ("waits", "wait", partial(_waits, lane)),
         )
         for place, (name, category, row) in enumerate(rows):
@@ -202,13 +204,13 @@ def _functions(calls: Sequence[Calls]) -> Row:
     return Row(np.concatenate(begins), np.concatenate(ends), lambda some: [(names[place], "") for place in places[some].tolist()])
 
 
-def _items(view: View, lane: Lane) -> Row:
+def _items(lane: Lane) -> Row:
     begins, ends = (np.array([at for batch in lane.batches for at in getattr(batch, edge)]) for edge in ("begins", "ends"))
     items = np.array([batch.first + place for batch in lane.batches for place in range(len(batch.begins))], dtype=int)
     errors = {item: error for batch in lane.batches for item, error in batch.errors.items()}
 
     def words(item: int) -> tuple[str, str]:
-        known = {"error": error_words(view, errors[item])} if item in errors else {}
+        known = {"error": error_words(errors[item])} if item in errors else {}
         return f'"item {item}"', _args({"item": item, **known})
 
     return Row(begins, ends, lambda some: map(words, items[some].tolist()))
@@ -227,10 +229,9 @@ def _args(known: dict[str, Any]) -> str:
 _NONE = np.empty(0, dtype=int)
 
 
-def error_words(view: View, error: BaseException) -> str:
-    """Return an error for a file: its message may hold an item's value, so it needs leave."""
-    name = type(error).__name__
-    return clean(f"{name}: {error}", 80) if view.show_items else clean(name)
+def error_words(error: BaseException) -> str:
+    """Return an error's type and message, cut."""
+    return clean(described(error), 80)
 
 
 def waits(lane: Lane) -> list[Piece]:

@@ -266,13 +266,3 @@ def legend_words(view: View, state: str) -> str:
     if state == "running" and len(view.workers) and not bool(view.workers["measured"].all()):
         return "running (on a core)"
     return LOOKS[state].words
-
-
-def saved_verdict(view: View) -> str:
-    """Return the verdict for a file.
-
-    An error's message may hold an item's value, so only its type is told.
-    """
-    if view.error is None or view.show_items:
-        return view.verdict
-    return f"The run ended early: {type(view.error).__name__}"

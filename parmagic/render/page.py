@@ -33,7 +33,6 @@ from parmagic.render.figures import (
     clean,
     inferred,
     number,
-    saved_verdict,
 )
 from parmagic.render.scene import scene
 
@@ -46,7 +45,7 @@ _UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 def page(run: View, tables: bool = False) -> str:
     """Return the run as a whole HTML page that needs nothing else; with ``tables``, all of its tables are in it."""
-    frame, script = _read("page.html"), _read("page.js")
+    run, frame, script = run.saved, _read("page.html"), _read("page.js")
     style = re.search(r"<style>(.*?)</style>", frame, re.DOTALL)
     assert style is not None
     data, said = scene(run)
@@ -56,7 +55,7 @@ def page(run: View, tables: bool = False) -> str:
             "base-uri 'none'; form-action 'none'"
         ),
         title=escape(clean(run.title or "parmagic")),
-        verdict=escape(clean(saved_verdict(run))),
+        verdict=escape(clean(run.verdict)),
         arms=_arms(run),
         workers=_workers(run),
         still="".join(html.pictures(run)),
@@ -85,16 +84,14 @@ _TABLES = ("summary", "workers", "items", "waits", "transfers")
 def _tables(run: View) -> str:
     """Return the run's tables as they are, each folded."""
     return "".join(
-        f"<details><summary>run.{name}, {len(table):,} rows</summary><div class=wide>{_table(run, name, table)}</div></details>"
+        f"<details><summary>run.{name}, {len(table):,} rows</summary><div class=wide>{_table(table)}</div></details>"
         for name in _TABLES
         if len(table := getattr(run, name))
     )
 
 
-def _table(run: View, name: str, table: Any) -> str:
+def _table(table: Any) -> str:
     shown = table.head(MAX_ROWS).reset_index()
-    if name == "items" and not run.show_items:
-        shown["error"] = [str(text).partition(":")[0] if isinstance(text, str) else text for text in shown["error"]]
     head = "".join(f"<th>{escape(clean(column))}</th>" for column in shown.columns)
     rows = "".join(f"<tr>{''.join(_cell(_figure(value), False) for value in row)}</tr>" for row in shown.itertuples(index=False))
     more = f"<p>… and {len(table) - MAX_ROWS:,} more</p>" if len(table) > MAX_ROWS else ""

@@ -40,6 +40,7 @@ def figure(view: View) -> RunFigure:
 
     Figures are those of the tables. Save it with ``savefig``.
     """
+    view = view.saved
     rows = [drawn(timeline.lanes, max(1, MAX_LANES // max(1, len(view.timelines)))) for timeline in view.timelines]
     heights = [max(LANE * 2, LANE * len(mine)) for mine in rows]
     below = max(1.0, ROW * len(rows))

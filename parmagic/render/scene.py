@@ -115,7 +115,7 @@ class _Scene:
         begins = np.array([begin for batch in lane.batches for begin in batch.begins])
         ends = np.array([end for batch in lane.batches for end in batch.ends])
         numbers = np.array([batch.first + k for batch in lane.batches for k in range(len(batch.begins))], dtype=int)
-        errors = {item: chrome.error_words(self.run, error) for batch in lane.batches for item, error in batch.errors.items()}
+        errors = {item: chrome.error_words(error) for batch in lane.batches for item, error in batch.errors.items()}
         kept = numbers % every == 0
         return {**self._slices(begins[kept], ends[kept], numbers[kept]), "errors": errors}
 

@@ -28,6 +28,7 @@ from parmagic import meter
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.files import anonymous_file
 from parmagic.interrupts import held_back
+from parmagic.private import Private, say
 from parmagic.workers import fresh, preload, server
 from parmagic.workers.link import MOST_SPARES, TURN, Hub
 from parmagic.workers.process import Handle, descriptor_of, is_below
@@ -230,6 +231,7 @@ _THREADED = (
     "Something that Python loads when it starts (a sitecustomize, a profiler, a debugger) runs a thread in the process that starts "
     "workers, beside which it is not safe to fork: each worker is a new interpreter, which takes longer to start."
 )
+_NOBODY = "Worker processes import packages by themselves, for a process to import them ahead could not be had: {why}"
 _SLOW = (
     "The process that starts workers took {seconds:.1f} s to start. What was waited for: the interpreter itself (a sitecustomize, a slow "
     "disk), and the import of parmagic and VizTracer (python -X importtime tells more)."
@@ -323,10 +325,10 @@ def _noted(failures: list[tuple[str, str, bool]]) -> list[str]:
     for name, why, spoils in failures:
         package = name.partition(".")[0]
         if not name:
-            notes.append(f"Worker processes import packages by themselves, for a process to import them ahead could not be had: {why}")
+            notes.append(say(_NOBODY, why=Private(why, "it has ended.")))
         elif spoils or name == package:
             _refused.add(package)
-            notes.append(f"Worker processes import {package} by themselves, for importing it ahead {why}.")
+            notes.append(say(f"Worker processes import {package} by themselves, for importing it ahead {{why}}.", why=why))
     return notes
 
 

@@ -25,6 +25,7 @@ from parmagic.dispatch import claimed, lost
 from parmagic.errors import Ended, NotShippable, WorkerDied
 from parmagic.interrupts import forget, held_back, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
+from parmagic.private import Private, say
 from parmagic.recorder import NOTHING, STOP, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
 from parmagic.workers.board import BoardFile
@@ -179,9 +180,10 @@ class _Crew:
     def _immune(self) -> Iterator[str]:
         while self._hub.left:
             pid, name = self._hub.left.pop()
-            yield (
-                f"{name or 'A process'} (process {pid}), which a worker has started, belongs to another user by now: "
-                "it could not be ended with its worker, and was left behind."
+            yield say(
+                f"{{name}} (process {pid}), which a worker has started, belongs to another user by now: "
+                "it could not be ended with its worker, and was left behind.",
+                name=Private(name or "A process", "A process"),
             )
 
     def _wait(self) -> set[int]:

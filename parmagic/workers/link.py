@@ -19,6 +19,7 @@ from typing import Any
 from parmagic.cpus import available_cpus
 from parmagic.errors import NotShippable, WorkerDied
 from parmagic.interrupts import held_back
+from parmagic.private import Private
 from parmagic.workers import preload
 from parmagic.workers.endings import is_stopped
 from parmagic.workers.process import Handle
@@ -270,6 +271,8 @@ class Hub:
         spoils = threads > self.threads
         if spoils:
             why = "left threads behind, beside which it is not safe to fork"
+        elif why is not None:
+            why = Private(why, why.partition(":")[0])  # an error's message may have in it what the environment has
         if why is not None:
             self._failed.append((name, why, spoils))
 

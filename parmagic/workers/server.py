@@ -178,7 +178,8 @@ class _Server:
     def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> bool:
         verb, *words = message
         if verb == "start":
-            self._start(*words, descriptors)
+            key, entry, arguments, new, semaphores = words
+            self._start(key, entry, arguments, new, semaphores, descriptors)
         elif verb == "end":
             self._end(words[0])
         elif verb == "import":

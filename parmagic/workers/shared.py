@@ -17,6 +17,7 @@ from parmagic.errors import Ended
 from parmagic.interrupts import forget
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
+from parmagic.private import Private, say
 from parmagic.recorder import NOTHING, STOP, Worker, blank_board, enter, item_slot
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.endings import cut_off
@@ -205,7 +206,8 @@ class _Crew:
     def _stuck(self, thread: threading.Thread) -> str:
         frame = next(frames_of(thread.ident), None)
         where = f" at {frame.file}:{frame.line}" if frame else ""
-        return f"The thread {thread.name!r} is blocked{where} and could not be ended; it is left behind."
+        name = Private(repr(thread.name), "of a worker")  # the body may have given it another
+        return say(f"The thread {{name}} is blocked{where} and could not be ended; it is left behind.", name=name)
 
     def _run(self, rank: int) -> None:
         """Be worker ``rank``."""
