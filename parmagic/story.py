@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ def execute(task: Task, screen: Screen) -> Run:
     nothing left behind. To be called by :func:`noticed`.
     """
     task, notes = _without_deadlock(task)
-    story = _Story(notes=[*task.notes, *notes])
+    story = _Story(notes=[*task.notes, *notes, *_nowhere()])
     folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
@@ -85,6 +86,16 @@ def _give_back(supply: Supply, parked: Parked | None, folder: Folder) -> None:
         parked.close()
     supply.close()
     folder.end()
+
+
+def _nowhere() -> list[str]:
+    """Say where relative paths lead to nothing."""
+    try:
+        os.getcwd()  # noqa: PTH109  (whether there is one)
+    except OSError as error:
+        why = f"The working directory is gone ({error.strerror})"
+        return [f"{why}: relative paths do not work in the body, nor elsewhere in this process. os.chdir() to one that is there."]
+    return []
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[str]]:

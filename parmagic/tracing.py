@@ -25,6 +25,7 @@ import re
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from time import perf_counter, process_time, sleep
 from typing import Any
 
@@ -268,6 +269,8 @@ def _leave_names_out(file: int) -> None:
 _NAMED = b'{"ph":"M"'
 
 
+_NOWHERE = "Functions were not traced: VizTracer does not start where the working directory is gone. os.chdir() to one that is there."
+
 OFF = Tracing(None, "off")
 
 
@@ -283,7 +286,10 @@ def prepare(mode: Trace) -> Tracing:
         return Tracing(
             None, mode, (f"Functions were not traced: {other} is at work. End it, or use --trace off to hide this note.",)
         )
-    tracer = _get()
+    try:
+        tracer = _get()
+    except OSError:
+        return Tracing(None, mode, (_NOWHERE,))
     tracer.ignore_c_function = mode == "auto"
     return Tracing(tracer, mode)
 
@@ -291,7 +297,8 @@ def prepare(mode: Trace) -> Tracing:
 def warm(mode: Trace) -> None:
     """Load and calibrate VizTracer, so that no arm pays for it."""
     if mode != "off" and not _other_profiler():
-        call_cost()
+        with suppress(OSError):  # a note says so
+            call_cost()
 
 
 def forked() -> None:
@@ -382,6 +389,7 @@ def _get() -> Any:
     global _tracer, _ring, _thread_hook  # noqa: PLW0603  (one per process, for ever)
     if _tracer is None:
         with held_back():
+            os.getcwd()  # noqa: PTH109  (VizTracer asks as well, but is half made by then, and must not be freed)
             from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
 
         # an interrupted thread leaves functions that it never returned from: nothing that its user could mend

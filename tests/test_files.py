@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import grp
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -240,10 +240,14 @@ def _in_the_way(tmp_path: Path, what: str) -> None:
         os.chown(base, -1, _a_group_with_others())
 
 
+def _me() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
 def _a_group_with_others() -> int:
     """Return a group that is not this user's alone, which this user may give to a folder."""
     mine = {*os.getgroups(), os.getgid()} if os.getuid() else {group.gr_gid for group in grp.getgrall()}
-    return next((gid for gid in sorted(mine) if grp.getgrgid(gid).gr_name != getpass.getuser()), -1)
+    return next((gid for gid in sorted(mine) if grp.getgrgid(gid).gr_name != _me()), -1)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +285,7 @@ def test_a_private_group_may_write(tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     base.chmod(0o770)
-    if grp.getgrgid(base.stat().st_gid).gr_name != getpass.getuser():
+    if grp.getgrgid(base.stat().st_gid).gr_name != _me():
         pytest.skip("this user has no private group")
     folder = Folder(str(base))
     assert folder.path.parent == base

@@ -100,18 +100,28 @@ def pack(view: View, file: IO[bytes]) -> None:
         packed.writelines(written(view))
 
 
+def _folder_of(target: Path) -> Path:
+    """Return the folder of a file that is to be saved, whole: the working directory may be gone."""
+    try:
+        folder = target.parent.resolve(strict=True)
+        if folder.is_dir():
+            return folder
+    except OSError:
+        pass
+    raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
+
+
 @contextmanager
 def _whole(target: Path) -> Iterator[IO[bytes]]:
     """Open a file beside the target (0600, as mkstemp makes it), and move it there at the end: no reader sees half of it.
 
     Nothing of it is left where this is interrupted or fails.
     """
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
+    folder = _folder_of(target)
     opened = ExitStack()
     try:
         with held_back():
-            handle, temporary = tempfile.mkstemp(prefix=".parmagic-", dir=target.parent)
+            handle, temporary = tempfile.mkstemp(prefix=".parmagic-", dir=folder)
             opened.callback(Path(temporary).unlink, missing_ok=True)
             file = opened.enter_context(os.fdopen(handle, "wb"))
         yield file

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import current_process, resource_tracker, util
-from tempfile import TemporaryFile
+from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +22,7 @@ import tblib.pickling_support
 from parmagic import meter, tracing
 from parmagic.dispatch import Chain, Deck, OwnItem
 from parmagic.errors import NotShippable
+from parmagic.files import anonymous_file
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
 from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
 from parmagic.workers import home, ship
@@ -35,6 +36,7 @@ from parmagic.workers.orders import (
     ERR,
     FILE,
     FIRST_OF_CARGO,
+    FOLDER,
     OUT,
     STACK,
     TRACKER,
@@ -62,7 +64,7 @@ def _rehearse() -> None:
     ours, theirs = socket.socketpair()
     channel = _Channel(theirs, me)
     call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
-    with meter.hooks() as measuring, TemporaryFile() as box, ours, theirs:
+    with meter.hooks() as measuring, os.fdopen(anonymous_file(), "w+b") as box, ours, theirs:
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
@@ -94,6 +96,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
+    notes = _enter_folder(descriptors[FOLDER]) if orders.environment is not None else []
     lookout = Lookout(descriptors[STACK], forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -119,7 +122,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     finally:
         trace.detach()
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
-    notes = _figures_left_open()
+    notes += _figures_left_open()
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
     written = trace.finish(orders.trace_file)
     readings = gauge.take()
@@ -185,18 +188,30 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
 
 
 def _take_over(environment: dict[str, Any], tracker: int) -> None:
-    """Make this process like the notebook's: variables, search path, folder, key, resource tracker."""
+    """Make this process like the notebook's: variables, search path, key, resource tracker."""
     os.environ.clear()
     os.environ.update(environment["variables"])
     sys.path[:] = environment["path"]
     current_process().authkey = environment["key"]
     if environment["tracked"]:
         resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
-    if environment["folder"] is not None:
-        os.chdir(environment["folder"])
     if environment["logging"] is not None:
         level, style = environment["logging"]
         logging.basicConfig(level=level, format=style, force=True)
+
+
+def _enter_folder(folder: int) -> list[str]:
+    """Be where the notebook is, also where that folder is gone; where this cannot be, be nowhere, and return a note."""
+    try:
+        os.fchdir(folder)
+    except OSError as error:
+        nowhere = mkdtemp(prefix="parmagic-")
+        os.chdir(nowhere)
+        os.rmdir(nowhere)  # noqa: PTH106  (text, as it is made)
+        return [f"Worker processes cannot enter the working directory ({error.strerror}): relative paths lead nowhere in them."]
+    finally:
+        os.close(folder)
+    return []
 
 
 def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:

@@ -92,7 +92,8 @@ def _search_path() -> list[str]:
     installed = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
     roots = tuple(os.path.realpath(p) + os.sep for p in installed)
     ours = str(Path(server.__file__).parents[2])
-    kept = [p for p in sys.path if p and (os.path.realpath(p) + os.sep).startswith(roots)]
+    absolute = [p for p in sys.path if os.path.isabs(p)]  # noqa: PTH117  (others may lead to nothing, where the working directory is gone)
+    kept = [p for p in absolute if (os.path.realpath(p) + os.sep).startswith(roots)]
     zipped = [p for p in sys.path if p.endswith(".zip")]
     packages = [p for p in kept if {"site-packages", "dist-packages"} & set(Path(p).parts)]
     # before the packages: another parmagic may be installed there than the one that runs here

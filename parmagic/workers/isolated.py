@@ -145,7 +145,7 @@ class _Crew:
         )  # fmt: skip
         descriptors = [
             member.theirs[0], self._board.file, out, err, member.box, member.stack,
-            null if tracker is None else tracker, cargo.file if cargo else null, *(cargo.descriptors if cargo else ()),
+            null if tracker is None else tracker, *((member.open_folder(null), cargo.file, *cargo.descriptors) if cargo else (null, null)),
         ]  # fmt: skip
         fresh = cargo is not None and job.plan.start_method == "spawn"
         member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)

@@ -13,6 +13,7 @@ from parmagic.files import anonymous_file, keep_size
 from parmagic.model import Printed
 from parmagic.output import Lines
 from parmagic.workers.frames import Inbox
+from parmagic.workers.orders import folder_descriptor
 from parmagic.workers.process import is_readable
 
 
@@ -46,6 +47,14 @@ class Member:
         self.pipes[read] = (stream, Lines(), codecs.getincrementaldecoder("utf-8")("replace"))
         self.theirs.append(write)
         return write
+
+    def open_folder(self, otherwise: int) -> int:
+        """Return a descriptor by which the worker enters the working directory; ``otherwise`` where there is none."""
+        try:
+            self.theirs.append(folder_descriptor())
+        except OSError:
+            return otherwise
+        return self.theirs[-1]
 
     def release(self) -> None:
         """Close the ends that only the worker needs."""

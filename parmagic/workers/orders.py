@@ -63,7 +63,7 @@ class Orders:
     semaphores: str = field(default_factory=leftovers.prefix)  # what the names of its semaphores begin with
 
 
-CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FILE, FIRST_OF_CARGO = range(9)
+CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FOLDER, FILE, FIRST_OF_CARGO = range(10)
 """The places of the descriptors that come with the orders."""
 
 
@@ -76,13 +76,8 @@ class Unreadable(Exception):
 
 
 def environment(*, tracked: bool) -> dict[str, Any]:
-    """Return what workers take over from this process: folder, variables, search path, key, what is logged, whether it has a tracker."""
-    try:
-        folder: str | None = os.getcwd()  # noqa: PTH109  (a name, and it may be gone)
-    except OSError:
-        folder = None
+    """Return what workers take over from this process: variables, search path, key, what is logged, whether it has a tracker."""
     return {
-        "folder": folder,
         "variables": dict(os.environ),
         "path": list(sys.path),
         "key": bytes(current_process().authkey),
@@ -107,3 +102,11 @@ def tracker_descriptor() -> int | None:
     """
     found: int | None = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
     return found
+
+
+def folder_descriptor() -> int:
+    """Return a descriptor of the working directory, for workers to enter it: by its path they might not, as it may be gone, or another.
+
+    Raises OSError where that may not be looked up.
+    """
+    return os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)

@@ -39,6 +39,8 @@ def _installed(module: Any) -> bool:
 
 @cache
 def _is_installed(folder: str) -> bool:
+    if not os.path.isabs(folder):  # noqa: PTH117  (thousands of them)
+        return False  # and it leads to nothing where the working directory is gone
     return (os.path.realpath(folder) + os.sep).startswith(_roots())
 
 

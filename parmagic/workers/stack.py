@@ -12,10 +12,10 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import NamedTuple
 
+from parmagic.files import anonymous_file
 from parmagic.gil import FREE_THREADED
 
 EVERY = 4.0
@@ -75,7 +75,7 @@ def frames_of(thread: int | None) -> Iterator[Frame]:
 
 
 def _dumped(thread: int) -> list[Frame]:
-    with TemporaryFile() as file:
+    with os.fdopen(anonymous_file(), "w+b") as file:
         faulthandler.dump_traceback(file)
         file.seek(0)
         text = file.read().decode(errors="replace")
