@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -240,14 +241,17 @@ def _in_the_way(tmp_path: Path, what: str) -> None:
         os.chown(base, -1, _a_group_with_others())
 
 
-def _me() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
+def _is_mine(group: int) -> bool:
+    """Tell whether a group is this user's own; it has no name, and so has not, where a container's user is none that the system knows."""
+    with suppress(KeyError):
+        return grp.getgrgid(group).gr_name == pwd.getpwuid(os.getuid()).pw_name
+    return False
 
 
 def _a_group_with_others() -> int:
     """Return a group that is not this user's alone, which this user may give to a folder."""
     mine = {*os.getgroups(), os.getgid()} if os.getuid() else {group.gr_gid for group in grp.getgrall()}
-    return next((gid for gid in sorted(mine) if grp.getgrgid(gid).gr_name != _me()), -1)
+    return next((gid for gid in sorted(mine) if not _is_mine(gid)), -1)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,7 @@ def test_a_private_group_may_write(tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     base.chmod(0o770)
-    if grp.getgrgid(base.stat().st_gid).gr_name != _me():
+    if not _is_mine(base.stat().st_gid):
         pytest.skip("this user has no private group")
     folder = Folder(str(base))
     assert folder.path.parent == base

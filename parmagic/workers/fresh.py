@@ -30,14 +30,15 @@ def command(entry: str, orders: int, *, detached: bool = False, title: str = "")
 
     ``orders`` is the descriptor of :func:`written`. ``detached``: in a process that is no child of its parent's,
     whose ``wait()`` therefore does not wait for it; not beside a thread that somebody starts in every interpreter.
-    ``title`` is for those who read it.
+    ``title`` is for those who read it. It never looks for modules where it is (``-P``): Python 3.13.0 fails at imports
+    where it does, and that folder is gone.
     """
     detach = "len(sys._current_frames()) == 1 and os.fork() and os._exit(0); " if detached else ""
     code = (
         f"import json, os, sys; {detach}orders = open({orders}, 'rb'); "
         f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.server import {entry}; {entry}(orders)"
     )
-    return [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
+    return [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def written(path: list[str], orders: Any) -> int:
