@@ -102,8 +102,8 @@ def test_processes_are_where_the_notebook_is(ip, gone):
 def test_a_folder_that_cannot_be_entered(tmp_path):
     """A process that may not enter the notebook's folder is in none: what it writes by a relative path lands nowhere."""
     script = (
-        "import os; from parmagic.workers.child import _enter_folder\n"
-        "print(_enter_folder(os.open('/dev/null', os.O_RDONLY)))\n"
+        "import os; from parmagic.workers import folder\n"
+        "print(folder.enter(os.open('/dev/null', os.O_RDONLY)))\n"
         "try: open('here', 'w')\n"
         "except FileNotFoundError: print('nowhere')"
     )

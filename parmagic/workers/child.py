@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import current_process, resource_tracker, util
-from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +24,7 @@ from parmagic.errors import NotShippable
 from parmagic.files import anonymous_file
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
 from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
-from parmagic.workers import home, ship
+from parmagic.workers import folder, home, ship
 from parmagic.workers.claims import BoardDeck, FileLock
 from parmagic.workers.frames import Outbox
 from parmagic.workers.loop import InTurn, work
@@ -96,7 +95,7 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
     channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
-    notes = _enter_folder(descriptors[FOLDER]) if orders.environment is not None else []
+    notes = folder.enter(descriptors[FOLDER]) if orders.environment is not None else []
     lookout = Lookout(descriptors[STACK], forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -198,20 +197,6 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
     if environment["logging"] is not None:
         level, style = environment["logging"]
         logging.basicConfig(level=level, format=style, force=True)
-
-
-def _enter_folder(folder: int) -> list[str]:
-    """Be where the notebook is, also where that folder is gone; where this cannot be, be nowhere, and return a note."""
-    try:
-        os.fchdir(folder)
-    except OSError as error:
-        nowhere = mkdtemp(prefix="parmagic-")
-        os.chdir(nowhere)
-        os.rmdir(nowhere)  # noqa: PTH106  (text, as it is made)
-        return [f"Worker processes cannot enter the working directory ({error.strerror}): relative paths lead nowhere in them."]
-    finally:
-        os.close(folder)
-    return []
 
 
 def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:

@@ -12,8 +12,8 @@ from parmagic import meter
 from parmagic.files import anonymous_file, keep_size
 from parmagic.model import Printed
 from parmagic.output import Lines
+from parmagic.workers import folder
 from parmagic.workers.frames import Inbox
-from parmagic.workers.orders import folder_descriptor
 from parmagic.workers.process import is_readable
 
 
@@ -51,7 +51,7 @@ class Member:
     def open_folder(self, otherwise: int) -> int:
         """Return a descriptor by which the worker enters the working directory; ``otherwise`` where there is none."""
         try:
-            self.theirs.append(folder_descriptor())
+            self.theirs.append(folder.descriptor())
         except OSError:
             return otherwise
         return self.theirs[-1]

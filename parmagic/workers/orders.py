@@ -102,11 +102,3 @@ def tracker_descriptor() -> int | None:
     """
     found: int | None = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
     return found
-
-
-def folder_descriptor() -> int:
-    """Return a descriptor of the working directory, for workers to enter it: by its path they might not, as it may be gone, or another.
-
-    Raises OSError where that may not be looked up.
-    """
-    return os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
