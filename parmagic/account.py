@@ -11,6 +11,7 @@ import pandas as pd
 from parmagic.cells import Floats
 from parmagic.ledger import ledger
 from parmagic.model import WORKER_STATES, Lane, Timeline, Total
+from parmagic.words import describe_all
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
 _INFERRED_KINDS = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
@@ -61,7 +62,7 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
     n = timeline.n_items
     nan = np.full(n, np.nan)
     figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s")}
-    errors = np.full(n, "not started", dtype=object)
+    errors, failed = np.full(n, "not started", dtype=object), {}
     for lane in timeline.lanes:
         book = ledger(timeline, lane)
         for batch in lane.batches:
@@ -73,8 +74,9 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
             for state in ("running", "gil_wait", "lock_wait", "io_wait"):
                 figures[f"{state}_s"][place] = book.between(state, begins, ends)
             errors[place] = None
-            for item, error in batch.errors.items():
-                errors[item] = describe(error)
+            failed.update(batch.errors)
+    for item, text in zip(failed, describe_all(list(failed.values())), strict=True):
+        errors[item] = text
     if not np.isnan(figures["rank"]).any():
         figures["rank"] = figures["rank"].astype(int)
     table = pd.DataFrame(figures, index=pd.RangeIndex(n, name="item"))
@@ -208,12 +210,6 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead
         "gil": timeline.gil,
         **{name: sums[name] for name in ("gil_wait_s", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s")},
     }
-
-
-def describe(error: BaseException, limit: int = 80) -> str:
-    """Return ``Type: message`` on one line, cut to ``limit`` characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _empty_index(second: str) -> pd.MultiIndex:

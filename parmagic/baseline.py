@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import ParmagicError, WorkerDied
 from parmagic.interrupts import held_back, raise_lost
-from parmagic.merge import first_error, merge, results_of
+from parmagic.merge import merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.private import Private, described, say
 from parmagic.workers import HEARTBEAT, Job, hub
@@ -112,7 +112,7 @@ class Parked:
     def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
         ended_well = serial.error is None or keep_going
         done = sum(len(b.begins) for lane in serial.lanes for b in lane.batches)
-        died = any(isinstance(error, WorkerDied) for lane in serial.lanes for b in lane.batches for error in b.errors.values())
+        died = any(issubclass(type(error), WorkerDied) for lane in serial.lanes for b in lane.batches for error in b.errors.values())
         if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
             return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
         done -= sum(len(b.errors) for lane in serial.lanes for b in lane.batches)
@@ -219,7 +219,7 @@ def listen(
         error = failed
     finally:
         reports.close()  # type: ignore[attr-defined]
-    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=first_error(parts) if error is None else error)
+    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error)
 
 
 class _Cpu:

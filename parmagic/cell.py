@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
+from parmagic import words
 from parmagic.names import Names, blocking_names, mutated_names, read_names
 from parmagic.order import read_too_early
 from parmagic.refusals import (
@@ -129,16 +130,16 @@ def read_expression(
 
 
 def unbound_help(
-    error: UnboundLocalError | NameError, body: Body, namespace: Mapping[str, Any]
+    error: BaseException, body: Body, namespace: Mapping[str, Any]
 ) -> str | None:
-    """Tell the ways out when ``error`` is about a name that the body binds and the notebook has too.
+    """Tell the ways out when ``error``, a NameError, is about a name that the body binds and the notebook has too.
 
     None for any other error, and for one that happened outside the body's text.
     """
-    match = re.search(r"(?:local|free) variable '([^']+)'", str(error))
+    match = re.search(r"(?:local|free) variable '([^']+)'", words.message(error))
     if match is None or match[1] not in body.writes or not _visible(match[1], namespace):
         return None
-    place = error.__traceback__
+    place = words.traceback_of(error)
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     if place is not None and place.tb_frame.f_code.co_filename != body.filename:

@@ -14,7 +14,7 @@ from parmagic.cpus import available_cpus
 from parmagic.errors import RunTimeout
 from parmagic.gil import gil_enabled, gil_notes
 from parmagic.interrupts import is_interrupt, raise_lost
-from parmagic.merge import first_error, merge
+from parmagic.merge import merge
 from parmagic.model import Displayed, Packed, Printed, Pulse, Recording, Span, Standing, Timeline
 from parmagic.task import Screen
 from parmagic.workers import Job, Report, Workers
@@ -77,7 +77,7 @@ def conduct(
     gil = all(part.worker.gil for part in parts)
     timeline = merge(
         job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
-        cpu_s=cpu_s, gil=gil, error=first_error(parts) if error is None else error, packed=packed,
+        cpu_s=cpu_s, gil=gil, error=error, packed=packed,
     )  # fmt: skip
     notes = [*_own_notes(parts), *holding.notes(timeline), *_cut(job.arm.label, lost), *_helpers(timeline)]
     if isinstance(workers, SharedWorkers):

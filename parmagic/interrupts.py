@@ -1,8 +1,10 @@
-"""Ctrl-C: at moments in which it would leave something behind, or would get lost."""
+"""Ctrl-C, at moments in which it would leave something behind, or would get lost; and exceptions that are raised in other threads."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,3 +133,30 @@ def undo(what: Callable[[], object]) -> None:
     """
     with held_back():
         what()
+
+
+def raise_in(thread: int | None, kind: type[BaseException]) -> None:
+    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python."""
+    if thread is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+class _Nudge(BaseException):
+    """Raised in the calling thread by itself."""
+
+
+def calm() -> None:
+    """Let threads that are blocked, or ended before they took it, keep their exception without alarming all others.
+
+    Up to Python 3.12, an exception that waits for one thread makes every thread look for
+    it at every turn, and with a profiler on, 3.11 then never gets past a function's first
+    instruction. The alarm ends when any thread takes an exception of its own.
+    """
+    if sys.version_info >= (3, 13):
+        return
+    try:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Nudge))
+        while True:
+            pass
+    except _Nudge:
+        pass

@@ -43,7 +43,8 @@ def merge(
 
     ``samples`` are by rank. ``cpu_s`` is the arm's CPU time where it was
     measured as a whole (threads); where it is NaN and every worker had a
-    process to itself, it is the sum over these.
+    process to itself, it is the sum over these. ``error`` is what ended the arm; without one,
+    it is the first that an item raised.
     """
     ranks = sorted({part.worker.rank for part in parts})
     lanes = tuple(_lane(rank, [p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
@@ -51,7 +52,10 @@ def merge(
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed)
+    failed_at = None
+    if error is None:
+        error, failed_at = _first_error(parts)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failed_at)
 
 
 def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
@@ -114,20 +118,19 @@ def all_failed(timeline: Timeline) -> bool:
     return 0 < timeline.n_items <= failed
 
 
-def first_error(parts: Sequence[Recording]) -> BaseException | None:
-    """Return the exception that came first in time, with a note on where it came from."""
+def _first_error(parts: Sequence[Recording]) -> tuple[BaseException | None, tuple[int, int] | None]:
+    """Return the exception that came first in time, and its item and worker."""
     found = [
         (batch.ends[item - batch.first], item, part.worker.rank, error)
         for part in parts
         for batch in part.batches
         for item, error in batch.errors.items()
-        if not isinstance(error, Ended)
+        if not issubclass(type(error), Ended)
     ]
     if not found:
-        return None
+        return None, None
     _, item, rank, error = min(found, key=lambda each: each[0])
-    error.__dict__.setdefault("_parmagic", (item, rank))
-    return error
+    return error, (item, rank)
 
 
 def results_of(timeline: Timeline) -> list[Any]:

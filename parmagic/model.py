@@ -385,6 +385,7 @@ class Timeline:
     """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order.
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
+    ``failed_at`` is the item and the rank that ``error`` came from; None where it came from no item.
     """
 
     arm: Arm
@@ -397,6 +398,7 @@ class Timeline:
     gil: bool = True
     error: BaseException | None = None
     packed: Packed | None = None
+    failed_at: tuple[int, int] | None = None
 
 # A worker's time, as the columns of ``Run.workers`` name it (each with ``_s``).
 WORKER_STATES = (

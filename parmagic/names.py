@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from parmagic.words import module_of
+
 __all__ = ["Names", "blocking_names", "mutated_names", "read_names"]
 
 MUTATORS = frozenset(
@@ -210,6 +212,6 @@ def _may_mutate(method: ast.Attribute, value: Any) -> bool:
 def _blocks(value: Any) -> bool:
     """Classes are compared by name: to import multiprocessing only for that would be slow."""
     return any(
-        cls.__module__ in BLOCKING_MODULES and cls.__qualname__ in BLOCKING_CLASSES
+        module_of(cls) in BLOCKING_MODULES and cls.__qualname__ in BLOCKING_CLASSES
         for cls in type(value).__mro__
     )

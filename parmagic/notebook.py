@@ -25,6 +25,7 @@ from IPython.utils.text import DollarFormatter
 
 from parmagic import cell as door
 from parmagic import line as grammar
+from parmagic import words
 from parmagic.errors import LineError, ParmagicError
 from parmagic.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.interrupts import forget, is_interrupt, noticed, raise_lost
@@ -176,7 +177,7 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     if "procs" in kinds and body.shared:
         notes.append(f"{_some(body.shared)}: what processes assign to a global name does not come back.")
     names = _names(shell)
-    private = {name for name in body.mutates if not type(names.get(name)).__module__.startswith("multiprocessing")}
+    private = {name for name in body.mutates if not words.module_of(type(names.get(name))).startswith("multiprocessing")}
     if "procs" in kinds and private:
         notes.append(f"{_some(private)}: changed in the body; what processes change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
@@ -232,14 +233,16 @@ def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:
     ours = is_interrupt(error) or issubclass(type(error), ParmagicError)
     if ours and not _comes_from(error, body.filename):
         _without_traceback(error)
-    if isinstance(error, NameError):
+    elif not words.is_readable(error):
+        _with_plain_traceback(error)
+    if issubclass(type(error), NameError):
         advice = door.unbound_help(error, body, _names(shell))
         if advice:
-            error.add_note(advice)
+            words.add_note(error, advice)
     if not plan.quiet and run.timelines:
         display(run)
     if version_info < (8, 15):  # from there on, IPython prints the notes itself
-        for note in getattr(error, "__notes__", ()):
+        for note in words.notes_of(error):
             print(note, file=sys.stderr)  # noqa: T201  (under the cell)
     raise error
 
@@ -299,9 +302,9 @@ class Shown(Quiet):
 
 def _counted(doing: Iterable[str]) -> str:
     """Count what workers are doing: ``2 running · 1 waiting for the GIL · 1 asleep``."""
-    words = (text.replace("waits", "waiting") for text in doing if text)
-    found = Counter(_AT_IT.get(text, text) for text in words)
-    return " · ".join(f"{n} {words}" for words, n in found.most_common())
+    texts = (text.replace("waits", "waiting") for text in doing if text)
+    found = Counter(_AT_IT.get(text, text) for text in texts)
+    return " · ".join(f"{n} {text}" for text, n in found.most_common())
 
 
 _AT_IT = {"runs Python": "running", "runs": "running", "sleeps": "asleep", "is blocked": "blocked"}
@@ -329,14 +332,24 @@ class NoBar(Shown):
 
 def _without_traceback(error: BaseException) -> BaseException:
     """Have IPython show an error by its message alone: its frames are all ours, and tell the user nothing."""
-    vars(error)["_render_traceback_"] = lambda: [f"{type(error).__name__}: {error}".rstrip(": "), *getattr(error, "__notes__", ())]
-    error.__context__ = None
-    return error.with_traceback(None)
+    words.show_as(error, lambda: [f"{words.type_name(error)}: {words.message(error)}".rstrip(": "), *words.notes_of(error)])
+    BaseException.__setattr__(error, "__context__", None)
+    return words.with_traceback(error, None)
+
+
+def _with_plain_traceback(error: BaseException) -> None:
+    """Have IPython show an error without asking it for its message, which may never come."""
+
+    def lines() -> list[str]:
+        trace = traceback.format_tb(words.traceback_of(error))
+        return [*"".join(trace).splitlines(), words.describe(error, words.MOST), *words.notes_of(error)]
+
+    words.show_as(error, lines)
 
 
 def _comes_from(error: BaseException, filename: str) -> bool:
     """Tell whether a frame of that file is in an error's traceback."""
-    return any(frame.f_code.co_filename == filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_code.co_filename == filename for frame, _ in traceback.walk_tb(words.traceback_of(error)))
 
 
 def _cell_number(shell: Any) -> int:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Self
 
 from parmagic.model import Batch, Lane, Timeline
+from parmagic.words import describe, type_name
 
 
 class Private(str):
@@ -52,8 +53,7 @@ def joined(name: str, rest: str) -> str:
 
 def described(error: BaseException) -> Private:
     """Return an error's type and message, of which a file has the type."""
-    name = type(error).__name__
-    return Private(f"{name}: {error}".removesuffix(": "), name)
+    return Private(describe(error), type_name(error))
 
 
 def public_timeline(timeline: Timeline) -> Timeline:
@@ -63,7 +63,7 @@ def public_timeline(timeline: Timeline) -> Timeline:
 
 def public_error(error: BaseException | None) -> BaseException | None:
     """Return an error that has this one's type's name, and nothing to say."""
-    return None if error is None else _stand_in(type(error).__name__)()
+    return None if error is None else _stand_in(type_name(error))()
 
 
 @cache

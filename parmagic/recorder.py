@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 from parmagic.errors import Ended
 from parmagic.meter import Meter
 from parmagic.model import Batch
+from parmagic.words import traceback_of, with_traceback
 
 
 class Board(Protocol):
@@ -158,7 +159,7 @@ def perform(
                 ends.append(clock())
                 values.append(None)
                 errors[index] = _below(error)
-            if isinstance(error, Ended) or not keep_going:
+            if issubclass(type(error), Ended) or not keep_going:
                 board[STOP] = 1
                 break
             index += 1
@@ -185,14 +186,14 @@ if hasattr(os, "register_at_fork"):
 
 def _exit_by(error: BaseException) -> NoReturn:
     """End a process that the body forked, and that came back from the body: the items are its parent's."""
-    if isinstance(error, SystemExit):
-        os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+    if issubclass(type(error), SystemExit):
+        code = getattr(error, "code", 1)
+        os._exit(code if type(code) is int else int(code is not None))
     traceback.print_exception(error)
     os._exit(1)
 
 
 def _below(error: BaseException) -> BaseException:
     """Return ``error`` with our own frame taken off its traceback."""
-    if error.__traceback__ is not None:
-        return error.with_traceback(error.__traceback__.tb_next)
-    return error
+    trace = traceback_of(error)
+    return error if trace is None else with_traceback(error, trace.tb_next)

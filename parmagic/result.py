@@ -15,6 +15,7 @@ from parmagic.interrupts import held_back
 from parmagic.merge import all_failed, overhead_of, results_of
 from parmagic.model import Timeline
 from parmagic.private import public, public_error, public_timeline
+from parmagic.words import describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,9 +158,9 @@ class Run:
     @cached_property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
-        from parmagic import account, verdict  # noqa: PLC0415
+        from parmagic import verdict  # noqa: PLC0415
 
-        error = account.describe(self.error) if self.error is not None else None
+        error = describe(self.error) if self.error is not None else None
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
         return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, all(map(all_failed, self.timelines))), error)

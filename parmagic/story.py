@@ -11,9 +11,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 from typing import Any
 
-from parmagic import compare, line, meter, tracing
+from parmagic import compare, line, meter, tracing, words
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import RunTimeout
@@ -24,6 +25,7 @@ from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
 from parmagic.task import CallItem, Quiet, Screen, Task
 from parmagic.workers import Job, Workers
+from parmagic.workers.loop import code_of
 from parmagic.workers.supply import Supply
 from parmagic.workers.watch import watch
 
@@ -124,15 +126,15 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
         story.times.append(sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches))
         if timeline.error is not None:
             story.error = timeline.error
-        if story.error is not None and (not task.plan.keep_going or _ends_all(story.error)):
+        if story.error is not None and (not task.plan.keep_going or _ends_all(timeline)):
             return
     if task.plan.keep_going:
         story.error = None
 
 
-def _ends_all(error: BaseException) -> bool:
+def _ends_all(timeline: Timeline) -> bool:
     """Tell whether not even --keep-going goes on: after an interrupt, and where it was no item that failed."""
-    return isinstance(error, (KeyboardInterrupt, RunTimeout)) or "_parmagic" not in vars(error)
+    return timeline.failed_at is None or issubclass(type(timeline.error), (KeyboardInterrupt, RunTimeout))
 
 
 def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
@@ -195,7 +197,7 @@ def _failures(timeline: Timeline) -> str:
     if not failed:
         return ""
     items = ", ".join(map(str, list(failed)[:5])) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004  (as many as one reads)
-    first = type(next(iter(failed.values()))).__name__
+    first = words.type_name(next(iter(failed.values())))
     return (
         f"{len(failed)} of {timeline.n_items} items of {timeline.arm.label} failed (item {items}; {first}); "
         "run.items['error'] tells how."
@@ -217,22 +219,13 @@ def _slowed(timeline: Timeline, trace: str) -> str:
 
 def _annotate(task: Task, story: _Story) -> None:
     """Say on the exception itself which item, worker and arm it came from."""
-    error = story.error
-    where = getattr(error, "__dict__", {}).pop("_parmagic", None)
-    if error is None or where is None or not story.timelines:
+    last = story.timelines[-1] if story.timelines else None
+    if last is None or last.failed_at is None or last.error is None or last.error is not story.error:
         return
-    item, rank = where
-    value = f" ({_shortly(task.items[item])})" if task.items is not None else ""
-    error.add_note(f"in item {item}{value}, worker {rank}, {story.timelines[-1].arm.label}")
-
-
-def _shortly(item: Any, limit: int = 80) -> str:
-    """Return the item's repr on one line, cut."""
-    try:
-        text = " ".join(repr(item[:limit] if isinstance(item, (str, bytes, bytearray)) else item).split())
-    except Exception:  # noqa: BLE001  (the user's own __repr__ may raise anything)
-        text = f"a {type(item).__name__}"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    item, rank = last.failed_at
+    value = f" ({words.shown(task.items[item])})" if task.items is not None else ""
+    if not words.add_note(last.error, f"in item {item}{value}, worker {rank}, {last.arm.label}"):
+        story.notes.append(f"The error was raised in item {item}, worker {rank}, {last.arm.label}.")
 
 
 def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", **options: Any) -> Run:
@@ -244,8 +237,8 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     item, unless ``keep_going``.
     """
     plan = line.parse_models(models, **options)
-    name = getattr(function, "__name__", "function")
-    names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
+    name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else words.type_name(function)
+    names = frozenset(code.co_names if (code := code_of(function)) is not None else ())
     task = Task(CallItem(function), list(items), plan, names=names, title=f"parmagic.run({name}, …, {models!r})")
     done = remember(noticed(execute, task, Quiet()))
     if done.error is not None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from parmagic.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.model import Arm, Displayed, Plan, Printed, Pulse, Standing
 from parmagic.recorder import Worker
+from parmagic.workers.loop import Wrapped
 
 
 class Screen(Protocol):
@@ -111,13 +112,10 @@ class Task:
         return next((other.count for other in self.plan.arms if other.kind != "serial"), 1)
 
 
-class CallItem:
+class CallItem(Wrapped):
     """A function of one item, called as a body is."""
 
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
+    __slots__ = ()
 
     def __call__(self, item: Any, _: Worker) -> Any:
         """Call it with the item."""

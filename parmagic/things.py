@@ -13,11 +13,12 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.gil import FREE_THREADED
 from parmagic.private import Private, joined, public
+from parmagic.words import attributes_of, module_of
 
 MOST = 10_000
 """No more things than these are looked at: it is done while a user waits."""
@@ -56,7 +57,7 @@ def names(function: Any) -> dict[int, Known]:
         below: list[tuple[str, Any]] = []
         for name, value in level[:MOST]:
             for address in _addresses(value):
-                found.setdefault(address, Known(name, "queue" if type(value).__module__ == "_queue" else None))
+                found.setdefault(address, Known(name, "queue" if module_of(type(value)) == "_queue" else None))
             if _OWN_LOCK is not None:
                 found.setdefault(id(value) + _OWN_LOCK, Known(name, "object"))
             if depth < DEEPEST and len(below) < MOST:
@@ -67,9 +68,10 @@ def names(function: Any) -> dict[int, Known]:
 
 def _read(function: Any) -> Iterator[tuple[str, Any]]:
     """Yield the names that a function's code reads from around it, and their values."""
-    code = getattr(function, "__code__", None)
-    if code is None:
+    function = function.__func__ if type(function) is MethodType else function
+    if type(function) is not FunctionType:
         return
+    code = function.__code__
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
         try:
@@ -92,35 +94,35 @@ def _global_names(code: CodeType) -> Iterator[str]:
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield what lies in a thing, with its name; no code of the user's runs for that."""
     kind = type(value)
-    if kind in {list, tuple}:
+    if kind is list or kind is tuple:
         for place, each in enumerate(value[:MOST]):
             yield joined(name, f"[{place}]"), each
     elif kind is dict:
         for key, each in list(value.items())[:MOST]:
             yield Private(f"{name}[{key!r}]", f"{public(name)}[…]") if type(key) in {str, int} else name, each
-    elif not isinstance(value, (type, ModuleType)) and not callable(value):
+    elif not issubclass(kind, (type, ModuleType)) and not callable(value):
         ours = _in_library(kind)
-        attributes = getattr(value, "__dict__", None)
+        attributes = attributes_of(value)
         for attribute, each in list(attributes.items()) if type(attributes) is dict else ():
             # the parts of a Condition are what the user knows as the Condition
             yield name if ours else joined(name, f".{attribute}"), each
 
 
 def _in_library(kind: type) -> bool:
-    return str(kind.__module__).startswith(_LIBRARIES)
+    return module_of(kind).startswith(_LIBRARIES)
 
 
 def _addresses(value: Any) -> Iterator[int]:
     """Yield the addresses by which a wait may know a thing."""
     kind = type(value)
-    if kind in LOCKS or kind.__module__ == "_queue":
+    if any(kind is lock for lock in LOCKS) or module_of(kind) == "_queue":
         yield id(value) + _FIRST_FIELD  # where threads park since some 3.13
         if sys.version_info < (3, 14):
             # before, it was a PyThread_type_lock: a pointer to a sem_t
             semaphore = ctypes.c_void_p.from_address(id(value) + _FIRST_FIELD).value
             if semaphore is not None and semaphore > _FEW:  # else it was a lock's state
                 yield semaphore
-    elif kind.__module__ == "_multiprocessing" and kind.__name__ == "SemLock":
+    elif module_of(kind) == "_multiprocessing" and kind.__name__ == "SemLock":
         yield int(value.handle)
     elif _in_library(kind):
         yield id(value)

@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 import tblib.pickling_support
 
-from parmagic import meter, tracing
+from parmagic import meter, tracing, words
 from parmagic.dispatch import Chain, Deck, OwnItem
 from parmagic.errors import NotShippable
 from parmagic.files import anonymous_file
@@ -170,7 +170,7 @@ def _cargo(orders: Orders, descriptors: list[int], inherited: Any, channel: _Cha
     try:
         call = reader.body()
     except Exception as error:
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
+        raise Unreadable(words.describe(error, 2000)) from error
     channel.unpack_s += perf_counter() - begin
     channel.shared = orders.manifest.shared
     home.know_classes()
@@ -254,13 +254,13 @@ class _Channel:
         """Send a batch with its results, and note how long that took."""
         begin = perf_counter()
         for item, error in batch.errors.items():
-            if self.shared and isinstance(error, ValueError) and "read-only" in str(error):
-                error.add_note(_READ_ONLY.format(names=", ".join(map(repr, self.shared))))
+            if self.shared and issubclass(type(error), ValueError) and "read-only" in words.message(error):
+                words.add_note(error, _READ_ONLY.format(names=", ".join(map(repr, self.shared))))
             batch.errors[item] = _portable(error)
         spans = self.take_spans()
         try:
             parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
-        except Exception:  # noqa: BLE001  (found and reported item by item)
+        except BaseException:  # noqa: BLE001  (found and reported item by item)
             _give_up_on_values(batch)
             parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
         self._send(parcel)
@@ -280,13 +280,11 @@ def _give_up_on_values(batch: Batch) -> None:
     for place, value in enumerate(batch.values):
         try:
             home.pack(value)
-        except Exception as error:  # noqa: BLE001  (it is reported)
-            kind = type(value)
-            name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        except BaseException as error:  # noqa: BLE001  (it is reported)
             batch.values[place] = None
             item = batch.first + place
             batch.errors[item] = NotShippable(
-                f"The result of item {item} (a {name}) cannot be sent back from a process: {error}. "
+                f"The result of item {item} (a {words.long_type_name(value)}) cannot be sent back from a process: {words.message(error)}. "
                 "Return what is in it (a list, an array, a number), or use threads."
             )
 
@@ -297,10 +295,11 @@ def _portable(error: BaseException) -> BaseException:
     try:
         tblib.pickling_support.install(error)
         home.unpack(home.pack(error))
-    except Exception as why:  # noqa: BLE001  (it is reported)
+    except BaseException as why:  # noqa: BLE001  (it is reported)
+        said = f"{words.type_name(error)}: {words.message(error)}"
         stand_in = NotShippable(
-            f"The body raised {type(error).__name__}: {error} (that exception itself cannot be sent back from a process: {why})"
-        ).with_traceback(error.__traceback__)
+            f"The body raised {said} (that exception itself cannot be sent back from a process: {words.message(why)})"
+        ).with_traceback(words.traceback_of(error))
         tblib.pickling_support.install(stand_in)
         return stand_in
     return error
@@ -308,15 +307,17 @@ def _portable(error: BaseException) -> BaseException:
 
 def _shorten(error: BaseException, keep: int = 100) -> None:
     """Cut the middle out of very long tracebacks: pickle does not go that deep."""
-    chain: BaseException | None = error
-    while chain is not None:
-        trace, links = chain.__traceback__, []
+    chain, seen = error, set[int]()
+    while chain is not None and id(chain) not in seen:  # a chain may bite its tail
+        seen.add(id(chain))
+        trace, links = words.traceback_of(chain), []
         while trace is not None:
             links.append(trace)
             trace = trace.tb_next
         if len(links) > 2 * keep:
             links[keep - 1].tb_next = links[-keep]
-        chain = chain.__cause__ or chain.__context__
+        cause = words.cause_of(chain)
+        chain = words.context_of(chain) if cause is None else cause
 
 
 def _figures_left_open() -> list[str]:

@@ -20,6 +20,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
 from parmagic.files import anonymous_file, keep_size, keeps_size, write_all
+from parmagic.words import module_of
 from parmagic.workers.frames import Bytes, Frame, Garbled, Inbox, Outbox
 from parmagic.workers.orders import LARGE
 
@@ -53,7 +54,7 @@ _known_classes: set[str] = set()
 def track_classes(space: Mapping[str, Any]) -> None:
     """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
     for value in list(space.values()):
-        if isinstance(value, type) and value.__module__ == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
+        if issubclass(type(value), type) and module_of(value) == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
             cloud._get_or_create_tracker_id(value)  # noqa: SLF001
             track_classes(vars(value))
 

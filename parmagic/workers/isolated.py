@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 from parmagic import meter
 from parmagic.dispatch import claimed, lost
 from parmagic.errors import Ended, NotShippable, WorkerDied
-from parmagic.interrupts import forget, held_back, undo
+from parmagic.interrupts import forget, held_back, is_interrupt, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.private import Private, say
 from parmagic.recorder import NOTHING, STOP, item_slot
+from parmagic.words import describe
 from parmagic.workers import HEARTBEAT, Job, Patience, Report, home, room
 from parmagic.workers.board import BoardFile
 from parmagic.workers.endings import Mercy, cut_off, how_it_ended, where, who_was_stopped
@@ -224,9 +225,11 @@ class _Crew:
             return
         try:
             what = home.unpack(parcel)
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise NotShippable(
-                f"A result of worker {member.rank} cannot be read here ({type(error).__name__}: {error}). "
+                f"A result of worker {member.rank} cannot be read here ({describe(error, 500)}). "
                 "Return what is in it (a list, an array, a number), or use threads."
             ) from error
         if what is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from parmagic.dispatch import Deck
@@ -46,12 +47,27 @@ def work(
         board[slot] = NOTHING
 
 
+class Wrapped:
+    """What stands around a body, so that it is called in another way."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
 def _function(call: Call) -> Any:
     """Return the body itself, out of what it is wrapped in."""
     function: Any = call
-    while hasattr(function, "function"):
+    while issubclass(type(function), Wrapped):
         function = function.function
     return function
+
+
+def code_of(function: Any) -> CodeType | None:
+    """Return the code of a function or method; None for any other callable, of which nothing is asked."""
+    plain = function.__func__ if type(function) is MethodType else function
+    return plain.__code__ if type(plain) is FunctionType else None
 
 
 def names_around(call: Call) -> dict[str, Any]:
@@ -59,23 +75,26 @@ def names_around(call: Call) -> dict[str, Any]:
     function = _function(call)
     while isinstance(function, functools.partial):
         function = function.func
-    found: dict[str, Any] = getattr(function, "__globals__", {})
+    found: dict[str, Any] = function.__globals__ if code_of(function) is not None else {}
     return found
 
 
 def body_file(call: Call) -> str:
     """Return the name of the file that a body's lines are in; empty where it is no Python function."""
-    return str(getattr(getattr(_function(call), "__code__", None), "co_filename", ""))
+    code = code_of(_function(call))
+    return code.co_filename if code is not None else ""
 
 
-class InTurn:
+class InTurn(Wrapped):
     """Runs the ranks of an SPMD body one after another on one worker, as a serial run does.
 
     Item ``rank`` sees a worker of that rank and of the arm's count.
     """
 
+    __slots__ = ("_count",)
+
     def __init__(self, call: Call, count: int) -> None:
-        self.function = call
+        super().__init__(call)
         self._count = count
 
     def __call__(self, rank: int, worker: Worker) -> Any:

@@ -13,8 +13,10 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from functools import cache
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
+
+from parmagic.words import module_of
 
 NEVER = frozenset({"IPython", "__main__", "builtins", "ipykernel", "parmagic", "viztracer"})
 
@@ -28,8 +30,11 @@ def wanted(space: Mapping[str, Any]) -> list[str]:
 
 def _package(value: Any) -> str:
     """Return the top-level package that a module, function or class comes from."""
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return name.partition(".")[0] if isinstance(name, str) else ""
+    kind = type(value)
+    if kind is ModuleType or kind is FunctionType or kind is BuiltinFunctionType:
+        name = value.__name__ if kind is ModuleType else value.__module__
+        return name.partition(".")[0] if isinstance(name, str) else ""
+    return module_of(value if issubclass(kind, type) else kind).partition(".")[0]  # asking an object would run its own code
 
 
 def _installed(module: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from parmagic import meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended
-from parmagic.interrupts import forget
+from parmagic.interrupts import calm, forget, raise_in
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.private import Private, say
@@ -185,7 +184,7 @@ class _Crew:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - perf_counter()))
         if interrupted:
-            _calm()
+            calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
     def _interrupt(self) -> None:
@@ -198,7 +197,7 @@ class _Crew:
                     if not left and perf_counter() < until and _in_library(self._threads[rank]):
                         continue
                     if not left:
-                        _raise_in(self._threads[rank], Ended)
+                        raise_in(self._threads[rank].ident, Ended)
                 waiting.remove(rank)
             if waiting:
                 sleep(0.001)
@@ -244,7 +243,7 @@ class _Crew:
         """From here on, the calling thread is not interrupted any more: an account must be closed, and the end reported.
 
         What was raised in it before comes at the latest within this loop: at its turns, Python looks. (To take an
-        exception back would leave the alarm on that :func:`_calm` is about.)
+        exception back would leave the alarm on that :func:`calm` is about.)
         """
         with self._leaving:
             self._left.add(rank)
@@ -278,30 +277,3 @@ def _in_library(thread: threading.Thread) -> bool:
     frame = next(frames_of(thread.ident), None)
     file = frame.file if frame is not None else ""
     return file.startswith(_LIBRARY) and "-packages" not in file
-
-
-def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
-    """Raise ``kind`` in another thread, as soon as it runs Python."""
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(kind))
-
-
-class _Nudge(BaseException):
-    """Raised in the calling thread by itself."""
-
-
-def _calm() -> None:
-    """Let threads that are blocked, or ended before they took it, keep their exception without alarming all others.
-
-    Up to Python 3.12, an exception that waits for one thread makes every thread look for
-    it at every turn, and with a profiler on, 3.11 then never gets past a function's first
-    instruction. The alarm ends when any thread takes an exception of its own.
-    """
-    if sys.version_info >= (3, 13):
-        return
-    try:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Nudge))
-        while True:
-            pass
-    except _Nudge:
-        pass

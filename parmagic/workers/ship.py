@@ -26,7 +26,8 @@ import cloudpickle
 
 from parmagic.errors import NoShell, NotShippable
 from parmagic.files import anonymous_file, keep_size, write_all
-from parmagic.interrupts import held_back, undo
+from parmagic.interrupts import held_back, is_interrupt, undo
+from parmagic.words import long_type_name, message
 from parmagic.workers.loop import names_around
 from parmagic.workers.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
@@ -106,15 +107,17 @@ class Cargo:
                 size = packer.pack(space[name])
             except (ForkOnly, NotShippable):
                 raise
-            except Exception as error:
+            except BaseException as error:
+                _not_an_interrupt(error)
                 raise _cannot_send(name, space[name], error) from error
             self.weights.append(Weight(name, size, perf_counter() - begin))
         try:
             packer.pack(call)
         except ForkOnly:
             raise
-        except Exception as error:
-            raise NotShippable(f"The body cannot be sent to processes: {error}") from error
+        except BaseException as error:
+            _not_an_interrupt(error)
+            raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
         return self._store(packer, len(shipped) + 1)
 
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
@@ -125,7 +128,8 @@ class Cargo:
             part = list(items[first : first + size])
             try:
                 segments.append(self._pack(part))
-            except Exception as error:
+            except BaseException as error:
+                _not_an_interrupt(error)
                 raise self._which_item(part, first, error) from error
             firsts.append(first)
             first += len(part)
@@ -133,16 +137,17 @@ class Cargo:
             size = max(1, min(4 * size, int(len(part) * _SEGMENT / blob.weight)))
         return segments, firsts
 
-    def _which_item(self, part: list[Any], first: int, error: Exception) -> NotShippable:
+    def _which_item(self, part: list[Any], first: int, error: BaseException) -> NotShippable:
         for number, item in enumerate(part, first):
             try:
                 self._pack(item)
-            except Exception as own:  # noqa: BLE001  (it is reported)
+            except BaseException as own:  # noqa: BLE001  (it is reported)
+                _not_an_interrupt(own)
                 return NotShippable(
-                    f"Item {number} (a {_type_name(item)}) cannot be sent to a process: {own}. "
+                    f"Item {number} (a {long_type_name(item)}) cannot be sent to a process: {message(own)}. "
                     "Loop over something that can be pickled (a path, a number) and open it in the body, or use threads."
                 )
-        return NotShippable(f"The items cannot be sent to processes: {error}")
+        return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, what: Any) -> Blob:
         packer = _Packer(self._popen, self._put)
@@ -195,14 +200,15 @@ class _Packer:
         return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
 
 
-def _type_name(value: Any) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+def _not_an_interrupt(error: BaseException) -> None:
+    """Let a Ctrl-C through; anything else comes from the user's own ``__reduce__``, were it SystemExit."""
+    if is_interrupt(error):
+        raise error
 
 
-def _cannot_send(name: str, value: Any, error: Exception) -> NotShippable:
+def _cannot_send(name: str, value: Any, error: BaseException) -> NotShippable:
     return NotShippable(
-        f"The body reads {name!r} (a {_type_name(value)}), which cannot be sent to a process: {error}. "
+        f"The body reads {name!r} (a {long_type_name(value)}), which cannot be sent to a process: {message(error)}. "
         f"Make it in the body, or use threads, or --start-method fork, which needs no pickling of names."
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from parmagic.errors import NotShippable, ParmagicError
 from parmagic.interrupts import held_back
 from parmagic.model import Arm, Packed, Plan
+from parmagic.words import module_of, type_name
 from parmagic.workers import Call, Workers, hub, preload, room
 from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.loop import names_around
@@ -167,6 +168,6 @@ def _heavy(weights: Sequence[Weight]) -> list[str]:
 def _is_generator(value: Any) -> bool:
     """Tell whether a value draws random numbers from a state of its own."""
     kind = type(value)
-    return isinstance(value, random.Random) or (
-        kind.__module__.startswith("numpy.random") and kind.__name__ in {"Generator", "RandomState"}
+    return issubclass(kind, random.Random) or (
+        module_of(kind).startswith("numpy.random") and type_name(value) in {"Generator", "RandomState"}
     )
