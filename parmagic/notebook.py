@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dis
 import re
 import shutil
 import sys
@@ -13,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from opcode import opmap
 from types import CodeType
 from typing import Any, NoReturn
 
@@ -222,7 +222,15 @@ def _is_shown() -> bool:
 
 def _shows(code: CodeType) -> bool:
     """Tell whether code hands a value to the display hook: by an instruction of its own (up to Python 3.11), or by one of many (later)."""
-    return any(each.opname == "PRINT_EXPR" or each.argrepr == "INTRINSIC_PRINT" for each in dis.get_instructions(code))
+    units = code.co_code
+    place = units.find(_SHOW)
+    while place % 2 and place >= 0:  # instructions begin at even places
+        place = units.find(_SHOW, place + 1)
+    return place >= 0
+
+
+_INTRINSIC_PRINT = 1
+_SHOW = bytes([opmap["PRINT_EXPR"]]) if "PRINT_EXPR" in opmap else bytes([opmap["CALL_INTRINSIC_1"], _INTRINSIC_PRINT])
 
 
 def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:

@@ -329,9 +329,12 @@ class Hub:
 
     def _send(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
         """Send a message: what does not go at once goes with later ones, or when the server is listened to."""
-        with self._sending, held_back():
-            self._wire.post(message, descriptors)
-        self._flush()
+        try:
+            with self._sending, held_back():
+                self._wire.post(message, descriptors)
+                self._wire.flush()
+        except OSError:
+            raise self._gone() from None
 
     def _flush(self) -> bool:
         if not self._wire.pending:
