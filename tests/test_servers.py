@@ -19,7 +19,7 @@ import pytest
 import parmagic
 from parmagic import RunTimeout
 from parmagic.errors import ParmagicError
-from parmagic.workers import hub, room, wire
+from parmagic.workers import below, hub, room, wire
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -348,16 +348,14 @@ class TestAnothersChild:
 
     def test_a_server_that_cannot_end_all_goes_all_the_same(self, monkeypatch):
         """What may not be killed is not waited for."""
-        from parmagic.workers import server
-
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        others = server.children() - {child.pid}
+        others = below.children() - {child.pid}
         try:
-            monkeypatch.setattr(server, "_killed", lambda pid: pid != child.pid)
-            monkeypatch.setattr(server, "children", lambda: {child.pid})
+            monkeypatch.setattr(below, "killed", lambda pid: pid != child.pid)
+            monkeypatch.setattr(below, "children", lambda: {child.pid})
             begin = time.monotonic()
-            server.end_all(others)
-            assert time.monotonic() - begin < server.MERCY / 2
+            below.end_all(others)
+            assert time.monotonic() - begin < below.MERCY / 2
         finally:
             child.kill()
             child.wait()

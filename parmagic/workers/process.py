@@ -5,12 +5,19 @@ And what can be seen of others, of their names and of descriptors, without waiti
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+"""Numbers of Linux's :func:`prctl`."""
 
 EVERY = 0.002
 """Seconds between two looks at a process where the system has no descriptor for it."""
@@ -91,3 +98,41 @@ def is_readable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def raise_limit() -> tuple[int, int] | None:
+    """Let this process open as many files as it may: two for every worker. Return the limit that workers are to have."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+    except ImportError:
+        return None
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def restore_limit(files: tuple[int, int] | None) -> None:
+    """Have the limit that :func:`raise_limit` has found."""
+    if files is not None:
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
+def name_after(entry: str) -> None:
+    """Give this process the name of what it does: child, sampler."""
+    call_me("parmagic " + entry.partition(":")[0].rpartition(".")[2])
+
+
+def call_me(name: str) -> None:
+    """Give this process a name that ``ps`` and ``top`` show, where the system has such (Linux, which keeps 15 characters of it)."""
+    prctl(PR_SET_NAME, name.encode())
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """Call prctl where there is one (Linux)."""
+    if sys.platform.startswith("linux"):
+        argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)

@@ -20,7 +20,6 @@ with that worker. When the notebook goes away, everything here goes away.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import io
@@ -33,14 +32,24 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from parmagic.workers import fresh, leftovers
-from parmagic.workers.process import descriptor_of, is_readable
+from parmagic.workers.below import children, end_all, end_descendants, ended, killed, name_of
+from parmagic.workers.process import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    call_me,
+    descriptor_of,
+    is_readable,
+    name_after,
+    prctl,
+    raise_limit,
+    restore_limit,
+)
 from parmagic.workers.wire import Wire
 
 QUIET = 0.05
@@ -50,14 +59,6 @@ NAME = "parmagic server"
 
 LAST_WORDS = 1.0
 """Seconds that a server which ends by a fault of its own takes to say so, at the most."""
-
-MERCY = 5.0
-"""Seconds until a server goes away beside processes that do not end though they were killed."""
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_SET_CHILD_SUBREAPER = 36
-
 
 def main(orders: io.BufferedReader) -> None:
     """Be the exec'd server: ``orders`` are the socket's descriptor, the notebook's, and the variables."""
@@ -126,9 +127,9 @@ class _Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # tells of what workers leave, too, for which there is no descriptor
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         call_me(NAME)
-        self._files = _raise_limit()
+        self._files = raise_limit()
         for descriptor in (self._wire.fileno(), self._wake, self._notebook):
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
@@ -187,7 +188,7 @@ class _Server:
         elif verb == "grow":
             self._grow(descriptors[0])
         elif verb == "lead":
-            _prctl(_PR_SET_PDEATHSIG, 0)  # from now on not our parent's end is ours, but the notebook's
+            prctl(PR_SET_PDEATHSIG, 0)  # from now on not our parent's end is ours, but the notebook's
             self._tell("leads")
         elif verb == "hold":
             self._held, self._due = True, None
@@ -246,7 +247,7 @@ class _Server:
             return pid
         code = 1
         try:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == 1:
                 os._exit(1)
             self._let_go(keep_notebook=successor)
@@ -267,7 +268,7 @@ class _Server:
         for wire in (self._wire, *(spare.wire for spare in self._spares), *self._told.values()):
             wire.close()
         if not keep_notebook:
-            _restore_limit(self._files)
+            restore_limit(self._files)
 
     def _be(self, entry: str, arguments: bytes, descriptors: list[int]) -> None:
         """Do a new process's work."""
@@ -353,7 +354,7 @@ class _Server:
         """In a fork: be a successor, a server like this one, which makes as many spares."""
         with suppress(OSError):
             os.setsid()
-        _restore_limit(self._files)  # it raises it again, and so knows what workers are to have
+        restore_limit(self._files)  # it raises it again, and so knows what workers are to have
         serve(sock, self._notebook, None, self._wanted)
 
     def _import(self, names: list[str], variables: dict[str, str]) -> None:
@@ -374,14 +375,14 @@ class _Server:
     def _end(self, keys: set[int]) -> None:
         """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
         for pid, key in list(self._keys.items()):
-            if key in keys and not _killed(pid):
+            if key in keys and not killed(pid):
                 self._tell("immune", key, pid)
         for key in keys - set(self._keys.values()):
             self._tell("ended", key, 0, 0, 0.0)
         self._reap()
 
     def _reap(self) -> None:
-        for pid, status, cpu_s in _ended():
+        for pid, status, cpu_s in ended():
             self._successors.discard(pid)
             if pid in self._keys:
                 code = os.waitstatus_to_exitcode(status)
@@ -390,7 +391,7 @@ class _Server:
         keep = self._kept()
         for pid in end_descendants(keep | self._immune):
             self._immune.add(pid)
-            self._tell("left", pid, _name(pid))
+            self._tell("left", pid, name_of(pid))
         if self._left and not children() - keep:
             self._clean_up()
 
@@ -408,7 +409,7 @@ class _Server:
     def end(self) -> None:
         """Kill all that was started, but a successor and the tracker, and remove what it leaves."""
         for pid in self._keys:
-            _killed(pid)
+            killed(pid)
         end_all(self._successors | _tracker())
         for pid in [*self._semaphores]:
             self._note_end(pid)
@@ -431,9 +432,9 @@ def be_fresh(orders: io.BufferedReader) -> None:
     code = 1
     try:
         entry, arguments, descriptors, server, variables, files, tracker = fresh.read(orders)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == server:
-            _restore_limit(files)
+            restore_limit(files)
             fresh.take_over(variables)
             name_after(entry)
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
@@ -457,98 +458,9 @@ def _call(entry: str, *arguments: Any) -> Any:
     return getattr(importlib.import_module(module), name)(*arguments)
 
 
-def _raise_limit() -> tuple[int, int] | None:
-    """Let this process open as many files as it may: two for every worker. Return the limit that workers are to have."""
-    try:
-        import resource  # noqa: PLC0415  (POSIX only)
-    except ImportError:
-        return None
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    return before
-
-
-def _restore_limit(files: tuple[int, int] | None) -> None:
-    if files is not None:
-        import resource  # noqa: PLC0415  (POSIX only)
-
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, files)
-
-
 def _drain(descriptor: int) -> None:
     try:
         while os.read(descriptor, 512):
             pass
     except BlockingIOError:
         pass
-
-
-def _ended() -> Iterator[tuple[int, int, float]]:
-    """Yield (pid, status, CPU seconds) of every child that has ended."""
-    while True:
-        try:
-            pid, status, used = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            return
-        yield pid, status, used.ru_utime + used.ru_stime
-
-
-def _killed(pid: int) -> bool:
-    """Kill a process; False where it is another user's by now (it ran a set-user-ID program), and we may not."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        return False
-    return True
-
-
-def end_descendants(keep: set[int]) -> set[int]:
-    """Kill all children of this process but ``keep``: workers at the end, what dead workers left. Return those that may not be killed."""
-    return {pid for pid in children() - keep if not _killed(pid)}
-
-
-def end_all(keep: set[int]) -> None:
-    """Kill all children of this process but ``keep``, and theirs, which become its own when their parents have ended."""
-    immune, until = set(keep), time.monotonic() + MERCY
-    while children() - immune and time.monotonic() < until:
-        immune |= end_descendants(immune)
-        if not any(True for _ in _ended()):
-            time.sleep(0.001)
-
-
-def children() -> set[int]:
-    """Return the children of this process; none where the system does not tell."""
-    try:
-        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
-    except OSError:
-        return set()  # no /proc (macOS): what workers start ends by itself
-
-
-def _name(pid: int) -> str:
-    """Return what a process is called; empty where it has ended."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def name_after(entry: str) -> None:
-    """Give this process the name of what it does: child, sampler."""
-    call_me("parmagic " + entry.partition(":")[0].rpartition(".")[2])
-
-
-def call_me(name: str) -> None:
-    """Give this process a name that ``ps`` and ``top`` show, where the system has such (Linux, which keeps 15 characters of it)."""
-    _prctl(_PR_SET_NAME, name.encode())
-
-
-def _prctl(option: int, value: int | bytes) -> None:
-    """Call prctl where there is one (Linux)."""
-    if sys.platform.startswith("linux"):
-        argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
-        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
