@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -293,8 +294,8 @@ class TestStopped:
         error = ip.fails(f"%%parallel procs=2 --once -q --timeout 1 for n in range(2)\nif n == 0:\n    os.kill({pid}, signal.SIGSTOP)\ntime.sleep(30)")
         assert isinstance(error, RunTimeout)
         assert time.monotonic() - begin < 15
-        name = "Worker 0 (process" if who == "worker" else "The process that starts workers (process"
-        assert any(note.startswith(name) and "was stopped (SIGSTOP" in note for note in parmagic.last().notes)
+        name = r"Worker \d" if who == "worker" else "The process that starts workers"
+        assert any(re.match(name + r" \(process \d+\) was stopped \(SIGSTOP", note) for note in parmagic.last().notes)
         assert ip("%parallel procs=2 --once -q n for n in range(4)").results == [0, 1, 2, 3]
 
     def test_a_server_that_is_stopped_between_runs(self, ip):
