@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from parmagic.errors import ParmagicError, WorkerDied
+from parmagic.errors import LimitReached, ParmagicError, WorkerDied
 from parmagic.interrupts import held_back, raise_lost
+from parmagic.limits import explained
 from parmagic.merge import merge, results_of
 from parmagic.model import Arm, Recording, Timeline
 from parmagic.private import Private, described, say
@@ -147,7 +148,11 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
     alive = user_threads()
     items = task.items_for(max(task.plan.arms, key=lambda arm: arm.count))
     if not alive:
-        own = supply.fork(task.call, items)
+        try:
+            with explained():
+                own = supply.fork(task.call, items)
+        except LimitReached as refused:
+            return Parked(None, None, [f"The speedup is estimated: there is no serial baseline. {refused}"])
         return Parked(IsolatedWorkers(own, None), own, [])
     try:
         supply.cargo()

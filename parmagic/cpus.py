@@ -18,10 +18,11 @@ def available_cpus() -> int:
 
 def _affinity() -> int:
     """CPUs that the scheduler may give to this process."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13: also heeds PYTHON_CPU_COUNT
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+    with suppress(OSError):  # a container may refuse to tell
+        if hasattr(os, "process_cpu_count"):  # Python 3.13: also heeds PYTHON_CPU_COUNT
+            return os.process_cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

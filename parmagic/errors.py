@@ -7,6 +7,7 @@
     ├── CellError        the body cannot run as a parallel body
     ├── NotShippable     a name, an item or a result cannot cross a process border
     ├── WorkerDied       a worker process ended before its work did
+    ├── LimitReached     the system refuses a file, a thread, a process, memory
     └── RunTimeout       ``--timeout`` was reached
 
 An exception that the body raises is not wrapped: it reaches the user as it is,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 __all__ = [
     "CellError",
+    "LimitReached",
     "LineError",
     "NotShippable",
     "ParmagicError",
@@ -71,6 +73,10 @@ class NotShippable(ParmagicError):
 
 class WorkerDied(ParmagicError):
     """A worker process ended before its work did."""
+
+
+class LimitReached(ParmagicError):
+    """The system grants no further file, thread, process or memory; the message says which limit that is."""
 
 
 class RunTimeout(ParmagicError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -227,9 +228,13 @@ def _remove(base: Place, name: str) -> None:
 
 
 def anonymous_file() -> int:
-    """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory."""
+    """Return a descriptor of memory without a name; of an unlinked file where the system has no such memory, or refuses it."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("parmagic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            return os.memfd_create("parmagic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.EACCES, errno.ENOSYS}:
+                raise
     descriptor, name = tempfile.mkstemp(prefix="parmagic-")
     Path(name).unlink()
     return descriptor

@@ -36,7 +36,8 @@ class _Division:
     def __init__(self, timeline: Timeline, lane: Lane) -> None:
         self.clock_at = np.asarray(lane.clocks.at, dtype=float)
         self.cpu = np.asarray(lane.clocks.cpu, dtype=float)
-        self.queue = np.asarray(lane.clocks.queue, dtype=float)
+        queue = np.asarray(lane.clocks.queue, dtype=float)
+        self.queue = np.full(len(queue), np.nan) if np.isnan(queue).any() else queue  # a part of it is not what was waited
         self.sample_at = np.asarray(lane.samples.at, dtype=float)
         self.sample_state = np.asarray(lane.samples.states, dtype=int)
         self.halfway = (self.sample_at[1:] + self.sample_at[:-1]) / 2

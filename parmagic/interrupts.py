@@ -7,12 +7,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from time import perf_counter
 from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], Any]
+
+NUDGE = 0.05
+"""Seconds in which a thread takes an exception that it was given by itself; at its next turn, really."""
 
 _struck: BaseException | None = None  # what a handler has raised, until it is known to have ended something
 _raised: BaseException | None = None  # what one raised last
@@ -152,11 +156,25 @@ def calm() -> None:
     it at every turn, and with a profiler on, 3.11 then never gets past a function's first
     instruction. The alarm ends when any thread takes an exception of its own.
     """
-    if sys.version_info >= (3, 13):
-        return
+    if sys.version_info < (3, 13) and not _nudged():
+        with suppress(RuntimeError):
+            helper = threading.Thread(target=_nudged, name="parmagic calm", daemon=True)
+            helper.start()
+            helper.join()
+
+
+def _nudged() -> bool:
+    """Take an exception of one's own.
+
+    False where it does not arrive: 3.11 keeps the state of a thread that could not be
+    started, under the id of the thread that tried, and gives it to that one.
+    """
+    me, until = ctypes.c_ulong(threading.get_ident()), perf_counter() + NUDGE
     try:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Nudge))
-        while True:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(_Nudge))
+        while perf_counter() < until:
             pass
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(me, None)
     except _Nudge:
-        pass
+        return True
+    return False

@@ -39,7 +39,7 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     parts = cells.parts()
     busy = cells.kind == "busy"
     interval = np.searchsorted(rows[:, 0], cells.middle, side="right") - 1
-    spent = np.maximum(np.diff(rows[:, 1:], axis=0), 0.0)
+    spent = np.maximum(np.nan_to_num(np.diff(rows[:, 1:], axis=0)), 0.0)
     # between a dead worker's last reading and its successor's first one, nothing was counted
     counted = np.append(spent.sum(axis=1) > 0, False)
     known = busy & (interval >= 0) & counted[np.clip(interval, 0, len(rows) - 1)]
@@ -49,12 +49,20 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     wants_the_gil = (cells.kind == "idle") & (state_of_wait == _GIL) & (cells.middle < first)
     parts["gil_wait"] = np.where(wants_the_gil, cells.width, 0.0)
     parts["idle"] = np.where(wants_the_gil, 0.0, parts["idle"])
+    no_queue = bool(np.isnan(rows[:, 1:]).any())  # it could not be read (any more)
+    if no_queue:
+        unnamed = np.where(counted[:-1], np.diff(rows[:, 0]) - spent.sum(axis=1), 0.0)
+        spent = np.column_stack([spent, np.maximum(unnamed, 0.0)])
     if known.any():
         division = _Division(spent, interval[known], cells.width[known])
         waiting = state_of_wait[known]
-        for place, state in enumerate(MEASURED):
+        for place, state in enumerate([*MEASURED, "unknown"][: spent.shape[1]]):
             parts[state][known] = division.seconds_in(place, waiting)
-    return cells.edges, parts, frozenset() if timeline.gil else frozenset({"native"})
+    if no_queue:
+        parts["unknown"] += parts["cpu_wait"]  # what was known of it is not all of it
+        parts["cpu_wait"] = np.zeros(len(cells.width))
+    absent = ({"cpu_wait"} if no_queue else set()) | (set() if timeline.gil else {"native"})
+    return cells.edges, parts, frozenset(absent)
 
 
 def _waiting(begins: Floats, ends: Floats, states: NDArray[np.int_], middle: Floats) -> NDArray[np.int_]:

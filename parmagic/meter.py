@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from parmagic import things
+from parmagic.descriptors import Descriptor, high
 from parmagic.gil import gil_enabled
 from parmagic.interrupts import held_back, undo
 from parmagic.model import WAIT_KINDS, Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
@@ -245,6 +246,8 @@ class MeasuringMeter:
 
     def close(self) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
+        if self._handle is None:
+            return ()
         self._handle = None
         return self._named(_totals(self._extension.detach()))
 
@@ -326,7 +329,7 @@ class InferringMeter:
 
     def __init__(self, used: _Used) -> None:
         self._used = used
-        self._schedstat: int | None = None
+        self._schedstat: Descriptor | None = None
         self._schedstat = _open_schedstat()
         self._clear()
         self.read()
@@ -341,15 +344,26 @@ class InferringMeter:
     def read(self) -> None:
         """Note the clocks at this moment."""
         at, cpu = perf_counter(), thread_time()
-        queue = math.nan if self._schedstat is None else int(os.pread(self._schedstat, 96, 0).split()[1]) * 1e-9
+        queue = self._queued()
         whole = len(self._queue)
         del self._at[whole:], self._cpu[whole:]  # an interrupt may have torn the reading before
         self._at.append(at)
         self._cpu.append(cpu)
         self._queue.append(queue)
 
+    def _queued(self) -> float:
+        """Return the seconds that this thread stood in a run queue so far; NaN where that cannot be read (any more)."""
+        if self._schedstat is None:
+            return math.nan
+        try:
+            return int(os.pread(self._schedstat.number, 96, 0).split()[1]) * 1e-9
+        except (OSError, ValueError, IndexError):
+            return math.nan
+
     def take(self) -> Readings:
         """Read once more, hand over what was read so far and begin anew."""
+        if self._schedstat is not None and not self._schedstat.is_ours():
+            self._schedstat = None  # the body has closed it
         self.read()
         clocks = Clocks(self._at, self._cpu, self._queue)
         self._clear()
@@ -364,8 +378,7 @@ class InferringMeter:
     def close(self) -> tuple[Total, ...]:
         """Give the descriptor back; single waits are not known here."""
         if self._schedstat is not None:
-            descriptor, self._schedstat = self._schedstat, None
-            os.close(descriptor)
+            self._schedstat.close()
         return ()
 
     def peek(self, now: float, cpu_s: float) -> Left | None:  # noqa: ARG002  (as all meters)
@@ -396,12 +409,12 @@ class _Used:
         )
 
 
-def _open_schedstat() -> int | None:
+def _open_schedstat() -> Descriptor | None:
     """Open the calling thread's scheduler figures, where the system has them."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        return os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        return Descriptor(high(os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)))
     except OSError:
         return None
 
@@ -412,19 +425,25 @@ def _switches() -> tuple[float, float]:
         import resource  # noqa: PLC0415  (POSIX only)
 
         usage = resource.getrusage(resource.RUSAGE_THREAD)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, OSError):
         return math.nan, math.nan
     return usage.ru_nvcsw, usage.ru_nivcsw
 
 
 def peak_rss_mb() -> float:
-    """Return the peak resident memory of this process, in MB (10**6 bytes)."""
-    if sys.platform.startswith("linux"):
+    """Return the peak resident memory of this process, in MB (10**6 bytes); NaN where the system does not tell."""
+    try:
+        if not sys.platform.startswith("linux"):
+            return _peak_by_psutil()
         # not getrusage: a forked child inherits its parent's peak there
         with Path("/proc/self/status").open("rb") as status:
-            for line in status:
-                if line.startswith(b"VmHWM"):
-                    return int(line.split()[1]) * 1024 / 1e6
+            peak = next((line for line in status if line.startswith(b"VmHWM")), None)
+    except OSError:
+        return math.nan
+    return int(peak.split()[1]) * 1024 / 1e6 if peak else math.nan
+
+
+def _peak_by_psutil() -> float:
     import psutil  # noqa: PLC0415  (only where Linux does not tell)
 
     memory = psutil.Process().memory_info()

@@ -29,6 +29,7 @@ from parmagic import words
 from parmagic.errors import LineError, ParmagicError
 from parmagic.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.interrupts import forget, is_interrupt, noticed, raise_lost
+from parmagic.limits import explained
 from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
 from parmagic.result import Run, load_tables, remember
 from parmagic.story import execute
@@ -75,10 +76,11 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
         keep_bytes=settings.keep_bytes, show_items=settings.show_items,
     )  # fmt: skip
-    if not (plan.quiet and plan.once):
-        load_tables()
     try:
-        run = remember(execute(task, NoBar() if plan.quiet else Shown()))
+        with explained():
+            if not (plan.quiet and plan.once):
+                load_tables()
+            run = remember(execute(task, NoBar() if plan.quiet else Shown()))
     except ParmagicError as refused:
         raise _without_traceback(refused) from None
     run.notes += _advice(shell, run, body, plan)

@@ -19,6 +19,7 @@ import sys
 import time
 from array import array
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from parmagic.model import STATES, Samples, WorkerId
 
@@ -38,7 +39,7 @@ PER_RUN = 500
 
 def supported() -> bool:
     """Tell whether this system shows what a thread is blocked in."""
-    return sys.platform.startswith("linux") and platform.machine() in _NUMBERS
+    return sys.platform.startswith("linux") and platform.machine() in _NUMBERS and Path("/proc/self/syscall").exists()
 
 
 def main(_: None, descriptors: list[int], __: None) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 from parmagic import compare, line, meter, tracing, words
 from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
-from parmagic.errors import RunTimeout
+from parmagic.errors import LimitReached, RunTimeout
 from parmagic.files import Folder, RunFile
 from parmagic.interrupts import is_interrupt, noticed, raise_lost, undo
+from parmagic.limits import explained
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
 from parmagic.result import Run, remember
@@ -58,16 +59,21 @@ def execute(task: Task, screen: Screen) -> Run:
     supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
     parked: Parked | None = None
     try:
-        tracing.warm(task.plan.trace)
-        if meter.why_inferred():
-            watch.wait_until_ready()
-        supply.prepare()
-        parked = park(task, supply)
-        raise_lost()
-        _run_arms(task, screen, story, supply, parked, folder)
-        if story.error is None:
+        with explained():
+            tracing.warm(task.plan.trace)
+            if meter.why_inferred():
+                watch.wait_until_ready()
+            supply.prepare()
+            parked = park(task, supply)
             raise_lost()
-            _run_baselines(task, screen, story, parked, folder)
+            _run_arms(task, screen, story, supply, parked, folder)
+            if story.error is None:
+                raise_lost()
+                _run_baselines(task, screen, story, parked, folder)
+    except LimitReached as refused:
+        if not story.timelines:
+            raise  # nothing has run
+        story.error = story.error or refused
     except BaseException as stopped:
         if not is_interrupt(stopped):
             raise
@@ -144,15 +150,23 @@ def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
 
 
 def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
+    try:
+        with explained():
+            _measure_baselines(task, screen, story, parked, folder)
+    except LimitReached as refused:
+        story.notes.append(f"The speedup is estimated: the serial baseline could not run. {refused}")
+    if parked is not None:
+        story.notes += parked.notes
+        story.serial_times = parked.times()
+
+
+def _measure_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
     own = next((t for t in story.timelines if t.arm.kind == "serial"), None)
     for timeline in story.timelines:
         if own is not None and (task.items is not None or own.n_items == timeline.n_items):
             story.baselines[timeline.arm.label] = Baseline.of(own)
         elif parked is not None and parked.workers is not None:
             story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder, screen)
-    if parked is not None:
-        story.notes += parked.notes
-        story.serial_times = parked.times()
 
 
 def _close_the_story(task: Task, story: _Story) -> None:

@@ -23,12 +23,16 @@ import mmap
 import os
 import re
 import sys
+import tempfile
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import perf_counter, process_time, sleep
-from typing import Any
+from typing import IO, Any
 
+from parmagic import limits
 from parmagic.files import RunFile, anonymous_file
 from parmagic.gil import FREE_THREADED
 from parmagic.interrupts import held_back
@@ -102,8 +106,19 @@ class Tracing:
         self.ring.begin()
         self.switch(on=True)
         self.ring.look()
-        self._controller = _Controller(self, self._mode)
-        self._controller.start()
+        self._control()
+
+    def _control(self) -> None:
+        """Count what is recorded, and keep within the budget, by a thread; where none can be started, nothing is recorded."""
+        controller = _Controller(self, self._mode)
+        try:
+            controller.start()
+        except RuntimeError as error:
+            self.end()
+            self._started, self._tracer = False, None
+            self._notes.append(f"Functions were not traced: {error}.")
+            return
+        self._controller = controller
 
     @property
     def ring(self) -> Ring:
@@ -210,12 +225,12 @@ class Tracing:
     def _dump(self) -> bytes:
         """Return what was recorded, which VizTracer only writes to files: one in memory, where the system has such."""
         try:
-            with held_back(), os.fdopen(anonymous_file(), "rb") as memory:
-                self._tracer.dump(f"/dev/fd/{memory.fileno()}")
-                _leave_names_out(memory.fileno())
-                memory.seek(0)
-                return memory.read()
-        except OSError as error:
+            with held_back(), _file_with_a_path() as (file, path):
+                self._tracer.dump(path)
+                _leave_names_out(file.fileno())
+                file.seek(0)
+                return bytes(file.read())
+        except (OSError, ValueError) as error:  # the latter is VizTracer's, where it cannot open the file
             self._notes.append(_unwritten(error))
             return b""
         finally:
@@ -251,8 +266,8 @@ def _first_end(data: bytes, anchors: tuple[tuple[float, float], tuple[float, flo
     return on_our_clock(anchors, float(first[1]) + float(first[2])) if first else None
 
 
-def _unwritten(error: OSError) -> str:
-    why = Private(str(error), error.strerror or type(error).__name__)  # without the paths
+def _unwritten(error: OSError | ValueError) -> str:
+    why = Private(str(error), getattr(error, "strerror", None) or type(error).__name__)  # without the paths
     return say("The functions that were traced could not be written: {why}.", why=why)
 
 
@@ -324,7 +339,7 @@ class _Controller:
 
     def start(self) -> None:
         """Begin to look at the clocks."""
-        self._thread.start()
+        limits.start(self._thread)
 
     def end(self) -> None:
         """Let tracing be as it is."""
@@ -402,6 +417,16 @@ def _get() -> Any:
             _thread_hook = _tracer.threadtracefunc
         _ring = Ring(_tracer, ENTRIES)
     return _tracer
+
+
+@contextmanager
+def _file_with_a_path() -> Iterator[tuple[IO[bytes], str]]:
+    if Path("/dev/fd").exists():  # a link into /proc
+        with os.fdopen(anonymous_file(), "rb") as memory:
+            yield memory, f"/dev/fd/{memory.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(prefix="parmagic-") as file:
+            yield file, file.name
 
 
 def _hook_thread() -> None:

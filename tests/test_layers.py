@@ -14,7 +14,7 @@ import parmagic
 HOUSE = Path(parmagic.__file__).parent
 
 FLOORS = {
-    "ground": {"errors", "model", "interrupts", "words", "files", "places", "private", "cpus", "gil"},
+    "ground": {"errors", "model", "interrupts", "words", "files", "places", "private", "descriptors", "limits", "cpus", "gil"},
     "door": {"line", "clause", "options", "cell", "names", "order", "refusals"},
     "meter": {"recorder", "meter", "things", "_waits", "ring", "tracing", "sampler"},
     "workshop": {"dispatch", "output", "workers"},

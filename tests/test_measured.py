@@ -77,6 +77,23 @@ def test_seconds_between_readings_are_the_tallys():
     )
 
 
+@pytest.mark.parametrize(
+    ("readings", "running", "unknown"),
+    [
+        (((1.0, {"cpu_wait": np.nan}), (9.0, {"running": 5.0, "gil_wait": 1.0, "cpu_wait": np.nan})), 5.0, 2.0),
+        (((1.0, {}), (5.0, {"running": 2.0, "gil_wait": 1.0, "cpu_wait": 1.0}), (9.0, {"running": 4.0, "gil_wait": 1.0, "cpu_wait": np.nan})), 4.0, 3.0),
+    ],
+    ids=["never", "no more"],
+)  # fmt: skip
+def test_a_run_queue_that_cannot_be_read(readings, running, unknown):
+    """Where the run queue's clock cannot be read (any more), the wait for a core is NaN, and what no state claims is unknown."""
+    found = row(timeline((tally(*readings), waits())))
+    assert np.isnan(found.pop("cpu_wait"))
+    assert found == pytest.approx(
+        {**dict.fromkeys(found, 0.0), "startup": 1.0, "running": running, "gil_wait": 1.0, "idle": 1.0, "unknown": unknown}
+    )
+
+
 def test_waits_lie_where_they_were():
     """A kept wait fills its own time with its state; the rest of the interval has the other states."""
     arm = timeline((tally((1.0, {}), (9.0, {"running": 6.0, "gil_wait": 2.0})), waits(("gil", 2.0, 4.0, {}))))

@@ -214,7 +214,7 @@ DEATHS = {
     "SIGSEGV": ("ctypes.string_at(0)", "WorkerDied", "killed by SIGSEGV in item 2; a C extension crashed"),
     "SIGABRT": ("os.abort()", "WorkerDied", "killed by SIGABRT in item 2; a C library gave up"),
     "os._exit": ("os._exit(3)", "WorkerDied", "ended with exit code 3"),
-    "closed pipes": ("os.closerange(3, 200)", "WorkerDied", "ended with exit code 1"),
+    "closed pipes": ("os.closerange(3, 1 << 16)", "WorkerDied", "its way to the notebook was closed"),
     "sys.exit": ("sys.exit('enough')", "SystemExit", "enough"),
     "out of memory": (
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n    bytearray(1 << 34)", "MemoryError", "",

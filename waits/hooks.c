@@ -243,7 +243,8 @@ void hooks_off(void)
 {
     pthread_mutex_lock(&scanning);
     __atomic_store_n(&generation, 0, __ATOMIC_RELAXED);
-    got_patch(false);
+    if (got_patched()) /* else they never were on, perhaps because this system is not one that we could look at */
+        got_patch(false);
     pthread_mutex_unlock(&scanning);
 }
 

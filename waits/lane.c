@@ -90,6 +90,7 @@ void lane_open(struct lane *lane, int rank)
     lane->schedstat = clock_open_schedstat(lane->schedstat_file);
     core_arm();
     lane->queue = clock_queue(lane->schedstat);
+    lane->queue_unknown = lane->queue < 0;
     lane->queue = lane->queue < 0 ? 0 : lane->queue;
     lane->magic = MAGIC;
     lane->cpu = clock_cpu();
@@ -111,6 +112,7 @@ static int64_t read_clocks(struct lane *lane, int64_t *now, int64_t *queued)
         cpu = clock_cpu();
         *now = clock_now();
     } while (core_left() && ++tries < 10);
+    lane->queue_unknown |= queue < 0;
     *queued = queue < 0 ? 0 : queue - lane->queue;
     int64_t on = cpu - lane->cpu - lane->on_core;
     lane->queue = queue < 0 ? lane->queue : queue;
@@ -132,6 +134,11 @@ static void divide(struct lane *lane, int64_t now, int64_t on, int64_t queued)
 {
     int64_t stolen = on < 0 ? -on : 0;
     on = between(0, on, now - lane->mark);
+    if (lane->queue_unknown) { /* waiting for a core cannot be told from blocking: nothing is made up */
+        add_on_core(lane, on);
+        lane->mark = now;
+        return;
+    }
     int64_t off = now - lane->mark - on;
     int64_t waited = between(0, queued + stolen, off);
     int64_t blocked = off - waited;

@@ -181,11 +181,13 @@ static struct lane *here_or_error(void)
     return my_lane;
 }
 
-static void put_row(double *row, int64_t at, const int64_t *spent)
+static void put_row(double *row, int64_t at, const int64_t *spent, const struct lane *lane)
 {
     row[0] = (double)at * 1e-9;
     for (int state = 0; state < N_STATES; state++)
         row[1 + state] = (double)spent[state] * 1e-9;
+    if (lane->queue_unknown)
+        row[1 + CPU_WAIT] = Py_NAN;
 }
 
 static void handed_over(struct lane *lane, int64_t now)
@@ -206,7 +208,7 @@ static int add_row(struct lane *lane, int64_t now)
         lane->rows = rows;
         lane->row_room = room;
     }
-    put_row(lane->rows + (size_t)lane->n_rows++ * ROW, now, lane->spent);
+    put_row(lane->rows + (size_t)lane->n_rows++ * ROW, now, lane->spent, lane);
     return 0;
 }
 
@@ -300,6 +302,7 @@ static PyObject *take(PyObject *self, PyObject *unused)
         return NULL;
     lane_heal(lane);
     lane->in_item = false;
+    lane->queue_unknown |= !clock_is_schedstat(lane->schedstat, lane->schedstat_file);
     int64_t now = lane_settle(lane);
     if (add_row(lane, now))
         return NULL;
@@ -316,7 +319,7 @@ static PyObject *take(PyObject *self, PyObject *unused)
     memmove(lane->events, lane->events + n_events, (lane->n_events - n_events) * sizeof(struct event));
     lane->n_events -= n_events;
     lane->lost -= lost;
-    put_row(lane->rows, now, lane->taken_spent); /* this is where the next readings go on */
+    put_row(lane->rows, now, lane->taken_spent, lane); /* this is where the next readings go on */
     lane->n_rows = 1;
     return Py_BuildValue("(NNI)", rows, events, lost);
 }
@@ -369,10 +372,10 @@ static PyObject *last_state(struct lane *lane, double now, double cpu)
             Py_RETURN_NONE;
     double rows[3 * ROW];
     int64_t until;
-    put_row(rows, lane->taken, lane->taken_spent);
-    put_row(rows + ROW, lane->mark, lane->spent);
+    put_row(rows, lane->taken, lane->taken_spent, lane);
+    put_row(rows + ROW, lane->mark, lane->spent, lane);
     lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
-    put_row(rows + 2 * ROW, until, lane->spent);
+    put_row(rows + 2 * ROW, until, lane->spent, lane);
     PyObject *list = totals(lane);
     if (!list)
         return NULL;

@@ -62,6 +62,7 @@ struct lane {
     bool held;           /* this thread has the GIL; always true where there is none */
     bool wanting;        /* it has asked for the GIL */
     bool contended;      /* and had to wait for it */
+    bool queue_unknown;  /* the run-queue clock could not be read: what it was off its core for is not known */
     bool unsynced;       /* a wait for the GIL lies behind the last reading of the CPU clock */
     int32_t holder;      /* who held the GIL when we began to want it */
     int64_t dropped;     /* when it last dropped the GIL, or was through with a forced switch */
@@ -127,6 +128,7 @@ int64_t clock_now(void);
 int64_t clock_cpu(void);
 int64_t clock_queue(int schedstat);
 int clock_open_schedstat(uint64_t file[2]);
+bool clock_is_schedstat(int schedstat, const uint64_t file[2]);
 void clock_close_schedstat(int schedstat, const uint64_t file[2]);
 void core_arm(void);
 bool core_left(void);        /* this thread has left its core since core_arm() */

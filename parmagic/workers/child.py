@@ -10,22 +10,25 @@ import random
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import current_process, resource_tracker, util
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import cloudpickle
 import tblib.pickling_support
 
-from parmagic import meter, tracing, words
+from parmagic import limits, meter, tracing, words
+from parmagic.descriptors import Descriptor, Lost, OwnSocket, high
 from parmagic.dispatch import Chain, Deck, OwnItem
-from parmagic.errors import NotShippable
+from parmagic.errors import LimitReached, NotShippable
 from parmagic.files import anonymous_file
 from parmagic.model import Batch, Displayed, Moved, Readings, Recording, Span, WorkerId
 from parmagic.recorder import Board, Worker, blank_board, enter, is_worker
 from parmagic.workers import folder, home, ship
 from parmagic.workers.claims import BoardDeck, FileLock
+from parmagic.workers.endings import LOST
 from parmagic.workers.frames import Outbox
 from parmagic.workers.loop import InTurn, work
 from parmagic.workers.orders import (
@@ -61,9 +64,9 @@ def _rehearse() -> None:
     """Be a worker with nothing to do, and with nobody to tell of it."""
     me = WorkerId(0, os.getpid(), 0)
     ours, theirs = socket.socketpair()
-    channel = _Channel(theirs, me)
+    channel = _Channel(theirs, 0)
     call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
-    with meter.hooks() as measuring, os.fdopen(anonymous_file(), "w+b") as box, ours, theirs:
+    with meter.hooks() as measuring, os.fdopen(anonymous_file(), "r+b") as box, ours, channel:
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
@@ -82,21 +85,35 @@ def _rehearse() -> None:
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
     is_worker()
-    with meter.hooks(wanted=orders.measure) as measuring:
-        _work(orders, descriptors, inherited, measuring=measuring)
+    descriptors = [high(each) if place in _KEPT else each for place, each in enumerate(descriptors)]
+    needed = [Descriptor(descriptors[BOARD])] if orders.claims is None else []
+    channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), orders.worker[0], needed)
+    try:
+        with meter.hooks(wanted=orders.measure) as measuring:
+            _work(orders, channel, descriptors, inherited, measuring=measuring)
+    except Lost:
+        os._exit(LOST)
+    except Exception as error:
+        why = limits.why(error)
+        if why is None:
+            raise
+        channel.send(LimitReached(f"Worker {orders.worker[0]} (process {os.getpid()}) cannot go on. {why}"))
 
 
-def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: bool) -> None:
+_KEPT = frozenset({CONNECTION, BOARD, BOX, STACK, TRACKER, FILE})
+"""The places of descriptors that stay open beside the body's own."""
+
+
+def _work(orders: Orders, channel: _Channel, descriptors: list[int], inherited: Any, *, measuring: bool) -> None:
     worker = Worker(*orders.worker)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=descriptors[BOX])
-    me = meter.who(worker.rank, gauge)
+    me = channel.me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"
-    channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), me)
     vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
     notes = folder.enter(descriptors[FOLDER]) if orders.environment is not None else []
-    lookout = Lookout(descriptors[STACK], forked=orders.manifest is None)
+    lookout = Lookout(Descriptor(descriptors[STACK]), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
 
@@ -131,8 +148,9 @@ def _work(orders: Orders, descriptors: list[int], inherited: Any, *, measuring: 
             moved=channel.moved(),
         )
     )  # fmt: skip
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the body may have closed it, or put one of its own there
+            stream.flush()
     channel.send(None)
 
 
@@ -215,10 +233,11 @@ _READ_ONLY = (
 class _Channel:
     """The way home: recordings, results, what is displayed."""
 
-    def __init__(self, sock: socket.socket, me: WorkerId) -> None:
-        self._sock = sock
-        self._outbox = Outbox(sock, me.rank)
-        self._me = me
+    def __init__(self, sock: socket.socket, rank: int, needed: Sequence[Descriptor] = ()) -> None:
+        self._sock = OwnSocket(sock)
+        self._outbox = Outbox(self._sock, rank)
+        self.me = WorkerId(rank, os.getpid(), 0)
+        self._needed = needed
         self._lock = threading.Lock()
         self.spans: list[Span] = []
         self.reader: ship.Reader | None = None
@@ -228,12 +247,21 @@ class _Channel:
         global _channel  # noqa: PLW0603  (display() has no other way to find it)
         _channel = self
 
+    def __enter__(self) -> Self:
+        """Be closed at the end of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the socket."""
+        self._sock.close()
+
     def send(self, what: Any) -> None:
         """Send anything that pickles."""
         self._send(home.pack(what))
 
     def _send(self, parcel: home.Parcel) -> None:
         with self._lock:
+            self._sock.must_be_ours()
             home.send(self._outbox, parcel)
 
     def moved(self) -> Moved:
@@ -242,6 +270,7 @@ class _Channel:
 
     def wait(self) -> None:
         """Wait for the gate to open."""
+        self._sock.must_be_ours()
         if not self._sock.recv(1):
             raise EOFError
 
@@ -259,11 +288,18 @@ class _Channel:
             batch.errors[item] = _portable(error)
         spans = self.take_spans()
         try:
-            parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
+            parcel = home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings))
         except BaseException:  # noqa: BLE001  (found and reported item by item)
             _give_up_on_values(batch)
-            parcel = home.pack(Recording(self._me, spans=spans, batches=(batch,), readings=readings))
-        self._send(parcel)
+            parcel = home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings))
+        try:
+            self._send(parcel)
+        except OSError as error:
+            if limits.why(error) is None:
+                raise
+            self._send(home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings), beside=False))  # without a file
+        for descriptor in self._needed:  # by what comes next
+            descriptor.fileno()
         end = perf_counter()
         self.spans.append(Span("transfer", begin, end))
         self._returned += parcel.size
@@ -341,4 +377,4 @@ def display(*objects: Any, metadata: dict[str, Any] | None = None, **_: Any) -> 
 
 def current_rank() -> int:
     """Return this worker's rank."""
-    return _channel._me.rank if _channel is not None else 0  # noqa: SLF001
+    return _channel.me.rank if _channel is not None else 0

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from parmagic.descriptors import Descriptor
 from parmagic.dispatch import Pace
 from parmagic.recorder import STOP, Board, claimed_until, item_slot
 
@@ -42,16 +42,14 @@ class FileLock:
     """A file's record lock: the process's own, which it does not hand down to its forks, and which cannot outlive it."""
 
     def __init__(self, file: int) -> None:
-        self._file = file
-        self._known = _identity(file)
+        self._file = Descriptor(file)
 
     def acquire(self) -> None:
-        """Wait for the lock; OSError where the file is not there any more."""
-        if _identity(self._file) != self._known:
-            raise OSError(errno.EBADF, f"The body has closed descriptor {self._file}, without which no item can be claimed")
+        """Wait for the lock; Lost where the file is not there any more."""
+        file = self._file.fileno()
         while True:
             try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX)
+                fcntl.lockf(file, fcntl.LOCK_EX)
             except OSError as error:
                 # to the kernel, this process deadlocks where one of its threads waits here, and another one for a lock of the body's
                 if error.errno != errno.EDEADLK:
@@ -62,16 +60,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let the next one in."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
-
-
-def _identity(file: int) -> tuple[int, int]:
-    """Return which file a descriptor is of; of none, where it is closed."""
-    try:
-        about = os.fstat(file)
-    except OSError:
-        return -1, -1
-    return about.st_dev, about.st_ino
+        fcntl.lockf(self._file.number, fcntl.LOCK_UN)
 
 
 class BoardDeck:

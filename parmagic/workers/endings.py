@@ -11,6 +11,9 @@ from parmagic.meter import HALTED, Left, state_of
 from parmagic.model import Batch, Recording, WorkerId
 from parmagic.workers.stack import Frame
 
+LOST = 76
+"""The exit code of a worker whose own descriptors were closed, or are other files' by now (``EX_PROTOCOL``)."""
+
 
 def where(stack: list[Frame], filename: str, most: int = 5) -> str:
     """Say where a crashed worker was: its innermost frames, up to the cell's."""
@@ -30,6 +33,8 @@ def how_it_ended(code: int, when: str, fault: str = "") -> str:
     """
     if fault:
         return f"was ended {when}, as what it sent cannot be read: {fault} (does the body write to descriptors that it has not opened?)"
+    if code == LOST:
+        return f"ended {when}: its way to the notebook was closed (did the body close descriptors that it had not opened?)"
     if code >= 0:
         return f"ended with exit code {code} {when}" + ("" if code else " (did the body call os._exit?)")
     known = {int(each): each.name for each in signal.Signals}

@@ -111,7 +111,8 @@ class Inbox:
     def take(self) -> Frame | None:
         """Return the next frame, None where it has not arrived yet.
 
-        Raises EOFError or OSError where the other end has gone, Garbled where what it sent cannot be right.
+        Raises EOFError or OSError where the other end has gone, or a file that came along could not be taken (EMFILE),
+        Garbled where what it sent cannot be right.
         """
         while self._told is None:
             if not self._fill(_SIZE):
@@ -165,5 +166,6 @@ class Inbox:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._files += [file for (file,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])]
         if flags & socket.MSG_CTRUNC:
-            raise Garbled(f"the files that came with message {self._number} could not all be taken (are too many open here?)")
+            os.close(os.dup(self._sock.fileno()))  # an OSError where this process may not have so many; else that was not sent by us
+            raise Garbled(f"message {self._number} came with more files than one")
         return arrived

@@ -69,15 +69,15 @@ def _class_by_id(tracked: str) -> type:
     return found
 
 
-def pack(value: Any) -> Parcel:
-    """Pickle what a worker sends home."""
+def pack(value: Any, *, beside: bool = True) -> Parcel:
+    """Pickle what a worker sends home; ``beside`` it lie large buffers, which need a descriptor at each end."""
     stream = io.BytesIO()
     large: list[memoryview] = []
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
         with suppress(BufferError):  # not contiguous: it goes into the pickle
             raw = buffer.raw()
-            if len(raw) >= LARGE:
+            if beside and len(raw) >= LARGE:
                 large.append(raw)
                 return False
         return True

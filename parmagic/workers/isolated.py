@@ -20,9 +20,9 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from parmagic import meter
+from parmagic import limits, meter
 from parmagic.dispatch import claimed, lost
-from parmagic.errors import Ended, NotShippable, WorkerDied
+from parmagic.errors import Ended, LimitReached, NotShippable, WorkerDied
 from parmagic.interrupts import forget, held_back, is_interrupt, undo
 from parmagic.model import Displayed, Pulse, Recording, Standing, WorkerId
 from parmagic.private import Private, say
@@ -82,7 +82,8 @@ class IsolatedWorkers:
         """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
         yield from self._hub.turn()
         try:
-            yield from self._run(_Crew(self._hub, self._cargo, job))
+            with limits.explained():
+                yield from self._run(_Crew(self._hub, self._cargo, job))
         finally:
             self._hub.release()
 
@@ -218,7 +219,9 @@ class _Crew:
         except Garbled as error:
             self._distrust(member, str(error))
             return
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
+            if why := limits.why(error):  # the descriptor of a large result did not arrive: there was no number for it
+                raise LimitReached(why) from error
             member.broken = True
             return
         if parcel is None:
@@ -234,6 +237,8 @@ class _Crew:
             ) from error
         if what is None:
             member.done = True
+        elif isinstance(what, LimitReached):
+            raise what
         elif isinstance(what, Unreadable):
             why = str(what).rstrip(".")
             raise NotShippable(f"A worker process cannot read the body: {why}. Is a module missing, or does it live only in the notebook?")

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 
 from parmagic.cpus import available_cpus
+from parmagic.descriptors import Descriptor, high
 from parmagic.errors import NotShippable, WorkerDied
 from parmagic.interrupts import held_back
 from parmagic.private import Private
@@ -61,7 +62,7 @@ class Hub:
         self._wire = Wire(sock)
         self._process = process  # what was exec'd: the server, or what has forked it and ended
         self._server = server
-        self._errors = errors
+        self._errors = Descriptor(high(errors) if errors >= 0 else -1)
         self._owner = os.getpid()
         self._lease, self._sending = threading.Lock(), threading.Lock()
         self.events: deque[tuple[Any, ...]] = deque()
@@ -278,7 +279,7 @@ class Hub:
 
     def alive(self) -> bool:
         """Tell whether the server is there, and belongs to this process."""
-        return self._owner == os.getpid() and self._wire.fileno() >= 0
+        return self._owner == os.getpid() and self._wire.is_open()
 
     def close(self, *, at_once: bool = False) -> None:
         """End the server and everything below it; ``at_once``: also where it does not listen."""
@@ -304,9 +305,7 @@ class Hub:
             self._wait()
         if self._server is not None:
             self._server.close()
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
+        self._errors.close()
 
     def _wait(self) -> None:
         if self._server is None and self._process is not None:  # it has not come to its first line
@@ -373,6 +372,6 @@ class Hub:
 
     def _said(self) -> str:
         """Return what the server has written to its stderr."""
-        if self._errors < 0:
+        if not self._errors.is_ours():
             return ""
-        return os.pread(self._errors, _MOST, 0).decode(errors="replace").strip()
+        return os.pread(self._errors.number, _MOST, 0).decode(errors="replace").strip()

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from parmagic import meter
+from parmagic.descriptors import readable
 from parmagic.files import anonymous_file, keep_size
 from parmagic.model import Printed
 from parmagic.output import Lines
 from parmagic.workers import folder
 from parmagic.workers.frames import Inbox
-from parmagic.workers.process import is_readable
 
 
 class Member:
@@ -81,7 +81,7 @@ class Member:
     def last_prints(self) -> Iterator[Printed]:
         """Yield what an ended worker left in its pipes; children that it left behind may still hold them."""
         for descriptor in list(self.pipes):
-            while descriptor in self.pipes and is_readable(descriptor):
+            while descriptor in self.pipes and readable(descriptor):
                 yield from self.printed(descriptor)
         for stream, lines, _ in self.pipes.values():
             if last := lines.last(self.rank, stream):

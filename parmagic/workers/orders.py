@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing import current_process, resource_tracker
 from typing import Any
 
+from parmagic.descriptors import Descriptor, high
 from parmagic.files import RunFile
 from parmagic.model import Plan
 from parmagic.workers import leftovers
@@ -99,6 +100,20 @@ def tracker_descriptor() -> int | None:
 
     None where there is none: nothing of the notebook's is tracked, and what workers make is the server's tracker's business.
     To start one here would give the notebook a child that the user's own ``wait()`` waits for.
+
+    multiprocessing writes to that number whatever file has it: it is moved out of the way of bodies
+    that close what they did not open, and forgotten where one has closed it all the same.
     """
-    found: int | None = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
-    return found
+    global _tracker  # noqa: PLW0603  (as the tracker itself)
+    theirs = vars(resource_tracker._resource_tracker)  # type: ignore[attr-defined, unused-ignore]  # noqa: SLF001
+    if _tracker is not None and theirs["_fd"] == _tracker.number and not _tracker.is_ours():
+        theirs["_fd"] = None
+    if theirs["_fd"] is None:
+        return None
+    if _tracker is None or _tracker.number != theirs["_fd"]:
+        theirs["_fd"] = high(theirs["_fd"])
+        _tracker = Descriptor(theirs["_fd"])
+    return _tracker.number
+
+
+_tracker: Descriptor | None = None

@@ -1,18 +1,19 @@
 """A process that cannot be mistaken for another one: by a descriptor of it where the system has such, else by its number.
 
-And what can be seen of others, of their names and of descriptors, without waiting.
+And what the system can be told of this one: its name, its limits.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import select
 import signal
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from parmagic.descriptors import Descriptor, high, readable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -36,29 +37,30 @@ class Handle:
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid
-        self._descriptor = descriptor
+        self._descriptor = Descriptor(high(descriptor) if descriptor >= 0 else -1)
 
     def send(self, number: int) -> None:
         """Send it a signal; nothing where it has ended, or belongs to somebody else."""
-        with suppress(ProcessLookupError, PermissionError):
-            if self._descriptor >= 0:
-                signal.pidfd_send_signal(self._descriptor, number)  # type: ignore[attr-defined, unused-ignore]
+        with suppress(OSError):
+            if self._descriptor.is_ours():
+                signal.pidfd_send_signal(self._descriptor.number, number)  # type: ignore[attr-defined, unused-ignore]
             else:
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> bool:
         """Tell whether it has ended after so many seconds at most; a child of ours is laid to rest."""
-        if self._descriptor >= 0:
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLIN)
-            ended = bool(poll.poll(seconds * 1e3))
-        else:
-            until = time.monotonic() + seconds
-            while not (ended := self._has_gone()) and time.monotonic() < until:
-                time.sleep(EVERY)
-        if ended and self._descriptor >= 0:
+        if not self._descriptor.is_ours():
+            return self._has_gone_within(seconds)
+        ended = readable(self._descriptor.number, seconds)
+        if ended:
             with suppress(ChildProcessError):  # it is none of ours, or somebody who waits for all children was faster
-                os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)  # type: ignore[attr-defined, unused-ignore]
+                os.waitid(os.P_PIDFD, self._descriptor.number, os.WEXITED | os.WNOHANG)  # type: ignore[attr-defined, unused-ignore]
+        return ended
+
+    def _has_gone_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not (ended := self._has_gone()) and time.monotonic() < until:
+            time.sleep(EVERY)
         return ended
 
     def _has_gone(self) -> bool:
@@ -74,9 +76,7 @@ class Handle:
 
     def close(self) -> None:
         """Let go of it."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+        self._descriptor.close()
 
 
 def is_below(name: str) -> bool:
@@ -91,13 +91,6 @@ def is_below(name: str) -> bool:
             return True
         pid = int(after.split()[1])
     return False
-
-
-def is_readable(descriptor: int) -> bool:
-    """Tell whether there is something to read, or an end; of any number, unlike select."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def raise_limit() -> tuple[int, int] | None:

@@ -37,6 +37,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
+from parmagic.descriptors import readable
 from parmagic.workers import fresh, leftovers
 from parmagic.workers.below import children, end_all, end_descendants, ended, killed, name_of
 from parmagic.workers.process import (
@@ -44,7 +45,6 @@ from parmagic.workers.process import (
     PR_SET_PDEATHSIG,
     call_me,
     descriptor_of,
-    is_readable,
     name_after,
     prctl,
     raise_limit,
@@ -325,7 +325,7 @@ class _Server:
         call_me("parmagic spare")
         ours.close()
         for _ in _call(prepare):
-            if is_readable(theirs.fileno()):
+            if readable(theirs.fileno()):
                 break
         with suppress(EOFError):
             wire = Wire(theirs)

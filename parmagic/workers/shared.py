@@ -6,13 +6,13 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
-from parmagic import meter, tracing
+from parmagic import limits, meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
-from parmagic.errors import Ended
+from parmagic.errors import Ended, ParmagicError
 from parmagic.interrupts import calm, forget, raise_in
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
@@ -38,7 +38,7 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        with ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
+        with limits.explained(), ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
             try:
                 yield from self._run(crew)
             finally:
@@ -78,7 +78,7 @@ class _Crew:
         self._leaving = threading.Lock()
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
-        self.fault: Exception | None = None
+        self._fault: BaseException | None = None  # what ended a worker that was not to end
         self._call = InTurn(job.call, len(job.items)) if job.in_turn else job.call
         self._counter = Counter(len(job.items))
         self._gate = threading.Barrier(self.count) if job.spmd else None
@@ -90,7 +90,7 @@ class _Crew:
 
     def start(self) -> None:
         for thread in self._threads:
-            thread.start()
+            limits.start(thread)
 
     def listen(self) -> Iterator[Report]:
         """Yield reports until all threads are done; each of them puts one None at its end."""
@@ -100,18 +100,31 @@ class _Crew:
                 report = self.reports.get(timeout=HEARTBEAT)
             except queue.Empty:
                 yield None
+                self._look_for_the_lost()
                 if patience.is_over():
                     yield from self._standing()
             else:
                 if report is None:
                     left -= 1
+                    self._raise_a_fault()  # at once: the others may wait for that worker
                 else:
                     patience.hear(report)
                     yield report
             if patience.pulse_is_due():
                 yield self._pulse()
-        if self.fault is not None:
-            raise self.fault
+
+    def _raise_a_fault(self) -> None:
+        """Raise what ended a worker that was not to end; what would end this thread as well, or interrupt it, in words."""
+        if isinstance(self._fault, Exception):
+            raise self._fault
+        if self._fault is not None:
+            raise ParmagicError(f"A worker was ended by {type(self._fault).__name__}: {self._fault}") from self._fault
+
+    def _look_for_the_lost(self) -> None:
+        """Raise where all threads have ended and one did not say so: nothing more will come."""
+        if not any(thread.is_alive() for thread in self._threads) and self.reports.empty():
+            self._raise_a_fault()
+            raise ParmagicError("A worker's thread ended without a word.")
 
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""
@@ -209,19 +222,28 @@ class _Crew:
         return say(f"The thread {{name}} is blocked{where} and could not be ended; it is left behind.", name=name)
 
     def _run(self, rank: int) -> None:
-        """Be worker ``rank``."""
+        """Be worker ``rank``; whatever ends it, the main thread hears of it."""
         try:
-            self._work(rank)
+            self._guarded(self._work, rank)
+            try:
+                self._leave(rank)
+            except Ended:
+                self._leave(rank)  # it came in the last moment
+            self._guarded(self._report_the_end, rank)
+        finally:
+            self.reports.put(None)
+
+    def _guarded(self, step: Callable[[int], None], rank: int) -> None:
+        """Do a step; what it raises is not the body's, which is recorded: the run ends, and the main thread raises it."""
+        try:
+            step(rank)
         except (Ended, threading.BrokenBarrierError):
             pass  # the run is over: what was done is reported
-        except Exception as error:  # noqa: BLE001  (not the body's, which is recorded: a fault of ours, raised by the main thread)
-            self.fault = error
-        try:
-            self._leave(rank)
-        except Ended:
-            self._leave(rank)  # it came in the last moment
-        self._report_the_end(rank)
-        self.reports.put(None)
+        except BaseException as error:  # noqa: BLE001  (raised by the main thread)
+            self._fault = self._fault or error
+            self.board[STOP] = 1
+            if self._gate:
+                self._gate.abort()
 
     def _work(self, rank: int) -> None:
         worker = Worker(rank, self.count, self.job.arm.kind)
@@ -251,13 +273,15 @@ class _Crew:
             pass
 
     def _report_the_end(self, rank: int) -> None:
-        self.trace.detach()
         gauge = self.gauges.get(rank)
-        if gauge is not None and rank in self.who:
-            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
-        elif gauge is not None:
-            gauge.close()
-        enter(None)
+        try:
+            self.trace.detach()
+            if gauge is not None and rank in self.who:
+                self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+        finally:
+            if gauge is not None:
+                gauge.close()
+            enter(None)
 
     def _deck(self, rank: int) -> Deck:
         if self.job.spmd:

@@ -10,6 +10,8 @@ copy-on-write, for an item is its body's own.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import marshal
 import mmap
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from parmagic.descriptors import Descriptor, high
 from parmagic.errors import NoShell, NotShippable
 from parmagic.files import anonymous_file, keep_size, write_all
 from parmagic.interrupts import held_back, is_interrupt, undo
@@ -35,6 +38,13 @@ _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
 
 _ALIGN = 64
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    return library
 
 
 class Weight(NamedTuple):
@@ -54,15 +64,14 @@ class Cargo:
 
     def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
         begin = perf_counter()
-        self.file = -1
-        self.descriptors: list[int] = []
+        self._file: Descriptor | None = None
         self.weights: list[Weight] = []
-        self._popen = _Popen(self.descriptors)
+        self._popen = _Popen()
         self._end = 0
-        self._map: mmap.mmap | None = None
+        self._shared = 0
         try:
             with held_back():
-                self.file = anonymous_file()
+                self._file = Descriptor(high(anonymous_file()))
             body = self._pack_body(call, names)
             segments, firsts = self._pack_items(items)
             keep_size(self.file)
@@ -75,26 +84,42 @@ class Cargo:
         self.size = self._end
         self.seconds = perf_counter() - begin
 
+    @property
+    def file(self) -> int:
+        """The file's descriptor; raises :class:`parmagic.descriptors.Lost` where somebody else has closed it."""
+        assert self._file is not None
+        return self._file.fileno()
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that travel with it; raises ``Lost`` as well."""
+        return [kept.fileno() for kept in self._popen.kept]
+
     def close(self) -> None:
         """Give the memory back (workers that have it mapped keep it)."""
-        if self.file < 0:
+        if self._file is None:
             return
-        os.close(self.file)
-        self.file = -1
-        if self._map is not None:
-            self._map.close()
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors.clear()
+        self._file.close()
+        self._file = None
+        if self._shared:
+            _libc().munmap(ctypes.c_void_p(self._shared), ctypes.c_size_t(self._end))
+            self._shared = 0
+        while self._popen.kept:
+            self._popen.kept.pop().close()
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it."""
         self.close()
 
     def _share(self) -> None:
-        """Map what is large here as well: a page that only one worker reads would count as that worker's own."""
+        """Map what is large here as well: a page that only one worker reads would count as that worker's own.
+
+        Not by Python's mmap, which would have a low descriptor of its own, and close that number whatever file has it by then.
+        """
         if self._end >= LARGE and hasattr(mmap, "MAP_POPULATE"):
-            self._map = mmap.mmap(self.file, self._end, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            found = _libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
+            self._shared = 0 if found == ctypes.c_void_p(-1).value else found or 0
 
     def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
@@ -234,12 +259,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 class _Popen:
     """Stands where multiprocessing expects the process that is being started."""
 
-    def __init__(self, descriptors: list[int]) -> None:
-        self._descriptors = descriptors
+    def __init__(self) -> None:
+        self.kept: list[Descriptor] = []
 
     def duplicate_for_child(self, descriptor: int) -> int:
-        self._descriptors.append(os.dup(descriptor))
-        return len(self._descriptors) - 1
+        self.kept.append(Descriptor(high(os.dup(descriptor))))
+        return len(self.kept) - 1
 
     class DupFd:
         """A descriptor that travels beside the pickle, by its number there."""

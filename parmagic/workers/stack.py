@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import NamedTuple
 
+from parmagic.descriptors import Descriptor
 from parmagic.files import anonymous_file
 from parmagic.gil import FREE_THREADED
 
@@ -43,20 +44,25 @@ class Lookout:
     of the notebook's that is not here, where it had one.
     """
 
-    def __init__(self, file: int, *, forked: bool) -> None:
+    def __init__(self, file: Descriptor, *, forked: bool) -> None:
         self._file = file
         self._forked = forked
         self._armed = 0.0
-        faulthandler.enable(file)
+        faulthandler.enable(file.fileno())
         if not forked:
             os.register_at_fork(before=faulthandler.cancel_dump_traceback_later)  # for the same reason, in the body's own forks
 
     def arm(self) -> None:
         """A claim begins."""
         now = monotonic()
-        if not self._forked and now - self._armed > EVERY / 4:
-            self._armed = now
-            faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file)
+        if now - self._armed <= EVERY / 4:
+            return
+        self._armed = now
+        if not self._file.is_ours():  # the body has closed it: it does without
+            faulthandler.disable()
+            faulthandler.cancel_dump_traceback_later()
+        elif not self._forked:
+            faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file.number)
 
 
 def frames_of(thread: int | None) -> Iterator[Frame]:
@@ -75,10 +81,13 @@ def frames_of(thread: int | None) -> Iterator[Frame]:
 
 
 def _dumped(thread: int) -> list[Frame]:
-    with os.fdopen(anonymous_file(), "w+b") as file:
-        faulthandler.dump_traceback(file)
-        file.seek(0)
-        text = file.read().decode(errors="replace")
+    try:
+        with os.fdopen(anonymous_file(), "rb") as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []  # no descriptor is left: where it is remains unknown
     heads = list(_THREAD.finditer(text))
     for place, head in enumerate(heads):
         if int(head["thread"], 16) == thread:

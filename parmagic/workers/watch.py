@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from itertools import count
-from multiprocessing.connection import Connection
 
 from parmagic import sampler
+from parmagic.descriptors import OwnConnection, high
 from parmagic.errors import WorkerDied
 from parmagic.model import Samples, WorkerId
 from parmagic.workers import hub
@@ -26,7 +26,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._connection: Connection | None = None
+        self._connection: OwnConnection | None = None
         self._server: hub.Hub | None = None
         self._talking = threading.Lock()
         self._arms = count(1)
@@ -84,13 +84,13 @@ class Watch:
             self._drop()
             return {}
 
-    def _connect(self, server: hub.Hub) -> Connection:
+    def _connect(self, server: hub.Hub) -> OwnConnection:
         if self._connection is None or self._server is not server:
             ours, theirs = socket.socketpair()
             server.start("parmagic.sampler:main", None, [theirs.fileno()])
             theirs.close()
             self._drop()
-            self._connection, self._server, self._ready = Connection(ours.detach()), server, False
+            self._connection, self._server, self._ready = OwnConnection(high(ours.detach())), server, False
         return self._connection
 
     def _drop(self) -> None:

@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from parmagic.descriptors import OwnSocket
+
 MOST_DESCRIPTORS = 250
 """Descriptors that one message can carry (the kernel's own limit is 253)."""
 
@@ -45,11 +47,11 @@ class _Parcel(NamedTuple):
 
 
 class Wire:
-    """One end of a stream socket; its descriptor can be polled."""
+    """One end of a stream socket, which it takes over; its descriptor can be polled."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+        self._sock = OwnSocket(sock)
+        self._sock.setblocking(False)
         self._out: deque[_Parcel] = deque()
         self._in = bytearray()
         self._descriptors: list[int] = []
@@ -58,6 +60,10 @@ class Wire:
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 where it is closed."""
         return self._sock.fileno()
+
+    def is_open(self) -> bool:
+        """Tell whether the socket is open, and still ours: a body may have closed it, and its number be another file's."""
+        return self._sock.is_ours()
 
     @property
     def pending(self) -> bool:
@@ -77,6 +83,8 @@ class Wire:
 
     def flush(self) -> bool:
         """Send what can be sent without waiting; tell whether that was all. OSError where the other end has gone."""
+        if self._out:
+            self._sock.must_be_ours()
         while self._out:
             data, descriptors = self._out[0]
             beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -104,6 +112,7 @@ class Wire:
 
         Descriptors are -1 where this process may not have so many. OSError where nothing can be read; :class:`Garbled` is one.
         """
+        self._sock.must_be_ours()
         while True:
             yield from self._whole()
             try:

@@ -1,0 +1,132 @@
+"""Descriptors of ours beside those of code that closes what it did not open (``os.closerange(3, 256)``, to become a daemon, say).
+
+They live high, where nobody's loop comes by and no file that is opened next gets their
+numbers; and they are known by the file that they are of. A number that has become another
+file's is neither written to nor closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from multiprocessing.connection import Connection
+
+CEILING = 4096
+"""Our numbers lie below this: the kernel keeps, and copies at a fork, a table up to the highest one."""
+
+ROOM = 256
+"""How far below that, or below the limit where that is lower, they begin."""
+
+
+class Lost(OSError):
+    """A descriptor of ours was closed by somebody else, or is another file's now."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EBADF, "a descriptor of parmagic's was closed by somebody else")
+
+
+def readable(descriptor: int, seconds: float = 0.0) -> bool:
+    """Wait at most that long until there is something to read (or an end); select would refuse numbers above 1,023."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def high(descriptor: int) -> int:
+    """Move a descriptor up and return its new number; where that cannot be done it stays."""
+    try:
+        import fcntl  # noqa: PLC0415  (POSIX only)
+
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _base())
+    except (ImportError, OSError):
+        return descriptor  # nothing is free up there, or nothing at all
+    os.close(descriptor)
+    return moved
+
+
+def _base() -> int:
+    import resource  # noqa: PLC0415  (POSIX only)
+
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    top = CEILING if allowed == resource.RLIM_INFINITY else min(allowed, CEILING)
+    return top - min(ROOM, top // 4)
+
+
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Return which file a descriptor is of, by device and inode; None where it is of none."""
+    try:
+        about = os.fstat(descriptor)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+class Descriptor:
+    """A descriptor of ours; ``number`` is to be used at once, after :meth:`fileno` or :meth:`is_ours` has looked."""
+
+    __slots__ = ("_file", "number")
+
+    def __init__(self, descriptor: int) -> None:
+        self.number = descriptor
+        self._file = identity(descriptor)
+
+    def is_ours(self) -> bool:
+        """Tell whether it is open, and still of the same file."""
+        return self.number >= 0 and self._file is not None and identity(self.number) == self._file
+
+    def fileno(self) -> int:
+        """Return the number; raises :class:`Lost` where it is not ours any more."""
+        if not self.is_ours():
+            raise Lost
+        return self.number
+
+    def close(self) -> None:
+        """Close it, where it is ours to close."""
+        ours, number = self.is_ours(), self.number
+        self.number = -1
+        if ours:
+            os.close(number)
+
+
+class OwnSocket(socket.socket):
+    """A socket that is closed only where its number is still its own; made of another socket, and moved up."""
+
+    def __init__(self, of: socket.socket) -> None:
+        super().__init__(fileno=high(of.detach()))
+        self._file = identity(self.fileno())
+
+    def is_ours(self) -> bool:
+        """Tell whether it is open, and still this socket."""
+        return self._file is not None and identity(self.fileno()) == self._file
+
+    def must_be_ours(self) -> None:
+        """Raise :class:`Lost` where it is not."""
+        if not self.is_ours():
+            raise Lost
+
+    def _real_close(self) -> None:
+        if self.is_ours():
+            super()._real_close()  # type: ignore[misc]
+        else:
+            self.detach()
+
+
+class OwnConnection(Connection):
+    """A connection that neither writes to, reads from nor closes any file but its own."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._file = identity(self._handle)  # type: ignore[attr-defined]
+
+    def _check_closed(self) -> None:
+        super()._check_closed()  # type: ignore[misc]
+        if identity(self._handle) != self._file:  # type: ignore[attr-defined]
+            raise Lost
+
+    def _close(self) -> None:
+        if identity(self._handle) == self._file:  # type: ignore[attr-defined]
+            os.close(self._handle)  # type: ignore[attr-defined]
