@@ -74,6 +74,17 @@ def test_a_large_message(ends):
         _pump(theirs, bytes(short) + b"x", inbox)
 
 
+def test_a_default_timeout_is_not_for_us(ip):
+    """Where the notebook or a body sets a default for sockets, messages larger than their buffers arrive all the same."""
+    before = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(1e-6)
+        run = ip("%%parallel procs=2 --once -q --trace off --start-method fork for n in range(4)\nbytes([n]) * 3_000_000")
+    finally:
+        socket.setdefaulttimeout(before)
+    assert [(result[0], len(result)) for result in run.results] == [(n, 3_000_000) for n in range(4)]
+
+
 def _wire(head, body):
     """Return what a message looks like on the wire."""
     ours, theirs = socket.socketpair()

@@ -55,6 +55,7 @@ class Outbox:
     """The end of a socket that sends; ``stream`` tells those of several senders apart."""
 
     def __init__(self, sock: socket.socket, stream: int) -> None:
+        sock.setblocking(True)  # whatever socket.setdefaulttimeout was told
         self._sock = sock
         self._stream = stream
         self._number = 0
