@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -183,25 +182,25 @@ def test_every_signal_that_was_held_back_is_delivered(handle, raises):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def _noticed_and_on(seconds: float) -> None:
+    """Set an alarm within a call of noticed(), and go on until it comes."""
+    interrupts.noticed(signal.setitimer, signal.ITIMER_REAL, seconds)
+    while True:
+        pass
+
+
 def test_the_handler_is_put_back_where_ctrl_c_comes_at_the_very_end(handle):
     """Whenever a Ctrl-C comes, however near the end of the call, the handler that was there is there after."""
     handle(signal.default_int_handler)
-    delays = [0.0002 * n / 300 for n in range(300)]
-    for delay in delays:
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(HERE, signal.SIGINT))
-        try:
-            interrupts.noticed(signal.setitimer, signal.ITIMER_REAL, delay + 1e-6)
-            while signal.getitimer(signal.ITIMER_REAL)[0]:
-                pass
-            for _ in range(1_000):
-                pass
-        except KeyboardInterrupt:
-            pass
-        finally:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert interrupts._put_back is None
-    gc.collect()
+    alarm = signal.signal(signal.SIGALRM, lambda *_: os.kill(HERE, signal.SIGINT))
+    try:
+        for n in range(300):
+            with pytest.raises(KeyboardInterrupt):
+                _noticed_and_on((n + 1) * 1e-6)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert interrupts._put_back is None
+    finally:
+        signal.signal(signal.SIGALRM, alarm)
 
 
 OF_C = """
