@@ -12,13 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from opcode import opmap
-from types import CodeType
 from typing import Any, NoReturn
 
 from IPython import version_info
 from IPython.core.compilerop import code_name
-from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.display import display
 from IPython.utils.text import DollarFormatter
@@ -28,6 +25,7 @@ from parmagic import line as grammar
 from parmagic import words
 from parmagic.errors import LineError, ParmagicError
 from parmagic.files import KEEP_BYTES, KEEP_RUNS
+from parmagic.hush import hush
 from parmagic.interrupts import forget, is_interrupt, noticed, raise_lost
 from parmagic.limits import explained
 from parmagic.model import QUIET_FOR, Displayed, Plan, Printed, Pulse, Standing, Trace
@@ -89,7 +87,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     if run.error is not None:
         _fail(shell, run, body, plan)
     if plan.quiet or silent:
-        _hush(run)
+        hush(run)
     return run
 
 
@@ -186,53 +184,6 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         notes.append("Every result is None: put the name that you want back on the last line of the body.")
     return notes
-
-
-def _hush(run: Run) -> None:
-    """Let the statement that is being run not show its value, where that is the run; it is ``_`` and ``Out[n]`` all the same."""
-    if _is_shown():
-        sys.displayhook = _Hushed(sys.displayhook, run)  # until it is called; at the latest, IPython takes it away with its own
-
-
-class _Hushed:
-    """A display hook that keeps quiet about one run, once."""
-
-    def __init__(self, hook: Any, run: Run) -> None:
-        self._hook = hook
-        self._run = run
-
-    def __call__(self, value: object) -> None:
-        """Show anything else."""
-        sys.displayhook = self._hook
-        if value is not self._run:
-            self._hook(value)
-        elif isinstance(self._hook, DisplayHook):
-            self._hook.check_for_underscore()
-            self._hook.update_user_ns(value)
-            self._hook.fill_exec_result(value)
-
-
-def _is_shown() -> bool:
-    """Tell whether a statement that called us shows its value; a cell's last one does, by default."""
-    frame = sys._getframe()  # noqa: SLF001
-    while frame is not None:
-        if frame.f_code.co_name == "<module>" and _shows(frame.f_code):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
-def _shows(code: CodeType) -> bool:
-    """Tell whether code hands a value to the display hook: by an instruction of its own (up to Python 3.11), or by one of many (later)."""
-    units = code.co_code
-    place = units.find(_SHOW)
-    while place % 2 and place >= 0:  # instructions begin at even places
-        place = units.find(_SHOW, place + 1)
-    return place >= 0
-
-
-_INTRINSIC_PRINT = 1
-_SHOW = bytes([opmap["PRINT_EXPR"]]) if "PRINT_EXPR" in opmap else bytes([opmap["CALL_INTRINSIC_1"], _INTRINSIC_PRINT])
 
 
 def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:

@@ -21,7 +21,7 @@ FLOORS = {
     "study": {"merge", "functions", "cells", "inferred", "measured", "ledger", "account", "holding", "compare", "verdict"},
     "gallery": {"render"},
     "hall": {"task", "conduct", "baseline", "story", "result"},
-    "desk": {"notebook"},
+    "desk": {"notebook", "hush"},
     "magic": {"magic"},
     "street": {"__init__"},
 }
@@ -34,7 +34,7 @@ KNOWS = {
     "study": {"ground", "study"},
     "gallery": {"ground", "gallery"},
     "hall": {"ground", "door", "meter", "workshop", "study", "gallery", "hall"},
-    "desk": {"ground", "door", "hall"},
+    "desk": {"ground", "door", "hall", "desk"},
     "magic": {"gallery", "hall", "desk"},
     "street": {"ground", "meter", "hall", "magic"},
 }
@@ -72,7 +72,7 @@ def test_only_the_magic_knows_ipython(path):
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     knows = any(name.split(".")[0] == "IPython" for name in names)
-    assert knows == (path.name in {"magic.py", "notebook.py", "child.py"})
+    assert knows == (path.name in {"magic.py", "notebook.py", "hush.py", "child.py"})
 
 
 @pytest.mark.parametrize("code", ["import parmagic", "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_line_magic('load_ext', 'parmagic')"])
