@@ -132,8 +132,8 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
         story.times.append(sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches))
         if timeline.error is not None:
             story.error = timeline.error
-        if story.error is not None and (not task.plan.keep_going or _ends_all(timeline)):
-            return
+            if not task.plan.keep_going or _ends_all(timeline):
+                return
     if task.plan.keep_going:
         story.error = None
 

@@ -220,6 +220,13 @@ def test_keep_going_baseline_is_measured(ip):
     assert not any("sample of" in note for note in run.notes)
 
 
+def test_keep_going_goes_on_behind_an_arm_without_failures(ip):
+    """Failures of one arm end none that come later, whether the arms between them fail or not."""
+    run = ip("%%parallel threads=2,1 procs=2 -q --once --keep-going\nif worker.rank == 1:\n    raise ValueError(1)\nworker.rank")
+    assert [timeline.arm.label for timeline in run.timelines] == ["threads=2", "threads=1", "procs=2"]
+    assert (run.results, run.error) == ([0, None], None)
+
+
 def test_interrupt_in_the_baseline(ip):
     """Ctrl-C while the baseline runs keeps the arm's results and leaves no worker."""
     ip("import os, signal")
