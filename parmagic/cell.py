@@ -11,11 +11,9 @@ import __future__
 import ast
 import builtins
 import functools
-import io
 import operator
 import re
 import sys
-import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +106,7 @@ def read_body(
         statements = reader.parse("\n" + text)
         if not statements:
             raise at_line(2, "the body is empty: write below the magic line what each item should run")
-        return reader.body(statements, has_value=isinstance(statements[-1], ast.Expr) and not _silenced(text))
+        return reader.body(statements, has_value=isinstance(statements[-1], ast.Expr) and not _silenced(text, statements[-1]))
 
 
 def read_expression(
@@ -297,10 +295,12 @@ def _visible(name: str, namespace: Mapping[str, Any]) -> bool:
     return name in namespace or hasattr(builtins, name)
 
 
-def _silenced(text: str) -> bool:
-    """Whether the cell ends with ``;``, comments aside, as IPython tells it."""
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.DEDENT}
-    tokens = [
-        token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in silent
-    ]
-    return bool(tokens) and tokens[-1].string == ";"
+def _silenced(text: str, last: ast.stmt) -> bool:
+    """Whether there is a ``;`` behind the last statement, comments aside, as IPython tells it.
+
+    Python's tokenizer does not read all that its parser does: a carriage return alone stops it since Python 3.12.
+    """
+    assert last.end_lineno is not None
+    first, *rows = re.split("\r\n|\r|\n", text)[last.end_lineno - 2 :]
+    behind = first.encode()[last.end_col_offset :].decode()
+    return any(";" in row.partition("#")[0] for row in (behind, *rows))

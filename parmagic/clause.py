@@ -46,8 +46,8 @@ def read_clause(line: str, start: int, *, expression: bool) -> tuple[str | None,
         at = next((at for at in range(start, len(line)) if line[at] == error.object[error.start]), start)
         message = "the clause cannot be read: half of a surrogate pair stands here, which is no character"
         raise LineError(message, line, at) from None
-    except ValueError:  # on Python 3.11.3 and before
-        raise LineError("the clause cannot be read: a null byte stands here", line, line.index("\0", start)) from None
+    except ValueError as error:  # a null byte, on Python 3.11.3 and before
+        raise LineError(f"the clause cannot be read: {error}", line, max(start, line.find("\0", start))) from None
     except (RecursionError, MemoryError, OverflowError):
         raise LineError("the clause is nested too deeply: give parts of it names, in a cell above", line, start) from None
 
@@ -152,7 +152,7 @@ def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
             if token.type not in silent and token.string.strip():
                 (row0, column0), (row1, column1) = token.start, token.end
                 yield token.string, starts[row0 - 1] + column0, starts[row1 - 1] + column1
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, ValueError):  # the last, on Python 3.12, for a carriage return
         return  # what stands before the unreadable place is enough for a message
 
 

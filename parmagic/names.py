@@ -54,6 +54,8 @@ BLOCKING_CLASSES = BLOCKING | {
     "AutoProxy[JoinableQueue]",
 }
 
+_FIELDS = (ast.FormattedValue, getattr(ast, "Interpolation", ast.FormattedValue))  # of f-strings, and of t-strings (Python 3.14)
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -136,9 +138,11 @@ class _Outline(ast.NodeTransformer):
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
         """Read the names of the replacement fields, nested ones as well."""
-        fields = [n for n in ast.walk(node) if isinstance(n, ast.FormattedValue)]
+        fields = [n for n in ast.walk(node) if isinstance(n, _FIELDS)]
         values = [self.visit(field.value) for field in fields]
         return ast.Tuple(elts=values, ctx=ast.Load())
+
+    visit_TemplateStr = visit_JoinedStr
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.expr:
         """Write a generator: it is a scope in every version; lists are inlined since 3.12 (PEP 709)."""

@@ -127,6 +127,12 @@ class _Walk(ast.NodeVisitor):
         with self.maybe():
             self.all([node.target, *node.body, *node.orelse])
 
+    def visit_With(self, node: ast.With) -> None:
+        """As for ``try``: what is entered may swallow an exception of the block."""
+        self.all([*node.items, node.body[0]])
+        with self.maybe():
+            self.all(node.body[1:])
+
     def visit_Try(self, node: ast.Try | ast.TryStar) -> None:
         """Trust only the first statement: a caught exception may skip what follows."""
         self.visit(node.body[0])
@@ -219,6 +225,12 @@ class _ClassWalk(_Walk):
     def read(self, name: str, node: ast.expr | ast.stmt) -> None:
         if name in self.names and name not in self.bound:
             self.reads.append((node, name))
+
+    def visit_Name(self, node: ast.Name) -> None:
+        """A name that a class deletes is its own as well."""
+        super().visit_Name(node)
+        if isinstance(node.ctx, ast.Del):
+            self.ever.add(node.id)
 
     def visit_Global(self, node: ast.Global | ast.Nonlocal) -> None:
         self.declared.update(node.names)

@@ -42,6 +42,11 @@ def run(text: str, item: Any = 3, target: str | None = "x", **namespace: Any) ->
         ("x;  # quiet\n# really", None),
         ("x  # not ; here", 3),
         ("'x;'", "x;"),
+        ("y = 'é'\rx", 3),
+        ("é = x\r\ré;\r#x", None),
+        ("(x)\\\n;", None),
+        ("('é',\n x)[-1] # é;\n\n", 3),
+        ("1; x", 3),
         ("'''one\n   two'''", "one\n   two"),
         ("s = '''\n a\n\tb'''\ns", "\n a\n\tb"),
         ("for i in range(x): pass\n", None),
@@ -566,7 +571,7 @@ def test_global_in_a_function_of_the_body(text):
 
 @pytest.mark.parametrize(
     "body",
-    ["n = n", "m = n; n = 1", "if x:\n        n = 1\n    m = n", "for n in m: pass\n    n", "m = [y for y in n]\n    n = m", "n += 1", "def f(self, n=n): pass\n    n = f"],
+    ["n = n", "m = n; n = 1", "if x:\n        n = 1\n    m = n", "for n in m: pass\n    n", "m = [y for y in n]\n    n = m", "n += 1", "def f(self, n=n): pass\n    n = f", "m = n\n    del n"],
 )
 def test_class_that_reads_what_it_binds(body):
     """A class in a cell finds the cell's name, one in a body would find the notebook's or nothing: refused, with what to write."""
@@ -584,7 +589,15 @@ def test_class_that_reads_no_name_of_the_body_that_it_binds(body):
     assert run(f"n = 'ab'\nclass A:\n    {body}\nA.__name__", n=7) == "A"
 
 
-@pytest.mark.parametrize("text", ["{0: (n := 1), n: 2}", "m = [1]\nm[(n := 0)] += n", "{(n := 'k'): n}"])
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="t-strings came with Python 3.14")
+def test_template_string():
+    """The names in a t-string are read, also those of a format, as in an f-string."""
+    body = read("t'a{y!r:{z}} {x}'", y=1, z=2)
+    assert body.reads == {"y", "z"}
+    assert run("t'a{x}'.values") == (3,)
+
+
+@pytest.mark.parametrize("text", ["{0: (n := 1), n: 2}", "import contextlib\nwith contextlib.suppress(KeyError):\n    {}[1]\n    n\nn = 1", "m = [1]\nm[(n := 0)] += n", "{(n := 'k'): n}"])
 def test_order_of_evaluation(text):
-    """In a dict, key and value alternate; the place of `+=` is evaluated before what is added: neither reads too early."""
+    """In a dict, key and value alternate; the place of `+=` is evaluated before what is added; `with` may skip its block: none reads too early."""
     read(text, n=7)

@@ -440,6 +440,11 @@ def test_what_python_itself_cannot_read(text: str, message: str, column: int) ->
     assert error.column == column
 
 
+def test_a_carriage_return_is_no_end_of_reading() -> None:
+    """Python's tokenizer gives up behind one with an error that is no SyntaxError (since 3.12): the line is refused all the same."""
+    assert 9 <= refusal("for x in \r\ufe5b").column <= 11
+
+
 def test_a_long_range_is_read_at_once() -> None:
     """Each of ten thousand arms is looked for among the others without comparing it with each of them."""
     begin = time.thread_time()

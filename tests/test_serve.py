@@ -263,6 +263,7 @@ def test_no_descriptor_for_a_connection():
         assert server.stderr.read() == ""
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_waits_for_a_page_that_is_being_made(url, monkeypatch):
     """What the thread holds while it works is never held for ever in a fork; and a page that takes too long does not hold the fork."""
     begun, go_on, made = threading.Event(), threading.Event(), []
@@ -292,6 +293,7 @@ def test_a_fork_waits_for_a_page_that_is_being_made(url, monkeypatch):
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == finished
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_lets_go(url):
     """A process that is forked from the notebook, and outlives it, keeps neither the port nor a connection; nor does it close what the notebook has."""
     numbers = [serve._pages.server._listener.sock.fileno()]
