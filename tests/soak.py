@@ -4,9 +4,11 @@
 
 A cell is drawn from (seed, number) alone: models, counts, options, and a body that is put
 together from a *value* (what each item returns, and what it should), *noise* (prints,
-threads, subprocesses, locks) and perhaps a *fault* (some items raise, exit or die). It may
-be interrupted at a random moment. Then its results, its errors, its tables and all that it
-left behind are looked at. ``--only K`` runs cell K again and again, to chase what is rare.
+threads, subprocesses, locks) and perhaps a *fault* (some items raise, exit or die). Of many
+cells, noise or fault is *hostile* (``hostile_bodies.py``): they turn on the process that they
+run in. A cell may be interrupted at a random moment. Then its results, its errors, its tables
+and all that it left behind are looked at. ``--only K`` runs cell K again and again, to chase
+what is rare.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -37,6 +40,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import hostile_bodies
 import kin
 import numpy as np
 import psutil
@@ -67,7 +71,13 @@ GROWTH = 60.0
 ENOUGH = 20
 """Failures after which the soak gives up."""
 
-IMPORTS = "import collections, hashlib, multiprocessing, os, queue, signal, subprocess, sys, threading, time\nimport numpy as np"
+IMPORTS = (
+    "import atexit, collections, contextlib, hashlib, multiprocessing, os, queue, resource, signal, subprocess, sys, threading, time\n"
+    "import numpy as np"
+)
+
+HOSTILE = 0.4
+"""The share of cells that are hostile, where they can be."""
 
 
 # --- what cells are made of ---------------------------------------------------------------
@@ -137,6 +147,7 @@ class Fault:
     setup: str = ""
     wraps: bool = False  # the text is an expression around the value
     late: bool = False
+    stops: bool = False  # only --timeout ends the run
 
 
 def _arithmetic(rng: random.Random, _: Shape) -> Value:
@@ -333,17 +344,40 @@ def draw(seed: int, number: int) -> Cell:
     rng = random.Random(f"{seed}/{number}")
     shape = _shape(rng)
     value = rng.choice([v for v in VALUES if not (shape.spmd and v is _array_items)])(rng, shape)
-    noises = [found for make in rng.sample(NOISES, rng.choice([0, 0, 1, 1, 2])) if (found := make(rng, shape))]
-    calm = any(noise.calm for noise in noises)
-    fault = None if calm or rng.random() < 0.55 else rng.choice(RAISED + DEADLY * 2 if shape.isolated else RAISED)
+    mood = ""
+    if rng.random() < HOSTILE:
+        mood, noises, fault = _hostile(rng, shape)
+        calm = False
+    else:
+        noises = [found for make in rng.sample(NOISES, rng.choice([0, 0, 1, 1, 2])) if (found := make(rng, shape))]
+        calm = any(noise.calm for noise in noises)
+        fault = None if calm or rng.random() < 0.55 else rng.choice(RAISED + DEADLY * 2 if shape.isolated else RAISED)
     n = _how_many(rng, value, noises)
     bad = _bad(rng, fault, min(n, 20_000) if not shape.spmd else max(workers for _, workers in shape.arms))
-    options, keep_going, timeout = _options(rng, shape, calm=calm, n=n)
+    options, keep_going, timeout = _options(rng, shape, calm=calm, n=n, stops=fault is not None and fault.stops)
     strike = () if calm or rng.random() > 0.18 else tuple(10 ** rng.uniform(-2.5, 0.2) for _ in range(rng.choice([1, 1, 2])))
     return Cell(
-        number, shape, _setup(value, noises, fault, bad), _cell_text(rng, shape, value, noises, fault, n, options), n, value, fault, bad,
+        number, shape, _setup(value, noises, fault, bad, mood), _cell_text(rng, shape, value, noises, fault, n, options), n, value, fault, bad,
         keep_going, timeout, any(noise.marks for noise in noises), strike,
     )  # fmt: skip
+
+
+def _hostile(rng: random.Random, shape: Shape) -> tuple[str, list[Noise], Fault | None]:
+    """Draw what the notebook does about signals, a deed that no result may suffer from, or a fault."""
+    kind = rng.choice(["mood", "deed", "deed", "deed", "fault", "fault"])
+    raised = RAISED + tuple(Fault("raise Own(i)", "Own", "Own NotShippable", setup) for setup in hostile_bodies.EXCEPTIONS)
+    fault = rng.choice(raised) if rng.random() < 0.3 else None
+    if kind == "mood":
+        quiet = [found for make in rng.sample((_print, _mark, _child, _thread), 1) if (found := make(rng, shape))]
+        return rng.choice(hostile_bodies.MOODS), quiet, fault
+    if kind == "deed":
+        deed = rng.choice(hostile_bodies.ANYWHERE + hostile_bodies.ISOLATED * 4 if shape.isolated else hostile_bodies.ANYWHERE)
+        every = rng.choice([1, 1, 3, 7])
+        text = deed.text if every == 1 else f"if i % {every} == 0:\n{textwrap.indent(deed.text, '    ')}"
+        return "", [Noise(text, deed.cost, deed.setup)], fault
+    deadly = [Fault(each.text, "", each.error, each.setup, late=each.late, stops=each.stops) for each in hostile_bodies.FATAL]
+    faults = [*raised[len(RAISED) :], *(deadly * 3 if shape.isolated else [])]
+    return "", [_print(rng, shape)] if rng.random() < 0.3 else [], rng.choice(faults)
 
 
 def _shape(rng: random.Random) -> Shape:
@@ -367,11 +401,11 @@ def _how_many(rng: random.Random, value: Value, noises: list[Noise]) -> int:
 def _bad(rng: random.Random, fault: Fault | None, n: int) -> frozenset[int]:
     if fault is None or not n:
         return frozenset()
-    most = 4 if fault in DEADLY else n
+    most = n if fault in RAISED else 4
     return frozenset(rng.sample(range(n), min(n, most, rng.choice([1, 1, 2, 3, n, n // 3 + 1]))))
 
 
-def _options(rng: random.Random, shape: Shape, *, calm: bool, n: int) -> tuple[str, bool, bool]:
+def _options(rng: random.Random, shape: Shape, *, calm: bool, n: int, stops: bool) -> tuple[str, bool, bool]:
     words = []
     trace = rng.choice(["", "", "auto", "off", "off", "full"] if n < 2000 else ["auto", "off"])
     words += [f"--trace {trace}"] * bool(trace)
@@ -379,15 +413,15 @@ def _options(rng: random.Random, shape: Shape, *, calm: bool, n: int) -> tuple[s
     words += [f"--chunk {rng.randint(1, 50)}"] * (rng.random() < 0.2)
     if keep_going := rng.random() < 0.5:
         words.append("--keep-going")
-    if timeout := not calm and rng.random() < 0.1:
+    if timeout := stops or (not calm and rng.random() < 0.1):
         words.append(f"--timeout {10 ** rng.uniform(-2, 0.5):.3f}")
     words += [f"--start-method {shape.start_method}"] * bool(shape.start_method)
     rng.shuffle(words)
     return " ".join(words), keep_going, timeout
 
 
-def _setup(value: Value, noises: list[Noise], fault: Fault | None, bad: frozenset[int]) -> str:
-    parts = [IMPORTS, value.setup, *(noise.setup for noise in noises)]
+def _setup(value: Value, noises: list[Noise], fault: Fault | None, bad: frozenset[int], mood: str) -> str:
+    parts = [IMPORTS, mood, value.setup, *(noise.setup for noise in noises)]
     if fault is not None:
         parts += [fault.setup, f"bad = {set(bad) or 'set()'}"]
     return "\n".join(part for part in parts if part)
@@ -399,7 +433,7 @@ def _cell_text(
     wraps = fault is not None and fault.wraps
     parts = [noise.text for noise in noises]
     if fault is not None and not wraps:
-        parts.append(f"if i in bad:\n    {fault.text}")
+        parts.append(f"if i in bad:\n{textwrap.indent(fault.text, '    ')}")
     rng.shuffle(parts)
     parts.append(f"{fault.text if wraps and fault else ''}{value.text}")
     clause = value.clause or rng.choice(["for i in range({n})", "for i in (k for k in range({n}))", "for i in range(-5, {n}) if i >= 0"])
@@ -456,7 +490,7 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
     name = type(error).__name__
     bad = any(k < timeline.n_items for timeline in run.timelines for k in cell.bad)
     if error is None:
-        if bad and not cell.keep_going and not (cell.fault and cell.fault.late):
+        if bad and not (cell.fault and (cell.fault.late or (cell.keep_going and not cell.fault.stops))):
             yield "bad items, and no error"
         early = outcome.struck and outcome.struck < run.timelines[-1].end - 0.02
         # Python itself drops an exception in a finalizer, or in what it calls after a fork, and says so
@@ -468,7 +502,7 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
     elif isinstance(error, parmagic.RunTimeout):
         if not cell.timeout:
             yield "RunTimeout from nowhere"
-    elif not bad or cell.keep_going:
+    elif not bad or (cell.keep_going and not (cell.fault and cell.fault.stops)):
         yield f"unexpected {error!r}"
     elif name not in _names(cell, run.timelines[-1].arm.kind):
         yield f"the wrong error {error!r}"
@@ -628,6 +662,7 @@ class Grounds:
                     continue  # spares are called after the server when they are born
                 yield f"process {child.pid} ({child.status()}) of {parent}: {line[:100]}"
         yield from (f"process {pid} of a server that is not in use" for pid in kin.other_servers())
+        yield from (f"process {pid}, a daemon that a body has started" for pid in hostile_bodies.daemons())
 
 
 def _descriptors() -> Counter[str]:
@@ -796,9 +831,9 @@ class Stage:
         before, printed = parmagic.last(), StringIO()
         raised: BaseException | None = None
         with redirect_stdout(printed), redirect_stderr(printed):
-            self.shell.run_cell(cell.setup, silent=True).raise_error()
             signal.setitimer(signal.ITIMER_REAL, STUCK)
             try:
+                self.shell.run_cell(cell.setup, silent=True).raise_error()
                 if cell.interrupts:
                     self._striker.aim(cell.interrupts)
                 result = self.shell.run_cell(cell.text)
@@ -807,6 +842,7 @@ class Stage:
                 raised = late
             struck, ended = self._calm(cell), time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, 0)
+            hostile_bodies.cheer_up()
             if sys.stdout is not printed or sys.stderr is not printed:
                 raise AssertionError(f"streams are not restored: {sys.stdout} {sys.stderr}")
         run = parmagic.last()
@@ -858,7 +894,7 @@ class Stage:
             with suppress(psutil.Error):
                 if child.pid not in self.grounds.known and child.pid != server and "resource_tracker" not in " ".join(child.cmdline()):
                     child.kill()
-        for pid in kin.other_servers():
+        for pid in (*kin.other_servers(), *hostile_bodies.daemons()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for path in (self.grounds.base / "tmp").iterdir():
@@ -911,6 +947,7 @@ def _stage(seed: int) -> Iterator[Stage]:
     temporary, variable = tempfile.tempdir, os.environ.get("TMPDIR")
     os.chdir(base / "work")
     tempfile.tempdir = os.environ["TMPDIR"] = str(base / "tmp")
+    os.environ[hostile_bodies.MARK] = str(os.getpid())
     striker = Striker()
     try:
         signal.signal(signal.SIGALRM, _stuck)
@@ -930,6 +967,7 @@ def _stage(seed: int) -> Iterator[Stage]:
             signal.signal(number, handler)
         tempfile.tempdir = temporary
         os.environ.pop("TMPDIR")
+        os.environ.pop(hostile_bodies.MARK)
         os.environ.update({} if variable is None else {"TMPDIR": variable})
         os.chdir(before)
         shutil.rmtree(base, ignore_errors=True)
