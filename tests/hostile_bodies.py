@@ -135,8 +135,8 @@ _BOOM = "def boom(*_):\n    raise ValueError('from a handler')"
 
 FATAL = (
     Fatal(f"os.closerange(3, {_EVERYTHING})", "WorkerDied", late=True),
-    Fatal("os.kill(os.getpid(), signal.SIGALRM)", "WorkerDied"),
-    Fatal("signal.setitimer(signal.ITIMER_REAL, 0.005)", "WorkerDied", late=True),
+    Fatal("os.kill(os.getpid(), signal.SIGUSR2)", "WorkerDied"),
+    Fatal("signal.signal(signal.SIGALRM, signal.SIG_DFL)\nsignal.setitimer(signal.ITIMER_REAL, 0.005)", "WorkerDied", late=True),
     Fatal("signal.signal(signal.SIGALRM, boom)\nsignal.setitimer(signal.ITIMER_REAL, 0.005)", "ValueError WorkerDied", _BOOM, late=True),
     Fatal("resource.setrlimit(resource.RLIMIT_AS, (1 << 33,) * 2)\nbytearray(1 << 34)", "MemoryError"),
     Fatal("resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\nopen('/dev/null')", "OSError"),
