@@ -18,7 +18,7 @@ from fake_run import FakeRun, calls_of, two_arms
 
 from parmagic.model import Calls, TraceFile
 from parmagic.render import chrome
-from parmagic.render.figures import clean, saved_verdict
+from parmagic.render.figures import clean
 
 HOSTILE = '</script>\x1b[31m"\\\u2028\ud800 größe'
 
@@ -34,6 +34,7 @@ def busy_run():
 
 def plainly(run):
     """Return a run's trace as one object, made one event after another: what the writer has to write."""
+    run = run.saved
     zero, events = run.timelines[0].begin if run.timelines else 0.0, []
     for pid, timeline in enumerate(run.timelines, 1):
         label, arm_calls = timeline.arm.label, dict(run.functions()).get(pid - 1, [])
@@ -43,7 +44,7 @@ def plainly(run):
             who = f"{timeline.arm.kind} {worker.pid if timeline.arm.kind == 'procs' else worker.tid}"
             functions = [(b, e, clean(name, 300), {}) for each in arm_calls if each.rank == worker.rank for b, e, name in each]
             items = [
-                (b, e, f"item {item}", {"item": item} | ({"error": chrome.error_words(run, batch.errors[item])} if item in batch.errors else {}))
+                (b, e, f"item {item}", {"item": item} | ({"error": chrome.error_words(batch.errors[item])} if item in batch.errors else {}))
                 for batch in lane.batches for item, (b, e) in enumerate(zip(batch.begins, batch.ends, strict=True), batch.first)
             ]  # fmt: skip
             rows = ((who, "function", functions), ("items", "item", items), ("waits", "wait", chrome.waits(lane)))
@@ -53,7 +54,7 @@ def plainly(run):
                 events += [_meta("thread_name", pid, tid, name=f"worker {worker.rank} · {name}"), _meta("thread_sort_index", pid, tid, sort_index=index)]
                 same = {"cat": category, "pid": pid, "tid": tid}
                 events += [{"ph": "X", "name": name} | same | times for name, times in _nested(pieces, timeline, zero)]
-    other = {"title": clean(run.title), "verdict": clean(saved_verdict(run)), "notes": [clean(note) for note in run.notes]}
+    other = {"title": clean(run.title), "verdict": clean(run.verdict), "notes": [clean(note) for note in run.notes]}
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
 
 
@@ -77,7 +78,7 @@ def _nested(pieces, timeline, zero):
 def test_the_stream_is_the_whole(monkeypatch, tmp_path, block):
     """However many slices are written at once, the file is what one JSON of all events would be, byte by byte; compressed, too."""
     monkeypatch.setattr(chrome, "BLOCK", block)
-    for run in (busy_run(), FakeRun({}), two_arms(show_items=True, error=ValueError("x"))):
+    for run in (busy_run(), FakeRun({}), two_arms(error=ValueError("x"))):
         expected = json.dumps(plainly(run), separators=(",", ":"), allow_nan=False).encode("ascii")
         chrome.save(run, tmp_path / "x.json")
         chrome.save(run, tmp_path / "x.json.gz")
