@@ -67,7 +67,7 @@ def record(tmp_path, times, looks):
             if looks > 1:
                 recorded.ring.look()
         recorded.detach()
-        file = recorded.finish(Folder(str(tmp_path)).file("trace.json"))
+        file = recorded.finish(Folder(str(tmp_path)).file("0-0.json"))
     finally:
         recorded.end()
     data = file.data or Path(file.path).read_bytes()

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import parmagic
-from parmagic.render import serve, wire
+from parmagic.render import http as ours
+from parmagic.render import serve
 from parmagic.workers.isolated import user_threads
 
 TRACE = json.dumps({"traceEvents": [{"ph": "X", "name": "slice", "pid": 1, "tid": 1, "ts": 0, "dur": 5}]}).encode()
@@ -195,8 +196,8 @@ def test_a_request_in_pieces(url):
 
 def test_who_is_slow_is_closed(url, monkeypatch):
     """A request that never ends is given up as a whole, however often a byte comes; so is an answer that nobody takes."""
-    monkeypatch.setattr(wire, "HEAD_WITHIN", 0.3)
-    monkeypatch.setattr(wire, "MOVES_WITHIN", 0.3)
+    monkeypatch.setattr(ours, "HEAD_WITHIN", 0.3)
+    monkeypatch.setattr(ours, "MOVES_WITHIN", 0.3)
     big = serve.open_trace(bytes(50_000_000), "big")
     with connect(url) as drips, connect(url) as stalls:
         stalls.sendall(head(url, path=f"{base(url)}/data/{big.rpartition('/')[2]}"))
@@ -228,7 +229,7 @@ def test_a_thousand_connections(url):
     before = len(os.listdir("/proc/self/fd"))
     with subprocess.Popen([sys.executable, "-c", script, str(urlsplit(url).port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "there\n"
-        assert len(os.listdir("/proc/self/fd")) <= before + wire.MOST_CONNECTIONS + 4
+        assert len(os.listdir("/proc/self/fd")) <= before + ours.MOST_CONNECTIONS + 4
         assert ask(url, f"{base(url)}/data/1")[2] == TRACE
         other.stdin.close()
 
@@ -272,7 +273,7 @@ def test_a_fork_waits_for_a_page_that_is_being_made(url, monkeypatch):
         begun.set()
         go_on.wait(10)
         made.append(True)
-        return wire.Answer(HTTPStatus.OK, b"")
+        return ours.Answer(HTTPStatus.OK, b"")
 
     monkeypatch.setattr(serve, "_trace_page", slow)
     for within, finished in ((10, True), (0.1, False)):

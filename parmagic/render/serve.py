@@ -12,7 +12,7 @@ Only 127.0.0.1 is bound. The random token in every path keeps other users of the
 machine out (a run has one of its own, for its link is in the notebook's file; the
 browser's command line has none, see ``pointer``), the check of ``Host`` keeps out web
 sites that point a name of theirs at 127.0.0.1 (DNS rebinding), and without CORS headers
-no other origin may read what is sent. What crosses the wire is ``wire``'s business.
+no other origin may read what is sent. What crosses the wire is ``http``'s business.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from urllib.parse import unquote
 
 from parmagic.errors import ParmagicError
 from parmagic.render.figures import clean
+from parmagic.render.http import Answer, Server, refusal
 from parmagic.render.pointer import Pointer
-from parmagic.render.wire import Answer, Server, refusal
 
 if TYPE_CHECKING:
     from parmagic.render import View

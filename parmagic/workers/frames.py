@@ -63,10 +63,10 @@ class Outbox:
     def send(self, head: Bytes, body: Bytes, file: int = -1) -> None:
         """Send a frame, and a descriptor with it."""
         header = _HEADER.pack(_MARK, self._stream, self._number, len(head), len(body), file >= 0, _checksum(head, body))
-        self._number = (self._number + 1) & 0xFFFFFFFF
         first = b"".join((header, _CHECK.pack(zlib.crc32(header)), head))
         along = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", file))] if file >= 0 else []
         sent = self._sock.sendmsg((first, body), along)
+        self._number = (self._number + 1) & 0xFFFFFFFF
         if sent < len(first):
             self._sock.sendall(memoryview(first)[sent:])
         if sent < len(first) + len(body):

@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +56,31 @@ def supported() -> bool:
 def launch() -> Hub:
     """Exec a new, clean server. It is no child of ours, so no ``wait()`` of the user's waits for it, or takes its end from us.
 
-    But within a worker it is: what has no parent there is taken for left behind.
+    But in its first moments it is; and within a worker, where what has no parent is taken for left behind.
     """
-    ours, theirs = socket.socketpair()
-    me, errors = descriptor_of(os.getpid()), anonymous_file()
     variables = dict(os.environ)
-    orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
-    try:
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-                fresh.command("main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
-                pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=fresh.through_exec(variables),
-                start_new_session=True,
-            )
-    except BaseException:
-        ours.close()
-        os.close(errors)
-        raise
-    finally:
-        for descriptor in (orders, me):
-            if descriptor >= 0:
-                os.close(descriptor)
+    with ExitStack() as opened:
+        ours, theirs = socket.socketpair()
+        opened.enter_context(theirs)
+        failed = opened.enter_context(ExitStack())  # what is closed only where this fails
+        failed.callback(ours.close)
+        errors = anonymous_file()
+        failed.callback(os.close, errors)
+        me = descriptor_of(os.getpid())
+        if me >= 0:
+            opened.callback(os.close, me)
+        orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
+        opened.callback(os.close, orders)
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+            fresh.command("main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
+            pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=fresh.through_exec(variables),
+            start_new_session=True,
+        )
+        failed.pop_all()
     return Hub(ours, process=process, errors=errors)
 
 
@@ -114,7 +114,14 @@ def fork(call: Any, items: Any) -> Hub:
     me = descriptor_of(os.getpid())
     with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for each in (ours, theirs):
+                each.close()
+            if me >= 0:
+                os.close(me)
+            raise
         if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
             try:
                 ours.close()
@@ -153,6 +160,7 @@ _changing = threading.RLock()
 _refused: set[str] = set()
 """Packages that no server of this process imports ahead."""
 
+_untold: list[str] = []  # notes on imports for the next run
 _retired: list[Hub] = []  # servers that runs still use, whose place others have taken
 
 
@@ -183,8 +191,7 @@ def refresh(space: Mapping[str, Any]) -> list[str]:
     with suppress(WorkerDied), _changing:  # the next run starts a new one
         _ahead(modules)
         if _next is not None:
-            with _next.leased():
-                _next.listen()
+            _learn(_heard_out(_next, 0.0)[1])
             _take_over()
     return modules
 
@@ -197,6 +204,15 @@ def hold() -> None:
                 each.hold()
     if _next is not None:
         _next.pause(on=True)
+
+
+def _learn(failures: list[tuple[str, str, bool]]) -> bool:
+    """Take note of what a successor could not import; tell whether it is spoilt by that, and was dropped."""
+    _untold.extend(_noted(failures))
+    spoilt = any(spoils for _, _, spoils in failures)
+    if spoilt:
+        _drop_next()
+    return spoilt
 
 
 def spare(processes: int | None) -> None:
@@ -216,7 +232,7 @@ def borrow(modules: list[str], until: float = math.inf) -> tuple[Hub, list[str]]
     """
     with _changing:
         if _server is not None and preload.changed(_server.loaded):
-            close()
+            _set_aside()
         current, notes = _begun(until)
         if current.threads > 1:
             _drop_next()
@@ -246,6 +262,17 @@ def give_back(borrowed: Hub) -> None:
         _end_the_retired()
 
 
+def _set_aside(*, at_once: bool = False) -> None:
+    """Have no server any more; the one that there was ends with the last run that uses it."""
+    global _server
+    _drop_next()
+    old, _server = _server, None
+    if old is not None and old.users:
+        _retired.append(old)
+    elif old is not None:
+        old.close(at_once=at_once)
+
+
 def _end_the_retired() -> None:
     for old in [old for old in _retired if not old.users]:
         _retired.remove(old)
@@ -260,7 +287,7 @@ def _begun(until: float) -> tuple[Hub, list[str]]:
         _look_at_the_clock(until, "starts workers")
         if waited > BEGIN and not again:
             again = True
-            close(at_once=True)
+            _set_aside(at_once=True)
             current = get()
     waited = time.monotonic() - begin
     if any(spoils for _, _, spoils in current.failures()):
@@ -282,31 +309,35 @@ def _look_at_the_clock(until: float, what: str) -> None:
 def _import_ahead(modules: list[str], until: float) -> list[str]:
     """Have a successor import these modules, and take over where that is soon done; return notes on what is not."""
     global _waited  # noqa: PLW0603
-    notes: list[str] = []
     enough = time.monotonic() + WAIT_FOR_IMPORTS
     while True:
         _ahead(modules)
         if _next is None:
-            return notes
+            return _told()
         _next.pause(on=False)
         done, failures = _heard_out(_next, 0.0 if _waited else min(enough, until) - time.monotonic())
-        notes += _noted(failures)
-        if any(spoils for _, _, spoils in failures):
-            _drop_next()
+        if _learn(failures):
             if failures[-1][0]:
                 continue
-            return notes
+            return _told()
         if done:
             _take_over()
-            return notes
+            return _told()
         _look_at_the_clock(until, "imports ahead")
         if not _waited:
             package = _next.importing.partition(".")[0]
-            notes.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
+            _untold.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
                          f"{WAIT_FOR_IMPORTS:g} s, and goes on beside.")  # fmt: skip
         _waited = True
         _next.pause(on=True)
-        return notes
+        return _told()
+
+
+def _told() -> list[str]:
+    """Return the notes that no run has told yet."""
+    notes = _untold[:]
+    _untold.clear()
+    return notes
 
 
 def _heard_out(successor: Hub, seconds: float) -> tuple[bool, list[tuple[str, str, bool]]]:
@@ -355,7 +386,10 @@ def _take_over() -> None:
     if _next is None or not _next.ready or _next.importing or _next.failed:
         return
     with _next.leased():
-        _next.lead()
+        leads = _next.lead()
+    if not leads:
+        _drop_next()
+        return
     if _server is not None:
         _retired.append(_server)
     _server, _next = _next, None

@@ -99,7 +99,10 @@ class IsolatedWorkers:
             yield from crew.unfinished()  # interrupted: the items that were under way are named
             raise
         finally:
-            crew.end()
+            try:
+                crew.end()
+            finally:
+                crew.end()  # a Ctrl-C may come just before it begins
 
 
 class _Crew:
@@ -113,6 +116,7 @@ class _Crew:
         self._members: list[Member] = []
         self._board = BoardFile(job.arm.count)
         self._at_gate = 0
+        self._given_back = False
         self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
         self._asking: Member | None = None  # its order has not been sent yet
 
@@ -126,7 +130,8 @@ class _Crew:
             with held_back():
                 if self._asking is None:
                     self._asking = self._ordered(*self._to_start.popleft())
-                if not self._hub.sent():
+                assert self._asking.order is not None
+                if not self._hub.sent(self._asking.order):
                     return
                 self._asking.release()
                 self._asking = None
@@ -134,7 +139,8 @@ class _Crew:
     def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
         job, cargo = self._job, self._cargo
         member = Member(rank, left, self._board.places[item_slot(rank) + 2])
-        self._members.append(member)
+        self._members.append(member)  # from here on it is closed, whatever happens
+        member.open_files()
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         claims = job.claims
         if job.spmd:
@@ -150,12 +156,13 @@ class _Crew:
             null if tracker is None else tracker, *((member.open_folder(null), cargo.file, *cargo.descriptors) if cargo else (null, null)),
         ]  # fmt: skip
         fresh = cargo is not None and job.plan.start_method == "spawn"
-        member.key = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)
+        member.order = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)
+        member.key = member.order.key
         return member
 
     def listen(self) -> Iterator[Report]:
         """Yield what workers send and print, until all of them have said their last word or have ended."""
-        patience = Patience()
+        patience, beat = Patience(), perf_counter()
         while self._to_start or self._asking or any(member.ended is None for member in self._members):
             self._start_some()
             ready = self._wait()
@@ -170,8 +177,9 @@ class _Crew:
                     for member in self._members:
                         yield from self._last_messages(member)
                     raise
-            if not ready:
+            if not ready or perf_counter() - beat > HEARTBEAT:
                 yield None
+                beat = perf_counter()
             if patience.is_over():
                 yield from self._standing()
             if patience.pulse_is_due():
@@ -189,6 +197,8 @@ class _Crew:
             )
 
     def _wait(self) -> set[int]:
+        if not self._hub.alive():
+            self._hub.listen()  # which raises, and says why
         poll = select.poll()
         poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._hub.pending else 0))
         for member in self._members:
@@ -210,7 +220,7 @@ class _Crew:
         """Let go of a worker that has said its last word, and printed its last line before: its end is the server's business."""
         member.ended = 0
         yield from member.last_prints()
-        member.close()
+        undo(member.close)
 
     def _message(self, member: Member) -> Iterator[Report]:
         """Take a worker's next message, where all of it is there."""
@@ -292,7 +302,7 @@ class _Crew:
         now = perf_counter()
         left = None if member.done else meter.autopsy(member.box, now, cpu_s)
         stack = [] if member.done else last_stack(member.stack, crash=True)
-        member.close()
+        undo(member.close)
         if not member.done:
             yield self._died(member, pid, code, now, left or (member.heard, None, ()), stack)
 
@@ -389,12 +399,9 @@ class _Crew:
         return Recording(WorkerId(first.rank, first.pid, first.pid), notes=tuple(notes))
 
     def end(self) -> None:
-        """End what still runs, and give everything back."""
-        self._board.places[STOP] = 1
-        self._to_start.clear()
-        if self._asking is not None:
-            self._hub.withdraw()
-            self._asking = None
+        """End what still runs, and give everything back; once."""
+        if self._given_back:
+            return
         try:
             self._end_all()
         finally:
@@ -404,6 +411,11 @@ class _Crew:
                 undo(self._close)
 
     def _end_all(self) -> None:
+        self._board.places[STOP] = 1
+        self._to_start.clear()
+        asking, self._asking = self._asking, None
+        if asking is not None and asking.order is not None:
+            self._hub.withdraw(asking.order)
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
             self._hub.end(alive | {member.key for member in self._members if member.done})
@@ -419,3 +431,4 @@ class _Crew:
                 member.ended = -signal.SIGKILL
             member.close()
         self._board.close()
+        self._given_back = True

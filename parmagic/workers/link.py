@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from parmagic.cpus import available_cpus
 from parmagic.descriptors import Descriptor, high
@@ -24,13 +24,16 @@ from parmagic.private import Private
 from parmagic.workers import preload
 from parmagic.workers.endings import is_stopped
 from parmagic.workers.process import Handle
-from parmagic.workers.wire import MOST_DESCRIPTORS, Wire
+from parmagic.workers.wire import MOST_DESCRIPTORS, Parcel, Wire
 
 MOST_SPARES = 4
 """Processes that wait for the next run at most, where there are no more cores than that."""
 
 TURN = 0.05
 """Seconds between two looks at an interrupt or a deadline while the server is waited for."""
+
+SOON = 0.005
+"""Seconds between two looks whether another thread's run is over."""
 
 DEAF = 10.0
 """Seconds after which a server that takes no orders is given up."""
@@ -49,10 +52,17 @@ def _variables() -> dict[str, str]:
     return dict(os.environ)
 
 
+class Order(NamedTuple):
+    """A process that was asked for: what it will be known by, and what is still to be sent."""
+
+    key: int
+    parcel: Parcel
+
+
 class Hub:
     """A running server: starts processes, and tells how they ended.
 
-    ``events`` holds ``("started", key, pid)``, ``("failed", key, errno, why)``, ``("immune", key, pid)`` and
+    ``events`` holds ``("failed", key, errno, why)``, ``("immune", key, pid)`` and
     ``("ended", key, pid, code, cpu_s)``; ``code`` is negative for a signal, as in :mod:`subprocess`.
     """
 
@@ -64,7 +74,8 @@ class Hub:
         self._server = server
         self._errors = Descriptor(high(errors) if errors >= 0 else -1)
         self._owner = os.getpid()
-        self._lease, self._sending = threading.Lock(), threading.Lock()
+        self._holder: int | None = None  # the thread that has it for a run
+        self._leasing, self._sending = threading.Lock(), threading.Lock()
         self.events: deque[tuple[Any, ...]] = deque()
         self.left: list[tuple[int, str]] = []  # what workers started and nobody here may end: (process id, name)
         self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
@@ -115,12 +126,24 @@ class Hub:
 
         Yields now and then while it waits.
         """
-        while not self._lease.acquire(timeout=TURN):
+        while not self._taken():
             yield
+            time.sleep(SOON)
+
+    def _taken(self) -> bool:
+        """Take it, where nobody has it; also where an interrupt kept this thread from giving it back, or its thread is no more."""
+        me = threading.get_ident()
+        with held_back(), self._leasing:
+            others = self._holder not in {None, me} and any(thread.ident == self._holder for thread in threading.enumerate())
+            if not others:
+                self._holder = me
+            return not others
 
     def release(self) -> None:
         """Let others have it."""
-        self._lease.release()
+        with held_back(), self._leasing:
+            if self._holder == threading.get_ident():
+                self._holder = None
 
     @contextmanager
     def leased(self) -> Iterator[None]:
@@ -134,12 +157,12 @@ class Hub:
 
     def start(self, entry: str, arguments: Any, descriptors: list[int]) -> int:
         """Start a process at ``module:function``; return its key. Descriptors are shared with it, and may be closed after this."""
-        key = self.order(entry, arguments, descriptors)
-        self._give()
-        return key
+        order = self.order(entry, arguments, descriptors)
+        self._give(order.parcel)
+        return order.key
 
-    def order(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False, semaphores: str = "") -> int:
-        """Ask for a process, as :meth:`start` does, and return at once: the descriptors have to stay open until it is :meth:`sent`.
+    def order(self, entry: str, arguments: Any, descriptors: list[int], *, fresh: bool = False, semaphores: str = "") -> Order:
+        """Ask for a process, as :meth:`start` does, and return at once: the descriptors have to stay open until that is :meth:`sent`.
 
         ``fresh``: in a new interpreter, not in a fork of the server. ``semaphores``: what the names of its semaphores begin with.
         """
@@ -149,22 +172,22 @@ class Hub:
                 "to a process. Use one Queue, or one Array."
             )
         key = next(_keys)
-        self._send(("start", key, entry, pickle.dumps(arguments), fresh or self.threads > 1, semaphores), descriptors)
-        return key
+        message = ("start", key, entry, pickle.dumps(arguments), fresh or self.threads > 1, semaphores)
+        return Order(key, self._send(message, descriptors))
 
     @property
     def pending(self) -> bool:
         """Whether something is still to be sent; it is when the server is listened to."""
         return self._wire.pending
 
-    def sent(self) -> bool:
-        """Tell whether all descriptors have been sent."""
+    def sent(self, order: Order) -> bool:
+        """Tell whether an order's descriptors have been sent."""
         self._flush()
-        return not self._wire.holding
+        return not order.parcel.descriptors
 
-    def withdraw(self) -> None:
-        """Take back the last order, where it was not sent: its descriptors are about to be closed."""
-        self._wire.withdraw()
+    def withdraw(self, order: Order) -> None:
+        """Take back an order, where it was not sent: its descriptors are about to be closed."""
+        self._withdraw(order.parcel)
 
     def end(self, keys: set[int]) -> None:
         """Kill these processes and all that they started."""
@@ -193,18 +216,20 @@ class Hub:
         with theirs:
             successor = Hub(ours)
             successor.loaded = dict(self.loaded)
-            self._send(("grow",), [theirs.fileno()])
-            self._give()
+            self._give(self._send(("grow",), [theirs.fileno()]))
         return successor
 
-    def lead(self) -> None:
-        """Have a successor outlive the server that it is a fork of."""
-        self._send(("lead",))
-        self.wait_until(lambda: self._leads, FAREWELL)
+    def lead(self) -> bool:
+        """Have a successor outlive the server that it is a fork of; tell whether it does."""
+        try:
+            self._send(("lead",))
+            return self.wait_until(lambda: self._leads, FAREWELL)
+        except WorkerDied:
+            return False
 
     def pause(self, *, on: bool) -> None:
         """Let the server's imports stand still, or go on: they would compete with what is measured."""
-        if self._server is not None and self._pending:
+        if self.alive() and self._server is not None and self._pending:
             self._server.send(signal.SIGSTOP if on else signal.SIGCONT)
 
     def resume(self) -> None:
@@ -226,10 +251,13 @@ class Hub:
         return found
 
     def wait_until(self, true: Callable[[], bool], seconds: float) -> bool:
-        """Take the server's news until something is true, for so many seconds at most; tell whether it is."""
-        until = time.monotonic() + seconds
-        while not true() and (left := until - time.monotonic()) > 0:
-            self.listen(min(left, TURN))
+        """Take the server's news until something is true, for so many seconds at most, and once in any case; tell whether it is."""
+        until, left = time.monotonic() + seconds, seconds
+        while not true():
+            self.listen(max(0.0, min(left, TURN)))
+            left = until - time.monotonic()
+            if left <= 0:
+                break
         return true()
 
     def listen(self, seconds: float = 0.0) -> None:
@@ -301,11 +329,13 @@ class Hub:
     def _release(self) -> None:
         """Let go of the server, which ends without us, and all below it; wait for that."""
         self._wire.close()
-        if self._owner == os.getpid():
-            self._wait()
-        if self._server is not None:
-            self._server.close()
-        self._errors.close()
+        try:
+            if self._owner == os.getpid():
+                self._wait()
+        finally:
+            if self._server is not None:
+                self._server.close()
+            self._errors.close()
 
     def _wait(self) -> None:
         if self._server is None and self._process is not None:  # it has not come to its first line
@@ -322,18 +352,25 @@ class Hub:
             self._process = None
 
     def _wait_for(self, events: int, seconds: float) -> bool:
+        if self._wire.fileno() < 0:
+            raise self._gone()
         poll = select.poll()
         poll.register(self._wire.fileno(), events)
         return bool(poll.poll(seconds * 1e3))
 
-    def _send(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
+    def _send(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> Parcel:
         """Send a message: what does not go at once goes with later ones, or when the server is listened to."""
         try:
             with self._sending, held_back():
-                self._wire.post(message, descriptors)
+                parcel = self._wire.post(message, descriptors)
                 self._wire.flush()
         except OSError:
             raise self._gone() from None
+        return parcel
+
+    def _withdraw(self, parcel: Parcel) -> None:
+        with self._sending, held_back():
+            self._wire.withdraw(parcel)
 
     def _flush(self) -> bool:
         if not self._wire.pending:
@@ -344,15 +381,16 @@ class Hub:
         except OSError:
             raise self._gone() from None
 
-    def _give(self) -> None:
-        """Wait until all descriptors are sent."""
+    def _give(self, parcel: Parcel) -> None:
+        """Wait until a message's descriptors are sent."""
         until = time.monotonic() + DEAF
         try:
-            while not self.sent():
+            while parcel.descriptors:
                 self._look_whether_deaf(until)
                 self._wait_for(select.POLLOUT, TURN)
+                self._flush()
         except BaseException:
-            self.withdraw()
+            self._withdraw(parcel)
             raise
 
     def _look_whether_deaf(self, until: float) -> None:

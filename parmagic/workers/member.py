@@ -15,6 +15,7 @@ from parmagic.model import Printed
 from parmagic.output import Lines
 from parmagic.workers import folder
 from parmagic.workers.frames import Inbox
+from parmagic.workers.link import Order
 
 
 class Member:
@@ -32,13 +33,20 @@ class Member:
         self.fault = ""  # or nothing that can be read, and why
         self.reported = -1  # the item behind the last one that was reported
         self.heard = perf_counter()
+        self.order: Order | None = None  # by which the server was asked for it
+        self.theirs: list[int] = []
+        self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
+        self.box = self.stack = -1
         ours, theirs = socket.socketpair()
         self.inbox = Inbox(ours, rank)
-        self.theirs = [theirs.detach()]
-        self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
-        self.box, self.stack = anonymous_file(), anonymous_file()
+        self.theirs.append(theirs.detach())
+
+    def open_files(self) -> None:
+        """Make its black box, and the file for its last stack."""
+        self.box = anonymous_file()
         os.ftruncate(self.box, meter.box_size())
         keep_size(self.box)
+        self.stack = anonymous_file()
 
     def open_pipe(self, stream: str) -> int:
         """Return the worker's end of a new pipe for what it prints."""

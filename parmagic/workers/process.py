@@ -37,11 +37,14 @@ class Handle:
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid
+        self._closed = False
         self._descriptor = Descriptor(high(descriptor) if descriptor >= 0 else -1)
 
     def send(self, number: int) -> None:
         """Send it a signal; nothing where it has ended, or belongs to somebody else."""
         with suppress(OSError):
+            if self._closed:
+                return
             if self._descriptor.is_ours():
                 signal.pidfd_send_signal(self._descriptor.number, number)  # type: ignore[attr-defined, unused-ignore]
             else:
@@ -49,6 +52,8 @@ class Handle:
 
     def wait(self, seconds: float) -> bool:
         """Tell whether it has ended after so many seconds at most; a child of ours is laid to rest."""
+        if self._closed:
+            return True
         if not self._descriptor.is_ours():
             return self._has_gone_within(seconds)
         ended = readable(self._descriptor.number, seconds)
@@ -76,6 +81,7 @@ class Handle:
 
     def close(self) -> None:
         """Let go of it."""
+        self._closed = True
         self._descriptor.close()
 
 

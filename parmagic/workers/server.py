@@ -20,6 +20,7 @@ with that worker. When the notebook goes away, everything here goes away.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import io
@@ -137,6 +138,8 @@ class _Server:
     def run(self) -> None:
         own = descriptor_of(os.getpid())
         self._tell("ready", os.getpid(), threading.active_count(), descriptors=[own] if own >= 0 else [])
+        if own >= 0:
+            os.close(own)  # it goes at once: the socket is empty
         while True:
             ready = self._wait()
             if self._notebook in ready:
@@ -216,11 +219,10 @@ class _Server:
         if end >= 0:
             self._ends[pid] = end
             self._poll.register(end, select.POLLIN)
-        self._tell("started", key, pid)
 
     def _started(self, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> int:
         if -1 in descriptors:
-            raise OSError(24, "Too many open files")
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if new:
             return self._spawn(entry, arguments, descriptors)
         pid = self._use_a_spare(entry, arguments, descriptors)
@@ -267,11 +269,12 @@ class _Server:
             os.close(own)
         for wire in (self._wire, *(spare.wire for spare in self._spares), *self._told.values()):
             wire.close()
-        if not keep_notebook:
-            restore_limit(self._files)
 
     def _be(self, entry: str, arguments: bytes, descriptors: list[int]) -> None:
-        """Do a new process's work."""
+        """Do a new process's work, with the limit on open files that the notebook had: only now that all descriptors are there."""
+        if -1 in descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        restore_limit(self._files)
         name_after(entry)
         enter(entry, arguments, descriptors, self._inherited)
 
@@ -279,11 +282,11 @@ class _Server:
         """Tell a spare what to do; return its id, or 0 where there is none."""
         while self._spares:
             pid, wire = self._spares.pop(0)
-            wire.post((entry, arguments), descriptors)
+            parcel = wire.post((entry, arguments), descriptors)
             with suppress(OSError):  # somebody has killed it
                 if wire.flush():
                     wire.close()
-                elif not wire.holding:
+                elif not parcel.descriptors:
                     self._told[wire.fileno()] = wire
                     self._poll.register(wire.fileno(), select.POLLOUT)
                 else:  # not a byte can be sent to it
@@ -384,6 +387,9 @@ class _Server:
     def _reap(self) -> None:
         for pid, status, cpu_s in ended():
             self._successors.discard(pid)
+            for spare in [spare for spare in self._spares if spare.pid == pid]:  # somebody has killed it
+                self._spares.remove(spare)
+                spare.wire.close()
             if pid in self._keys:
                 code = os.waitstatus_to_exitcode(status)
                 self._note_end(pid)

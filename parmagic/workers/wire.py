@@ -22,7 +22,8 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from parmagic.descriptors import OwnSocket
 
@@ -41,7 +42,10 @@ class Garbled(OSError):
     """What came is none of our messages: somebody else has written to the socket."""
 
 
-class _Parcel(NamedTuple):
+@dataclass(slots=True)
+class Parcel:
+    """What is still to be sent of a message; while it has ``descriptors``, these have to stay open."""
+
     data: memoryview
     descriptors: Sequence[int]
 
@@ -52,10 +56,9 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = OwnSocket(sock)
         self._sock.setblocking(False)
-        self._out: deque[_Parcel] = deque()
+        self._out: deque[Parcel] = deque()
         self._in = bytearray()
-        self._descriptors: list[int] = []
-        self._lost = 0  # messages whose descriptors did not arrive
+        self._came: deque[list[int] | None] = deque()  # the descriptors of one message each; None: there was no room for them
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 where it is closed."""
@@ -70,42 +73,39 @@ class Wire:
         """Whether something is still to be sent."""
         return bool(self._out)
 
-    @property
-    def holding(self) -> bool:
-        """Whether descriptors are still to be sent: these have to stay open."""
-        return any(parcel.descriptors for parcel in self._out)
-
-    def post(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
-        """Queue a message. Its descriptors have to stay open while it is :attr:`holding`."""
+    def post(self, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> Parcel:
+        """Queue a message, and return what tells when its descriptors have been sent."""
         body = pickle.dumps(message)
         header = _HEADER.pack(len(body), zlib.crc32(body), len(descriptors))
-        self._out.append(_Parcel(memoryview(header + body), descriptors))
+        parcel = Parcel(memoryview(header + body), descriptors)
+        self._out.append(parcel)
+        return parcel
 
     def flush(self) -> bool:
         """Send what can be sent without waiting; tell whether that was all. OSError where the other end has gone."""
         if self._out:
             self._sock.must_be_ours()
         while self._out:
-            data, descriptors = self._out[0]
-            beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+            parcel = self._out[0]
+            beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", parcel.descriptors))] if parcel.descriptors else []
             try:
-                sent = self._sock.sendmsg([data], beside)
+                sent = self._sock.sendmsg([parcel.data], beside)
             except BlockingIOError:
                 return False
             except OSError as error:
                 if error.errno in {errno.ETOOMANYREFS, errno.ENOBUFS}:  # too many descriptors are under way: the other end has to take some
                     return False
                 raise
-            if sent == len(data):
+            parcel.data, parcel.descriptors = parcel.data[sent:], ()
+            if not parcel.data:
                 self._out.popleft()
-            else:
-                self._out[0] = _Parcel(data[sent:], ())
         return True
 
-    def withdraw(self) -> None:
-        """Take back the message that was posted last, where none of it has been sent: its descriptors are about to be closed."""
-        if self._out and self._out[-1].descriptors:
-            self._out.pop()
+    def withdraw(self, parcel: Parcel) -> None:
+        """Take back a message whose descriptors are about to be closed, where these have not been sent."""
+        if parcel.descriptors:
+            self._out.remove(parcel)
+            parcel.descriptors = ()
 
     def take(self) -> Iterator[Message]:
         """Yield the messages that are there, with their descriptors; EOFError where the other end has gone.
@@ -122,8 +122,8 @@ class Wire:
             if not data:
                 raise EOFError
             self._in += data
-            self._descriptors += descriptors
-            self._lost += lost
+            if lost or descriptors:
+                self._came.append(None if lost else descriptors)
 
     def _whole(self) -> Iterator[Message]:
         while len(self._in) >= _HEADER.size:
@@ -141,13 +141,14 @@ class Wire:
 
     def _own(self, count: int) -> list[int]:
         """Return the descriptors of the next message that has some."""
-        if count and self._lost:
-            self._lost -= 1
+        if not count:
+            return []
+        came = self._came.popleft() if self._came else []
+        if came is None:
             return [-1] * count
-        if len(self._descriptors) < count:
+        if len(came) != count:
             raise Garbled("a message without its descriptors")
-        own, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-        return own
+        return came
 
     def next(self, seconds: float | None = None) -> Message:
         """Wait for one message, which is the only one that is to come; TimeoutError after so many seconds."""
@@ -161,10 +162,10 @@ class Wire:
     def close(self) -> None:
         """Let go of the socket, and of descriptors that nobody has taken."""
         self._sock.close()
-        for descriptor in self._descriptors:
+        for descriptor in (each for came in self._came for each in came or ()):
             with suppress(OSError):
                 os.close(descriptor)
-        self._descriptors = []
+        self._came.clear()
 
 
 def _received(sock: socket.socket) -> tuple[bytes, list[int], bool]:
