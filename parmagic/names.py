@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import symtable
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ class Names:
 def read_names(body: Iterable[ast.stmt], namespace: Mapping[str, Any]) -> Names:
     """Classify the names of a function with this body. Raises SyntaxError as Python does."""
     outline = _Outline()
-    statements = [outline.visit(copy.deepcopy(statement)) for statement in body]
+    statements = [outline.visit(_copy(statement)) for statement in body]
     text = "def body():\n" + "\n".join(
         _indented(ast.unparse(ast.fix_missing_locations(s))) for s in statements
     )
@@ -127,6 +126,17 @@ def blocking_names(
         elif isinstance(node, ast.alias):
             found |= {node.name.rpartition(".")[2]} & BLOCKING
     return frozenset(found)
+
+
+def _copy(value: Any) -> Any:
+    """Copy a tree by its fields alone.
+
+    Others hang more on nodes: IPython's tracebacks a parent on each, also on the one ``Load()`` that all trees share, and with it
+    the source of whole modules.
+    """
+    if isinstance(value, ast.AST):
+        return type(value)(**{name: _copy(each) for name, each in ast.iter_fields(value)})
+    return [_copy(each) for each in value] if isinstance(value, list) else value
 
 
 class _Outline(ast.NodeTransformer):

@@ -601,3 +601,18 @@ def test_template_string():
 def test_order_of_evaluation(text):
     """In a dict, key and value alternate; the place of `+=` is evaluated before what is added; `with` may skip its block: none reads too early."""
     read(text, n=7)
+
+
+def test_what_others_hang_on_nodes_is_not_copied():
+    """IPython's tracebacks give nodes a parent, also the one `Load()` of all trees: it is left alone, however much it is."""
+
+    class Parent:
+        def __reduce_ex__(self, _protocol):
+            raise AssertionError
+
+    shared = ast.parse("x").body[0].value.ctx
+    shared.parent = Parent()
+    try:
+        assert run("x + 1") == 4
+    finally:
+        del shared.parent
