@@ -134,7 +134,8 @@ def _for(p: Programs) -> str:
 
 
 def _while(p: Programs) -> str:
-    return f"n = 0\nwhile (n := n + 1) < 4 and {p.expression(1)}:\n{p.inner()}"
+    count = f"n{p.depth}"  # of its own: a loop in a loop must not set it back
+    return f"{count} = 0\nwhile ({count} := {count} + 1) < 4 and {p.expression(1)}:\n{p.inner()}"
 
 
 def _try(p: Programs) -> str:
