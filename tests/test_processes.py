@@ -242,6 +242,18 @@ def test_ways_to_die(ip, death):
     assert "item 2" in str(raised) + str(raised.__notes__)
 
 
+@pytest.mark.parametrize("keep_going", ["", "--keep-going"])
+@pytest.mark.parametrize("clause", ["", "for n in range(2)"])
+def test_a_death_behind_the_last_item(ip, clause, keep_going):
+    """What a worker has reported is kept where it dies later, of its own finalizer; a note tells how."""
+    ip("import multiprocessing.util, os")
+    run = ip(f"%%parallel procs=2 --once -q --trace off {keep_going} {clause}\nmultiprocessing.util.Finalize(None, os._exit, args=(7,), exitpriority=1)\n5")
+    assert run.results == [5, 5]
+    assert run.error is None
+    assert run.items["error"].isna().all()
+    assert any("ended with exit code 7 after its last item" in note for note in run.notes)
+
+
 def test_a_crash_tells_where(ip):
     """The error of a worker that crashed names the function and the line of the cell that it was in."""
     ip("import ctypes\ndef crash():\n    ctypes.string_at(0)")

@@ -342,7 +342,7 @@ class _Crew:
     def _lost(self, member: Member) -> tuple[int | None, tuple[range, ...]]:
         """Return the item that a dead worker was in, None where it was between two, and what else it had and did not report."""
         if self._job.spmd:
-            return member.rank, ()
+            return (None if member.reported > member.rank else member.rank), ()
         had = self._job.claims
         if had is None:
             had = *member.left, claimed(self._board.places, member.rank, member.since)
@@ -350,7 +350,7 @@ class _Crew:
 
     def _died_between_items(self, member: Member, pid: int, code: int, undone: tuple[range, ...]) -> Recording:
         """Report a death that no item is lost by."""
-        none_left = self._job.claims is not None or self._board.places[item_slot(member.rank) + 2] >= len(self._job.items)
+        none_left = self._job.spmd or self._job.claims is not None or self._board.places[item_slot(member.rank) + 2] >= len(self._job.items)
         all_taken = none_left and not undone
         when = "after its last item" if all_taken else "between two items"
         died = f"Worker {member.rank} (process {pid}) {how_it_ended(code, when, member.fault)}."
