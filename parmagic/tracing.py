@@ -110,15 +110,13 @@ class Tracing:
 
     def _control(self) -> None:
         """Count what is recorded, and keep within the budget, by a thread; where none can be started, nothing is recorded."""
-        controller = _Controller(self, self._mode)
+        self._controller = _Controller(self, self._mode)
         try:
-            controller.start()
+            self._controller.start()
         except RuntimeError as error:
             self.end()
             self._started, self._tracer = False, None
             self._notes.append(f"Functions were not traced: {error}.")
-            return
-        self._controller = controller
 
     @property
     def ring(self) -> Ring:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import parmagic
-from parmagic import tracing
+from parmagic import limits, tracing
 from parmagic.gil import FREE_THREADED
 
 
@@ -93,3 +93,53 @@ def test_recording_falls_silent_once_without_a_gil():
         done.set()
         thread.join()
     assert tracing._other_profiler() is None
+
+
+class _Struck(BaseException):
+    """What a Ctrl-C raises."""
+
+
+def _begin_struck_at(trace: tracing.Tracing, line: int) -> bool:
+    """Begin a recording, and raise at so many lines of ours; return whether it got that far."""
+    left = line
+
+    def strike(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename not in {tracing.__file__, limits.__file__} or frame.f_code.co_name == "_own":
+            return None  # the latter's lock is let go at a line where this would be heard, and no signal is
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            raise _Struck
+        return strike
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        trace.start()
+    except _Struck:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("mode", ["auto", "full"])
+def test_whatever_interrupts_its_begin_a_recording_can_be_ended(mode):
+    """Struck at any of its lines, it is ended: no thread, no hook and no owner is left, and the next one begins."""
+    lines = 0
+    while True:
+        trace = tracing.prepare(mode)
+        struck = _begin_struck_at(trace, lines)
+        trace.end()
+        for thread in threading.enumerate():
+            if thread.name == "parmagic tracing":
+                thread._started.wait(5)  # struck before it was known to have begun
+                thread.join(5)
+                assert not thread.is_alive(), lines
+        assert tracing._owner is None
+        assert sys.getprofile() is None
+        if not struck:
+            break
+        lines += 1
+    assert lines > 20
