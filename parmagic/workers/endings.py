@@ -65,7 +65,7 @@ def who_was_stopped(workers: dict[int, int], server: int) -> list[str]:
     named = {pid: f"Worker {rank} (process {pid})" for rank, pid in workers.items()}
     named[server] = f"The process that starts workers (process {server})"
     return [
-        f"{name} was stopped (SIGSTOP, a debugger) when the run ended: it had done nothing since, and kill -CONT {pid} had set it going."
+        f"{name} was stopped (SIGSTOP, or by a debugger) and stood still until the end of the run."
         for pid, name in named.items()
         if pid > 0 and is_stopped(pid)
     ]
