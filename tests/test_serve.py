@@ -238,9 +238,10 @@ def test_no_descriptor_for_a_connection():
     """Where accepting fails, it is tried again now and then, not all the time; when there are descriptors again, all is well."""
     script = (
         "import os, resource, time\nfrom parmagic.render import serve\n"
-        "print(serve.open_trace(b'{}', 't'), flush=True)\n"
+        "address = serve.open_trace(b'{}', 't')\n"
         "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))), limits[1]))\n"
+        "try:\n    while True:\n        os.open(os.devnull, os.O_RDONLY)\nexcept OSError:\n    print(address, flush=True)\n"
         "input()\nprint(time.process_time(), flush=True)\ninput()\nprint(time.process_time(), flush=True)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, limits)\ninput()\nserve.close()"
     )
