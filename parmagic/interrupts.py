@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what lies below signal, which looks up the names of its constants
 import ctypes
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from types import FrameType
 from typing import Any, TypeVar
@@ -87,31 +88,38 @@ def is_interrupt(error: BaseException) -> bool:
     return error is _raised or issubclass(type(error), KeyboardInterrupt)
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
+class held_back:  # noqa: N801  (a block, as in contextlib)
     """Hold a Ctrl-C back until the end of this block, which is short and waits for nothing.
 
     Between a call that opens something and the assignment of what it returns, Python looks
     for signals; and what it runs around a fork swallows the exception. A SIGINT that no
     Python handler is called for raises nothing, and needs no holding back.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    struck: list[tuple[int, FrameType | None]] = []
 
-    def hold(number: int, frame: FrameType | None) -> None:
-        struck.append((number, frame))
+    __slots__ = ("_before", "_struck")
 
-    try:
-        signal.signal(signal.SIGINT, hold)
-        yield
-    finally:
+    def __enter__(self) -> None:
+        """From here on a Ctrl-C is only noted."""
+        self._before: Any = None
+        self._struck: list[tuple[int, FrameType | None]] = []
+        before = _signal.getsignal(signal.SIGINT)
+        if type(getattr(before, "__self__", None)) is held_back:
+            return  # within another such block
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            self._before = before  # first: what strikes from here to the block's end is put back
+            _signal.signal(signal.SIGINT, self._hold)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        self._struck.append((number, frame))
+
+    def __exit__(self, *_: object) -> None:
+        """Call the handler for what has struck."""
+        if self._before is None:
+            return
         try:
-            signal.signal(signal.SIGINT, before)
+            _signal.signal(signal.SIGINT, self._before)
         finally:
-            _deliver(before, struck)
+            _deliver(self._before, self._struck)
 
 
 def _deliver(before: Handler, struck: list[tuple[int, FrameType | None]]) -> None:

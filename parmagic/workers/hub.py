@@ -297,6 +297,8 @@ def _begun(until: float) -> tuple[Hub, list[str]]:
 
 def _is_up(hub: Hub) -> bool:
     """Tell whether a server has begun and imported what every worker needs; wait a little for that."""
+    if hub.ready and not hub.importing:
+        return True
     with hub.leased():
         return hub.wait_until(lambda: hub.ready and not hub.importing, TURN)
 

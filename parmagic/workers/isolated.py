@@ -408,7 +408,8 @@ class _Crew:
             try:
                 undo(self._close)
             finally:
-                undo(self._close)
+                if not self._given_back:
+                    undo(self._close)
 
     def _end_all(self) -> None:
         self._board.places[STOP] = 1
