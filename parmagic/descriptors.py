@@ -36,19 +36,20 @@ def readable(descriptor: int, seconds: float = 0.0) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def high(descriptor: int) -> int:
-    """Move a descriptor up and return its new number; where that cannot be done it stays."""
+def high(descriptor: int, base: int | None = None) -> int:
+    """Move a descriptor up and return its new number; where that cannot be done it stays. ``base`` is :func:`base_of_ours`, if known."""
     try:
         import fcntl  # noqa: PLC0415  (POSIX only)
 
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _base())
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, base_of_ours() if base is None else base)
     except (ImportError, OSError):
         return descriptor  # nothing is free up there, or nothing at all
     os.close(descriptor)
     return moved
 
 
-def _base() -> int:
+def base_of_ours() -> int:
+    """Return where our numbers begin; ImportError where there are no limits to read (Windows)."""
     import resource  # noqa: PLC0415  (POSIX only)
 
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -20,7 +20,7 @@ import cloudpickle
 import tblib.pickling_support
 
 from parmagic import limits, meter, tracing, words
-from parmagic.descriptors import Descriptor, Lost, OwnSocket, high
+from parmagic.descriptors import Descriptor, Lost, OwnSocket, base_of_ours, high
 from parmagic.dispatch import Chain, Deck, OwnItem
 from parmagic.errors import LimitReached, NotShippable
 from parmagic.files import anonymous_file
@@ -85,7 +85,8 @@ def _rehearse() -> None:
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
     is_worker()
-    descriptors = [high(each) if place in _KEPT else each for place, each in enumerate(descriptors)]
+    base = base_of_ours()
+    descriptors = [high(each, base) if place in _KEPT else each for place, each in enumerate(descriptors)]
     needed = [Descriptor(descriptors[BOARD])] if orders.claims is None else []
     channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), orders.worker[0], needed)
     try:

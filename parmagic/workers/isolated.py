@@ -197,7 +197,7 @@ class _Crew:
             )
 
     def _wait(self) -> set[int]:
-        if not self._hub.alive():
+        if self._hub.fileno() < 0:
             self._hub.listen()  # which raises, and says why
         poll = select.poll()
         poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._hub.pending else 0))

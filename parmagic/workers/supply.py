@@ -47,6 +47,7 @@ class Supply:
         self._fork: hub.Hub | None = None
         self._forks: list[hub.Hub] = []
         self._room = ExitStack()
+        self._closed = False
         self.notes: list[str] = []
         kinds = {arm.kind for arm in plan.arms}
         self.has_threads = "threads" in kinds
@@ -146,7 +147,9 @@ class Supply:
             hub.give_back(borrowed)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; once."""
+        if self._closed:
+            return
         for fork in self._forks:
             fork.close()
         if self._cargo is not None:
@@ -155,6 +158,7 @@ class Supply:
         self._room.close()
         shipped = self._cargo is not None and self._plan.start_method is None
         hub.spare(max((arm.count for arm in self._plan.arms if arm.kind == "procs"), default=1) if shipped else None)
+        self._closed = True
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:
