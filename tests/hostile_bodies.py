@@ -80,7 +80,7 @@ _SIGNALS = (
 _LIMITS = (
     *(f"resource.setrlimit(resource.RLIMIT_NOFILE, ({k}, {k}))" for k in (0, 3, 10, 64)),
     "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))",
-    "resource.setrlimit(resource.RLIMIT_AS, (4096 * int(open('/proc/self/statm').read().split()[0]) + (1 << 30),) * 2)",
+    "resource.setrlimit(resource.RLIMIT_AS, (4096 * int(open('/proc/self/statm').read().split()[0]) + (1 << 30), -1))",
 )
 
 _FORKS = (
