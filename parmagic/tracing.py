@@ -19,6 +19,8 @@ whose end the recording falls silent; it is stopped when the workers have ended.
 from __future__ import annotations
 
 import ctypes
+import functools
+import gc
 import mmap
 import os
 import re
@@ -26,8 +28,10 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate, chain, repeat, takewhile
 from pathlib import Path
 from time import perf_counter, process_time, sleep
 from typing import IO, Any
@@ -511,12 +515,32 @@ def _unhook_threads() -> None:
     """Take the profile function off every thread (3.11), also off those that run on.
 
     VizTracer's own ``stop`` leaves its hook in threads that it cannot reach,
-    where it goes on to cost at each call.
+    where it goes on to cost at each call. The states of threads are gone through within one
+    call of C: between two lines of Python another thread may end, and free the state that comes next.
     """
-    api = ctypes.pythonapi
-    for name in ("PyInterpreterState_Get", "PyInterpreterState_ThreadHead", "PyThreadState_Next"):
-        getattr(api, name).restype = ctypes.c_void_p
-    state = api.PyInterpreterState_ThreadHead(ctypes.c_void_p(api.PyInterpreterState_Get()))
-    while state:
-        api._PyEval_SetProfile(ctypes.c_void_p(state), None, None)  # noqa: SLF001
-        state = api.PyThreadState_Next(ctypes.c_void_p(state))
+    interpreter, first, following, set_profile = _calls_for_threads()
+    states = takewhile(bool, accumulate(chain(map(first, (interpreter,)), repeat(0)), following))
+    with _no_garbage_collected():  # a finalizer is Python as well
+        deque(map(set_profile, states, repeat(None), repeat(None)), maxlen=0)
+
+
+@functools.cache
+def _calls_for_threads() -> tuple[int, Any, Any, Any]:
+    """Return the interpreter, and what C calls to go through the states of its threads and to set a profile function there."""
+    api, state, number = ctypes.pythonapi, ctypes.c_void_p, ctypes.c_int
+    interpreter = ctypes.PYFUNCTYPE(state)(("PyInterpreterState_Get", api))()
+    first = ctypes.PYFUNCTYPE(state, state)(("PyInterpreterState_ThreadHead", api))
+    following = ctypes.PYFUNCTYPE(state, state, number)(("PyThreadState_Next", api))  # the number is accumulate's, and read by nobody
+    return interpreter, first, following, ctypes.PYFUNCTYPE(number, state, state, state)(("_PyEval_SetProfile", api))
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Let nothing be collected within this block."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import threading
 
@@ -93,6 +94,35 @@ def test_recording_falls_silent_once_without_a_gil():
         done.set()
         thread.join()
     assert tracing._other_profiler() is None
+
+
+_UNHOOK_AMONG_SHORT_LIVES = """
+import sys, threading
+from parmagic import tracing
+
+def born():
+    while not over:
+        threading._start_new_thread(int, ())
+
+over = False
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=born) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(3_000):
+    tracing._unhook_threads()
+over = True
+for thread in threads:
+    thread.join()
+print("fine")
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+def test_hooks_are_taken_away_while_threads_begin_and_end():
+    """Threads may begin and end at any moment while the hooks of all are taken away, once for each of many windows."""
+    done = subprocess.run([sys.executable, "-c", _UNHOOK_AMONG_SHORT_LIVES], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "fine\n", (done.returncode, done.stderr[-2000:])
 
 
 class _Struck(BaseException):
