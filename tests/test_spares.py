@@ -108,7 +108,7 @@ def test_none_is_made_while_something_is_measured(warm, monkeypatch):
     """A server that is told to hold makes none until it hears that the run is over; every run tells it so."""
     ip, before = warm
     hub.spare(4)
-    hub.hold()
+    hub.hold(starts=False)
     time.sleep(6 * server.QUIET)
     assert spares() == before
     hub.spare(None)

@@ -196,9 +196,12 @@ def refresh(space: Mapping[str, Any]) -> list[str]:
     return modules
 
 
-def hold() -> None:
-    """Where there is a server, have it prepare and import nothing until :func:`spare`: it would compete with what is measured."""
-    for each in (_server, _next):
+def hold(*, starts: bool) -> None:
+    """Where there is a server, have it prepare and import nothing until :func:`spare`: it would compete with what is measured.
+
+    Where this run ``starts`` processes, the server that starts them knows by that.
+    """
+    for each in (_next,) if starts else (_server, _next):
         if each is not None and each.alive():
             with suppress(WorkerDied):  # the next run starts a new one
                 each.hold()

@@ -182,6 +182,7 @@ class _Server:
     def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> bool:
         verb, *words = message
         if verb == "start":
+            self._held, self._due = True, None  # a run has begun
             key, entry, arguments, new, semaphores = words
             self._start(key, entry, arguments, new, semaphores, descriptors)
         elif verb == "end":

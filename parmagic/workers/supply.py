@@ -55,7 +55,7 @@ class Supply:
 
     def prepare(self) -> None:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
-        hub.hold()
+        hub.hold(starts=self.has_procs)
         if not self.has_procs:
             return
         if not hub.supported():
@@ -94,6 +94,7 @@ class Supply:
                 f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
                 f"{', '.join(alive[:5])}. End them first, or make primitives with multiprocessing.get_context('forkserver')."
             )
+        hub.hold(starts=False)
         self._fork = self.fork(self._call, self._items)
 
     def fork(self, call: Call, items: Sequence[Any]) -> hub.Hub:
