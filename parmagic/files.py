@@ -71,8 +71,20 @@ class Folder:
         with suppress(OSError):
             for base in {self._base, _beside()}:
                 with suppress(OSError), Place(base) as place, Place(self._name, place) as run:
-                    run.unlink(_RUNNING)
+                    self._finish(run)
                     self._prune(place)
+
+    def _finish(self, run: Place) -> None:
+        """Mark the folder, where the worker that made it was killed before it could; nobody else has made one of this name."""
+        with suppress(OSError):
+            run.unlink(_RUNNING)
+        marked = False
+        with suppress(OSError):
+            marked = run.read(_MARK) == self._name
+        if not marked:
+            with suppress(OSError):
+                run.unlink(_MARK)
+            run.write(_MARK, self._name)
 
     def _place(self) -> Place:
         """Return the run's folder, open; below the temporary directory, where it cannot be where it was asked for."""

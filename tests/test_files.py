@@ -344,3 +344,20 @@ def test_a_run_limits_the_bytes_of_all(ip, tmp_path):
         run = ip("%parallel threads=1 -q --once --trace full sum(called(k) for k in range(9000)) for n in range(2)")
     assert [*_runs(tmp_path / ".parmagic")] == [Path(run.timelines[0].traces[0].path).parent]
     assert not [*(tmp_path / ".parmagic").glob("run-*/running")]
+
+
+@pytest.mark.parametrize("half", [None, ""], ids=["no mark", "an empty one"])
+def test_a_folder_whose_maker_was_killed_is_marked_at_the_end(tmp_path, half):
+    """Whatever kills a worker while it makes the run's folder: the folder counts as the run's, and is removed as such later."""
+    first = Folder(str(tmp_path / "base"), 1)
+    begun = tmp_path / "base" / first._name
+    begun.mkdir(parents=True, mode=0o700)
+    begun.parent.chmod(0o700)
+    if half is not None:
+        (begun / "parmagic").write_text(half)
+    first.end()
+    assert (begun / "parmagic").read_text() == first._name
+    second = Folder(str(tmp_path / "base"), 1)
+    os.close(second.create("0-0.json")[0])
+    second.end()
+    assert [path.name for path in (tmp_path / "base").glob("run-*")] == [second._name]
