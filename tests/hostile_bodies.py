@@ -115,7 +115,6 @@ _FLOODS = (
 
 ANYWHERE = (
     *(Deed(text, cost) for text, cost in _FLOODS),
-    Deed("os.fork() or os._exit(0)", 5e-3),
     Deed("threading.Thread(target=time.sleep, args=(0.2,)).start()"),
 )
 """Deeds that threads of the notebook may do as well."""
@@ -126,6 +125,7 @@ ISOLATED = (
     *(Deed(text, 2e-3) for text in _SIGNALS),
     *(Deed(text) for text in _LIMITS),
     *(Deed(text, 0.01) for text in _FORKS),
+    Deed("os.fork() or os._exit(0)", 5e-3),  # in a thread, a fork beside OpenBLAS at work never ends, in plain Python as well
     *(Deed(text, 5e-3, _CHATTER) for text in _THREADS),
     Deed("os.write(1, b'\\xff' * 100_000)", 0.01),
 )
