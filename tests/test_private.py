@@ -62,7 +62,7 @@ def _saved(run: parmagic.Run) -> dict[str, bytes]:
     """Return the bytes of all that a run leaves in files, or sends to a browser, by what it is."""
     for name in ("report.html", "page.html", "trace.json", "trace.json.gz"):
         run.save(name) if name == "report.html" else run.timeline.save(name)
-    if importlib.util.find_spec("matplotlib"):  # an extra
+    if FIGURES:
         import matplotlib as mpl
 
         with mpl.rc_context({"svg.fonttype": "none"}):
@@ -79,6 +79,7 @@ def _telling(saved: dict[str, bytes], what: str) -> set[str]:
 
 
 WITH_NOTES = {"report.html", "page.html", "trace.json", "trace.json.gz", "served", "shown"}
+FIGURES = {"figure.svg"} if importlib.util.find_spec("matplotlib") else set()  # an extra
 
 
 @pytest.mark.parametrize("line", ["threads=2", "procs=2"])
@@ -106,7 +107,7 @@ def test_a_run_that_failed_tells_why_with_leave(ip, leave):
     assert isinstance(ip.fails(f"%%parallel threads=2 -q --trace full for item in items\n{BODY}\nfail(item)"), ValueError)
     run = parmagic.last()
     assert "hunter2message" in run.verdict
-    saved, everywhere = _saved(run), WITH_NOTES | {"figure.svg"}
+    saved, everywhere = _saved(run), WITH_NOTES | FIGURES
     assert _telling(saved, "hunter2message") == (everywhere if leave else set())
     assert _telling(saved, "ValueError") >= everywhere
     assert leave or _telling(saved, "hunter2") == set()
@@ -133,7 +134,7 @@ def test_a_lock_is_called_by_its_key_under_the_cell_only(ip):
     assert "locks['hunter2lock']" in run.verdict
     saved = _saved(run)
     assert _telling(saved, "hunter2") == set()
-    assert _telling(saved, "locks[…]") == WITH_NOTES | {"figure.svg"}
+    assert _telling(saved, "locks[…]") == WITH_NOTES | FIGURES
 
 
 def test_threads_and_names_that_keep_a_baseline_away(ip):
