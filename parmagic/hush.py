@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import CO_NEWLOCALS
 from opcode import opmap
 from types import CodeType
 from typing import Any
@@ -38,7 +39,7 @@ def _is_shown() -> bool:
     """Tell whether a statement that called us shows its value; a cell's last one does, by default."""
     frame = sys._getframe()  # noqa: SLF001
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and _shows(frame.f_code):
+        if not frame.f_code.co_flags & CO_NEWLOCALS and _shows(frame.f_code):  # a cell's; its name differs between IPythons
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
