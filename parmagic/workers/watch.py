@@ -45,8 +45,11 @@ class Watch:
         self.warm()
         with self._talking:
             if not self._ready and self._connection is not None and self._connection.poll(READY_LIMIT):
-                self._connection.recv()
-                self._ready = True
+                try:
+                    self._connection.recv()
+                    self._ready = True
+                except (OSError, EOFError):
+                    self._drop()  # the server is gone as well, which says why
 
     def arm(self) -> int:
         """Return a number for an arm, by which its workers are added and its samples taken."""
