@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what lies below signal, which looks up the names of its constants
 import ctypes
+import functools
+import os
 import signal
 import sys
 import threading
@@ -147,10 +149,57 @@ def undo(what: Callable[[], object]) -> None:
         what()
 
 
-def raise_in(thread: int | None, kind: type[BaseException]) -> None:
-    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python."""
-    if thread is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+def raise_in(thread: int | None, kind: type[BaseException]) -> bool:
+    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python; return False, and do nothing, while it forks."""
+    with _forks:
+        if thread in _forking:
+            return False
+        if thread is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+        return True
+
+
+_forks = threading.Lock()
+_forking: dict[int, BaseException | None] = {}  # each thread that forks, and what was raised in it in the last moment before
+
+
+@functools.cache
+def heed_forks() -> None:
+    """Have nothing raised in threads that fork, from now on: Python drops it in what it calls around a fork, and locks stay locked.
+
+    The hooks of all that was imported before run between ours.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_fork_begins, after_in_parent=_fork_ends, after_in_child=_fork_in_child)
+
+
+def _fork_begins() -> None:
+    if threading.current_thread() is threading.main_thread():
+        return
+    ident, struck = threading.get_ident(), None
+    try:
+        with _forks:
+            _forking[ident] = None
+        for _ in range(2):  # what was raised in here before comes at the latest now
+            pass
+    except BaseException as error:  # noqa: BLE001  (it is raised behind the fork)
+        struck = error
+    with _forks:
+        _forking[ident] = struck
+
+
+def _fork_ends() -> None:
+    ident = threading.get_ident()
+    with _forks:
+        struck = _forking.pop(ident, None)
+    if struck is not None:
+        raise_in(ident, type(struck))
+
+
+def _fork_in_child() -> None:
+    global _forks  # noqa: PLW0603  (another thread may have held it)
+    _forks = threading.Lock()
+    _forking.clear()
 
 
 class _Nudge(BaseException):

@@ -203,6 +203,42 @@ def test_the_handler_is_put_back_where_ctrl_c_comes_at_the_very_end(handle):
         signal.signal(signal.SIGALRM, alarm)
 
 
+FORKING_AT_THE_END = """
+import os, threading, time, parmagic
+lock = threading.Lock()
+
+def wait():
+    until = time.monotonic() + 0.4  # the run is told to end meanwhile
+    while time.monotonic() < until:
+        pass
+
+def release():
+    wait()
+    lock.release()
+
+os.register_at_fork(before=lambda: (lock.acquire(), wait()), after_in_parent=release, after_in_child=lock.release)
+behind = []
+
+def body(n):
+    os.fork() or os._exit(0)
+    while True:
+        behind.append(n)  # it is ended behind the fork
+
+try:
+    parmagic.run(body, range(1), "threads=1", once=True, timeout=0.1)
+except parmagic.RunTimeout:
+    print(lock.locked(), len(behind) > 0, [note for note in parmagic.last().notes if "left behind" in note])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_thread_is_ended_behind_a_fork_and_not_in_its_hooks():
+    """What Python calls around a fork is let alone: an exception is dropped there, and a lock would stay locked (logging's, say)."""
+    done = subprocess.run([sys.executable, "-c", FORKING_AT_THE_END], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "False True []\n", (done.stdout, done.stderr[-2000:])
+    assert "Exception ignored" not in done.stderr
+
+
 OF_C = """
 #include <signal.h>
 static volatile int count;

@@ -13,7 +13,7 @@ from typing import Any
 from parmagic import limits, meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended, ParmagicError
-from parmagic.interrupts import calm, forget, raise_in
+from parmagic.interrupts import calm, forget, heed_forks, raise_in
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.private import Private, say
@@ -89,6 +89,7 @@ class _Crew:
         ]
 
     def start(self) -> None:
+        heed_forks()
         for thread in self._threads:
             limits.start(thread)
 
@@ -201,7 +202,7 @@ class _Crew:
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
     def _interrupt(self) -> None:
-        """Raise in every thread, as soon as it is out of the standard library's own code: its locks would stay locked."""
+        """Raise in every thread, as soon as it is out of a fork and of the standard library's own code: locks would stay locked."""
         waiting, until = list(range(self.count)), perf_counter() + OUT_OF_LIBRARY
         while waiting:
             for rank in list(waiting):
@@ -209,8 +210,8 @@ class _Crew:
                     left = rank in self._left
                     if not left and perf_counter() < until and _in_library(self._threads[rank]):
                         continue
-                    if not left:
-                        raise_in(self._threads[rank].ident, Ended)
+                    if not left and not raise_in(self._threads[rank].ident, Ended) and perf_counter() < until + GRACE:
+                        continue
                 waiting.remove(rank)
             if waiting:
                 sleep(0.001)
