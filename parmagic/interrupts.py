@@ -150,9 +150,13 @@ def undo(what: Callable[[], object]) -> None:
 
 
 def raise_in(thread: int | None, kind: type[BaseException]) -> bool:
-    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python; return False, and do nothing, while it forks."""
+    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python; False, and nothing, while any thread forks.
+
+    In a fork, Python drops it, and with it perhaps the release of a lock. And a child that is born while it waits
+    for its thread would be alarmed for ever (see :func:`calm`): that thread is not in there.
+    """
     with _forks:
-        if thread in _forking:
+        if _forking:
             return False
         if thread is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
@@ -165,10 +169,7 @@ _forking: dict[int, BaseException | None] = {}  # each thread that forks, and wh
 
 @functools.cache
 def heed_forks() -> None:
-    """Have nothing raised in threads that fork, from now on: Python drops it in what it calls around a fork, and locks stay locked.
-
-    The hooks of all that was imported before run between ours.
-    """
+    """Have :func:`raise_in` heed forks from now on: the hooks of all that was imported before run between ours."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_fork_begins, after_in_parent=_fork_ends, after_in_child=_fork_in_child)
 
@@ -180,12 +181,16 @@ def _fork_begins() -> None:
     try:
         with _forks:
             _forking[ident] = None
-        for _ in range(2):  # what was raised in here before comes at the latest now
-            pass
+        _look_around()  # what was raised in here before comes at the latest now; an alarm of another thread's ends before
     except BaseException as error:  # noqa: BLE001  (it is raised behind the fork)
         struck = error
     with _forks:
         _forking[ident] = struck
+
+
+def _look_around() -> None:
+    for _ in range(2):
+        pass
 
 
 def _fork_ends() -> None:

@@ -239,6 +239,41 @@ def test_a_thread_is_ended_behind_a_fork_and_not_in_its_hooks():
     assert "Exception ignored" not in done.stderr
 
 
+FORKING_IN_ALARM = """
+import _imp, os, signal, sys, threading, time
+from parmagic import interrupts
+begun, children = threading.Event(), []
+os.register_at_fork(before=begun.set, after_in_child=lambda: None)
+interrupts.heed_forks()
+
+def fork():
+    sys.setprofile(lambda *_: None)
+    children.append(os.fork() or os._exit(0))
+
+_imp.acquire_lock()  # a fork waits for it, behind all hooks
+blocked, forking = threading.Thread(target=time.sleep, args=(1,)), threading.Thread(target=fork)
+blocked.start()
+forking.start()
+begun.wait()
+print(interrupts.raise_in(blocked.ident, SystemExit))
+_imp.release_lock()
+forking.join()
+print(interrupts.raise_in(blocked.ident, SystemExit))
+until = time.monotonic() + 10
+while not (ended := os.waitpid(children[0], os.WNOHANG)[0]) and time.monotonic() < until:
+    time.sleep(0.01)
+print(ended == children[0])
+ended or os.kill(children[0], signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_nothing_is_raised_in_any_thread_while_one_forks():
+    """An exception that waits for a thread which the child has not would keep 3.11 from its first line, for ever."""
+    done = subprocess.run([sys.executable, "-c", FORKING_IN_ALARM], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "False\nTrue\nTrue\n", (done.stdout, done.stderr[-2000:])
+
+
 OF_C = """
 #include <signal.h>
 static volatile int count;
