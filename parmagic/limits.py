@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parmagic.descriptors import Lost
 from parmagic.errors import LimitReached, ParmagicError
+from parmagic.interrupts import held_back
 
 BORN_WITHIN = 30.0
 """Seconds in which a thread comes to its first line, also among many that want the GIL."""
@@ -65,6 +66,7 @@ def start(thread: threading.Thread) -> None:
     """Start a thread; RuntimeError where it cannot be started.
 
     Also where it had no memory to begin: CPython waits for ever for one that ends before its first line.
+    A Ctrl-C comes after it: CPython would count a thread that it kept from starting among the living for ever.
     """
     begun = getattr(thread, "_started", None)
     if isinstance(begun, threading.Event):
@@ -76,7 +78,8 @@ def start(thread: threading.Thread) -> None:
             return True
 
         begun.wait = wait  # type: ignore[method-assign]
-    thread.start()
+    with held_back():
+        thread.start()
 
 
 def _descriptors(*, system: bool) -> str:

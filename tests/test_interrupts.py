@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import parmagic
-from parmagic import RunTimeout, interrupts, notebook
+from parmagic import RunTimeout, interrupts, limits, notebook
 
 HERE = os.getpid()
 
@@ -272,6 +272,48 @@ def test_nothing_is_raised_in_any_thread_while_one_forks():
     """An exception that waits for a thread which the child has not would keep 3.11 from its first line, for ever."""
     done = subprocess.run([sys.executable, "-c", FORKING_IN_ALARM], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "False\nTrue\nTrue\n", (done.stdout, done.stderr[-2000:])
+
+
+def _start_struck_at(thread: threading.Thread, line: int) -> bool:
+    """Start a thread, with a Ctrl-C at so many lines of that; return whether it got that far."""
+    left = line
+
+    def strike(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename != threading.__file__:
+            return strike  # what it calls may be of that file again
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            _strike()
+        return strike
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(strike)
+        limits.start(thread)
+        sys.settrace(before)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_thread_that_ctrl_c_kept_from_starting_is_not_among_the_living(handle):
+    """Wherever a Ctrl-C comes while a thread is started, it is raised, and the thread runs and ends, or never was."""
+    handle(signal.default_int_handler)
+    lines = 0
+    while True:
+        thread = threading.Thread(target=int)
+        struck = _start_struck_at(thread, lines)
+        if thread.ident is not None:  # else it came before all that
+            thread.join(5)
+        assert thread not in threading.enumerate(), lines
+        if not struck:
+            break
+        lines += 1
+    assert lines > 5
 
 
 OF_C = """
