@@ -145,9 +145,11 @@ FATAL = (
 )
 """What ends an item of a process, or more."""
 
+_LONG = "end = time.monotonic() + 0.3\n        while time.monotonic() < end:\n            pass"  # for ever would be IPython's to end, or a child's
+
 EXCEPTIONS = tuple(
     f"class Own(Exception):\n    def __str__(self):\n        {deed}\n    __repr__ = __str__"
-    for deed in ("raise ValueError('never')", "sys.exit(3)", "return 5", "while True: pass", "time.sleep(0.3)", "return self.args[-1](self)")
+    for deed in ("raise ValueError('never')", "sys.exit(3)", "return 5", _LONG, "time.sleep(0.3)", "return self.args[-1](self)")
 )
 """Classes ``Own`` of exceptions that do not say what they are."""
 

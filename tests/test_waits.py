@@ -564,3 +564,20 @@ def test_a_ctrl_c_just_before_hooks_go_off_leaves_none(monkeypatch):
     with pytest.raises(KeyboardInterrupt), meter.hooks() as on:
         assert on
     assert not sys.modules["parmagic._waits"].state()["patched"]
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_a_wait_on_no_line_has_none(model):
+    """What the compiler adds, behind a with block say, is on no line of the body: its waits have no line, and -1 is none."""
+
+    def body(item):
+        time.sleep(0.02)
+        return item
+
+    units = len(body.__code__.co_code) // 2
+    nowhere = b"".join(bytes([0xF8 | min(8, units - at) - 1]) for at in range(0, units, 8))  # entries of the table that give no place
+    body.__code__ = body.__code__.replace(co_linetable=nowhere)
+    run = parmagic.run(body, range(2), f"{model}=1", once=True, trace="off")
+    asleep = run.waits[run.waits["kind"] == "sleep"]
+    assert asleep["n"].sum() >= 2
+    assert asleep["line"].isna().all()

@@ -108,8 +108,10 @@ static int32_t line_from(struct lane *lane, _PyInterpreterFrame *frame)
 {
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (code && same_text(code->co_filename, lane->filename))
-            return PyCode_Addr2Line(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
+        if (code && same_text(code->co_filename, lane->filename)) {
+            int line = PyCode_Addr2Line(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
+            return line > 0 ? line : 0; /* what the compiler adds, behind a with block say, is on no line */
+        }
     }
     return 0;
 }

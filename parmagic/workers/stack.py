@@ -76,7 +76,7 @@ def frames_of(thread: int | None) -> Iterator[Frame]:
         return
     frame = sys._current_frames().get(thread or 0)  # noqa: SLF001  (the only way to see where it is)
     while frame is not None:
-        yield Frame(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        yield Frame(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)  # what the compiler adds is on no line
         frame = frame.f_back
 
 
