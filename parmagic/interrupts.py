@@ -90,6 +90,13 @@ def is_interrupt(error: BaseException) -> bool:
     return error is _raised or issubclass(type(error), KeyboardInterrupt)
 
 
+class _Noted(list[tuple[int, FrameType | None]]):
+    """A handler that notes what strikes."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.append((number, frame))
+
+
 class held_back:  # noqa: N801  (a block, as in contextlib)
     """Hold a Ctrl-C back until the end of this block, which is short and waits for nothing.
 
@@ -100,19 +107,18 @@ class held_back:  # noqa: N801  (a block, as in contextlib)
 
     __slots__ = ("_before", "_struck")
 
+    def __init__(self) -> None:
+        self._before: Any = None
+        self._struck = _Noted()  # the handler, and not this object's: where the block's end is not reached, this object goes
+
     def __enter__(self) -> None:
         """From here on a Ctrl-C is only noted."""
-        self._before: Any = None
-        self._struck: list[tuple[int, FrameType | None]] = []
         before = _signal.getsignal(signal.SIGINT)
-        if type(getattr(before, "__self__", None)) is held_back:
+        if type(before) is _Noted:
             return  # within another such block
         if callable(before) and threading.current_thread() is threading.main_thread():
             self._before = before  # first: what strikes from here to the block's end is put back
-            _signal.signal(signal.SIGINT, self._hold)
-
-    def _hold(self, number: int, frame: FrameType | None) -> None:
-        self._struck.append((number, frame))
+            _signal.signal(signal.SIGINT, self._struck)
 
     def __exit__(self, *_: object) -> None:
         """Call the handler for what has struck."""
@@ -122,6 +128,11 @@ class held_back:  # noqa: N801  (a block, as in contextlib)
             _signal.signal(signal.SIGINT, self._before)
         finally:
             _deliver(self._before, self._struck)
+
+    def __del__(self) -> None:
+        """Put the handler back, where something else was raised between the block's last line and its end: by a tracer, say."""
+        if self._before is not None and _signal.getsignal(signal.SIGINT) is self._struck:
+            _signal.signal(signal.SIGINT, self._before)
 
 
 def _deliver(before: Handler, struck: list[tuple[int, FrameType | None]]) -> None:

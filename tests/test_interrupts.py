@@ -352,3 +352,37 @@ def test_a_handler_that_is_no_python_is_left_alone(tmp_path):
         timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout == "fine\n", done.stderr[-2000:]
+
+
+def test_a_block_that_is_left_by_a_tracer_holds_nothing_back():
+    """What a tracer raises behind a block's last line, where no signal is heard, leaves the user's handler in its place."""
+    before, lines = signal.getsignal(signal.SIGINT), 0
+
+    def block():
+        with interrupts.held_back():
+            pass
+
+    while True:
+        left = lines
+
+        def strike(frame, event, _):
+            nonlocal left
+            if frame.f_code is not block.__code__:
+                return None
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                raise ZeroDivisionError
+            return strike
+
+        tracer = sys.gettrace()
+        sys.settrace(strike)
+        try:
+            block()
+            break
+        except ZeroDivisionError:
+            lines += 1
+        finally:
+            sys.settrace(tracer)
+        assert signal.getsignal(signal.SIGINT) is before
+    assert lines >= 2
