@@ -28,7 +28,6 @@ from parmagic.task import CallItem, Quiet, Screen, Task
 from parmagic.workers import Job, Workers
 from parmagic.workers.loop import code_of
 from parmagic.workers.supply import Supply
-from parmagic.workers.watch import watch
 
 ALLOWED = 0.05
 """The share of wall time from which tracing deserves a note."""
@@ -61,9 +60,9 @@ def execute(task: Task, screen: Screen) -> Run:
     try:
         with explained():
             tracing.warm(task.plan.trace)
-            if meter.why_inferred():
-                watch.wait_until_ready()
             supply.prepare()
+            if meter.why_inferred():
+                supply.wait_for_the_sampler()
             parked = park(task, supply)
             raise_lost()
             _run_arms(task, screen, story, supply, parked, folder)

@@ -19,6 +19,7 @@ from parmagic.workers.isolated import IsolatedWorkers, user_threads
 from parmagic.workers.loop import names_around
 from parmagic.workers.orders import ForkOnly
 from parmagic.workers.shared import SharedWorkers
+from parmagic.workers.watch import watch
 
 if TYPE_CHECKING:
     from parmagic.workers.ship import Cargo, Weight
@@ -141,6 +142,12 @@ class Supply:
         self._server, notes = hub.borrow(self._modules, until)
         self.notes += notes
         return self._server
+
+    def wait_for_the_sampler(self) -> None:
+        """Have what infers waits be there when the first arm begins; what starts processes comes before it."""
+        if self.has_procs and self._fork is None:
+            self._borrowed()
+        watch.wait_until_ready()
 
     def _return(self) -> None:
         borrowed, self._server = self._server, None

@@ -41,8 +41,14 @@ class Watch:
                 self._connect(server)
 
     def wait_until_ready(self) -> None:
-        """Wait for a sampler that is only just starting: the first run of a session shall have its figures, too."""
-        self.warm()
+        """Wait for a sampler that is only just starting, so that the first run of a session has its figures, too.
+
+        Threads need nothing else of another process: where none can be had, they run, and their waits are not known.
+        """
+        try:
+            self.warm()
+        except (OSError, WorkerDied):
+            return
         with self._talking:
             if not self._ready and self._connection is not None and self._connection.poll(READY_LIMIT):
                 try:
