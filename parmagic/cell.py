@@ -25,9 +25,9 @@ from parmagic.names import Names, blocking_names, mutated_names, read_names
 from parmagic.order import read_too_early
 from parmagic.refusals import (
     OTHER_MAGIC,
-    as_deep_as_the_compiler,
     at_line,
     depth_refused,
+    go_deeper,
     refuse,
     refuse_input,
     refuse_other_scopes,
@@ -193,8 +193,12 @@ class _Reader:
             if binding
             else frozenset()
         )
-        with as_deep_as_the_compiler():
+        before = sys.getrecursionlimit()
+        try:  # no context manager: a Ctrl-C may come at the begin of its __exit__
+            go_deeper()
             names = self.checked(statements, binding, bound, has_value)
+        finally:
+            sys.setrecursionlimit(before)
         taken = "worker" in self.namespace or "worker" in names.writes | names.declared
         reads = names.reads if taken else names.reads - {"worker"}
         return Body(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what lies below signal, which looks up the names of its constants
+import _thread
 import ctypes
 import functools
 import os
@@ -79,10 +80,18 @@ def forget() -> None:
 
 def raise_lost() -> None:
     """Raise what a Ctrl-C has raised and what ended nothing; mostly a KeyboardInterrupt, else what the user's handler raises."""
+    found = lost()
+    if found is not None:
+        raise found
+
+
+def lost() -> BaseException | None:
+    """Return what :func:`raise_lost` would raise; it counts as dealt with then."""
     global _struck
-    if _struck is not None and threading.current_thread() is threading.main_thread():
-        lost, _struck = _struck, None
-        raise lost
+    if _struck is None or threading.current_thread() is not threading.main_thread():
+        return None
+    found, _struck = _struck, None
+    return found
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -105,10 +114,9 @@ class held_back:  # noqa: N801  (a block, as in contextlib)
     Python handler is called for raises nothing, and needs no holding back.
     """
 
-    __slots__ = ("_before", "_struck")
+    _before: Any = None  # also where it was struck before it began
 
     def __init__(self) -> None:
-        self._before: Any = None
         self._struck = _Noted()  # the handler, and not this object's: where the block's end is not reached, this object goes
 
     def __enter__(self) -> None:
@@ -142,6 +150,25 @@ def _deliver(before: Handler, struck: list[tuple[int, FrameType | None]]) -> Non
             before(*struck[0])
         finally:
             _deliver(before, struck[1:])
+
+
+class Latch:
+    """An event for one thread that waits, which no Ctrl-C can tear: the lock within a ``threading.Event`` would stay locked for ever."""
+
+    def __init__(self) -> None:
+        self._closed = _thread.allocate_lock()
+        self._closed.acquire()
+        self._is_open = False
+
+    def set(self) -> None:
+        """Let the waiting thread go on."""
+        with suppress(RuntimeError):  # it was set before
+            self._closed.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most that long; tell whether it is set."""
+        self._is_open = self._is_open or self._closed.acquire(timeout=seconds)
+        return self._is_open
 
 
 def undo(what: Callable[[], object]) -> None:

@@ -16,8 +16,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -160,33 +159,39 @@ def why_inferred() -> str:
     return _extension()[1]
 
 
-@contextmanager
-def hooks(*, wanted: bool = True) -> Iterator[bool]:
-    """While entered, what waits is hooked in this process, if it can be; yields whether this run's meters can measure.
+class hooks:  # noqa: N801  (a block, as in contextlib)
+    """While entered, what waits is hooked in this process, if it can be; tells whether this run's meters can measure.
 
     The hooks belong to one run: another one beside it, or inside of it, infers.
     """
-    extension = _extension()[0] if wanted else None
-    if extension is None:
-        yield False
-        return
-    on = False
 
-    def stop() -> None:
-        nonlocal on
-        if on:
-            on = False
-            extension.stop()
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._extension = _extension()[0] if wanted else None
+        self._on = False
 
-    try:
-        with held_back():
-            on = extension.start()
-        yield on
-    finally:
+    def __enter__(self) -> bool:
+        """Hook what waits."""
+        if self._extension is not None:
+            try:
+                with held_back():
+                    self._on = self._extension.start()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self._on
+
+    def __exit__(self, *_: object) -> None:
+        """Take the hooks off."""
         try:
-            undo(stop)
+            undo(self.end)
         finally:
-            undo(stop)
+            undo(self.end)
+
+    def end(self) -> None:
+        """Take the hooks off; where a Ctrl-C has come at the very begin of ``__exit__``, nobody has."""
+        if self._on and self._extension is not None:
+            self._on = False
+            self._extension.stop()
 
 
 def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
 
+from parmagic.interrupts import undo
 from parmagic.model import Printed
 from parmagic.recorder import Worker, current_worker
 
@@ -159,13 +160,18 @@ class ThreadOutput:
         for name in ("stdout", "stderr"):
             original = getattr(sys, name)
             router = _Router(original, name, self._emit)
-            self._kept.append((name, original, router))
+            self._kept.append((name, original, router))  # first: end() leaves a stream alone that is no router
             setattr(sys, name, router)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        """Put the streams back, unless the body put others there, and emit unfinished lines."""
-        for name, original, router in self._kept:
+        """Put the streams back."""
+        undo(self.end)
+
+    def end(self) -> None:
+        """Put the streams back, unless the body put others there, and emit unfinished lines; once."""
+        while self._kept:
+            name, original, router = self._kept.pop(0)
             if getattr(sys, name) is router:
                 setattr(sys, name, original)
             router.finish()

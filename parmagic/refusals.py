@@ -16,9 +16,9 @@ from parmagic.order import read_by_class
 
 __all__ = [
     "OTHER_MAGIC",
-    "as_deep_as_the_compiler",
-    "at_line",
+        "at_line",
     "depth_refused",
+    "go_deeper",
     "refuse",
     "refuse_input",
     "refuse_other_scopes",
@@ -47,20 +47,13 @@ def depth_refused() -> Iterator[None]:
         raise CellError("this is nested too deeply to be compiled: give parts of it names, on lines of their own") from None
 
 
-@contextmanager
-def as_deep_as_the_compiler() -> Iterator[None]:
+def go_deeper() -> None:
     """Let functions of ours follow a tree as deep as Python compiles it, which is deeper than it lets functions call each other.
 
-    A thousand terms in a sum are enough. What runs inside is Python alone, which takes no C stack for its calls.
+    A thousand terms in a sum are enough. What runs then is Python alone, which takes no C stack for its calls.
+    To be undone by ``sys.setrecursionlimit``.
     """
-    before = sys.getrecursionlimit()
-    ours = before + _DEEP
-    try:
-        sys.setrecursionlimit(ours)
-        yield
-    finally:
-        if sys.getrecursionlimit() == ours:
-            sys.setrecursionlimit(before)
+    sys.setrecursionlimit(sys.getrecursionlimit() + _DEEP)
 
 
 def ways_out(name: str) -> str:

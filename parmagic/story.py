@@ -19,7 +19,7 @@ from parmagic.baseline import Baseline, Parked, park
 from parmagic.conduct import conduct
 from parmagic.errors import LimitReached, RunTimeout
 from parmagic.files import Folder, RunFile
-from parmagic.interrupts import is_interrupt, noticed, raise_lost, undo
+from parmagic.interrupts import is_interrupt, lost, noticed, raise_lost, undo
 from parmagic.limits import explained
 from parmagic.merge import overhead_of, results_of
 from parmagic.model import Arm, Timeline
@@ -72,7 +72,7 @@ def execute(task: Task, screen: Screen) -> Run:
     except LimitReached as refused:
         if not story.timelines:
             raise  # nothing has run
-        story.error = story.error or refused
+        story.error = refused if story.error is None else story.error
     except BaseException as stopped:
         if not is_interrupt(stopped):
             raise
@@ -83,6 +83,8 @@ def execute(task: Task, screen: Screen) -> Run:
             undo(lambda: _give_back(supply, parked, folder))
         finally:
             undo(lambda: _give_back(supply, parked, folder))
+    late = lost()  # in a finalizer, say, behind the last item
+    story.error = late if story.error is None else story.error
     story.notes += supply.notes
     _close_the_story(task, story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)

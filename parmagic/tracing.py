@@ -39,7 +39,7 @@ from typing import IO, Any
 from parmagic import limits
 from parmagic.files import RunFile, anonymous_file
 from parmagic.gil import FREE_THREADED
-from parmagic.interrupts import held_back
+from parmagic.interrupts import Latch, held_back
 from parmagic.model import CALLS_KEPT, Trace, TraceFile, on_our_clock
 from parmagic.private import Private, say
 from parmagic.ring import Ring
@@ -334,7 +334,7 @@ class _Controller:
     def __init__(self, tracing: Tracing, mode: Trace) -> None:
         self._tracing = tracing
         self._mode = mode
-        self._ended = threading.Event()
+        self._ended = Latch()
         self._begin = perf_counter()
         self._spent = 0.0
         self._thread = threading.Thread(target=self._run, name="parmagic tracing", daemon=True)
@@ -520,8 +520,13 @@ def _unhook_threads() -> None:
     """
     interpreter, first, following, set_profile = _calls_for_threads()
     states = takewhile(bool, accumulate(chain(map(first, (interpreter,)), repeat(0)), following))
-    with _no_garbage_collected():  # a finalizer is Python as well
+    before = gc.isenabled()
+    gc.disable()  # a finalizer is Python as well
+    try:
         deque(map(set_profile, states, repeat(None), repeat(None)), maxlen=0)
+    finally:
+        if before:
+            gc.enable()
 
 
 @functools.cache
@@ -532,15 +537,3 @@ def _calls_for_threads() -> tuple[int, Any, Any, Any]:
     first = ctypes.PYFUNCTYPE(state, state)(("PyInterpreterState_ThreadHead", api))
     following = ctypes.PYFUNCTYPE(state, state, number)(("PyThreadState_Next", api))  # the number is accumulate's, and read by nobody
     return interpreter, first, following, ctypes.PYFUNCTYPE(number, state, state, state)(("_PyEval_SetProfile", api))
-
-
-@contextmanager
-def _no_garbage_collected() -> Iterator[None]:
-    """Let nothing be collected within this block."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()

@@ -17,7 +17,7 @@ from time import perf_counter
 from types import GetSetDescriptorType, TracebackType
 from typing import Any
 
-from parmagic.interrupts import calm, raise_in
+from parmagic.interrupts import Latch, calm, raise_in
 
 SECONDS = 0.1
 """What the code of one object gets to describe it."""
@@ -71,7 +71,7 @@ class _Helper:
         self._since = perf_counter() + _TO_START
         self._over = False
         self._ending = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = Latch()
 
     def wait(self) -> list[Any]:
         """Return the answers, up to the first call that does not end."""

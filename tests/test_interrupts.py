@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from strikes import strikes
 
 import parmagic
 from parmagic import RunTimeout, interrupts, limits, notebook
@@ -386,3 +387,12 @@ def test_a_block_that_is_left_by_a_tracer_holds_nothing_back():
             sys.settrace(tracer)
         assert signal.getsignal(signal.SIGINT) is before
     assert lines >= 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@BOTH
+def test_a_ctrl_c_at_the_begin_of_any_function(model):
+    """Wherever in a run it comes, it ends the run, and streams, hooks, handler and threads are as before."""
+    found = list(strikes(lambda: parmagic.run(abs, [1, 2], model, once=True, timeout=20)))
+    assert len(found) > 100
+    assert [each for each in found if each[2]] == []

@@ -13,7 +13,7 @@ from typing import Any
 from parmagic import limits, meter, tracing
 from parmagic.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.errors import Ended, ParmagicError
-from parmagic.interrupts import calm, forget, heed_forks, raise_in
+from parmagic.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
 from parmagic.model import Batch, Pulse, Readings, Recording, Span, Standing, WorkerId
 from parmagic.output import ThreadOutput
 from parmagic.private import Private, say
@@ -38,11 +38,20 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        with limits.explained(), ThreadOutput(crew.reports.put), meter.hooks() as crew.measuring:
-            try:
-                yield from self._run(crew)
-            finally:
-                crew.trace.end()  # also where a second interrupt kept it from being finished
+        output, hooks = ThreadOutput(crew.reports.put), meter.hooks()
+
+        def end() -> None:
+            hooks.end()
+            output.end()
+
+        try:
+            with limits.explained(), output, hooks as crew.measuring:
+                try:
+                    yield from self._run(crew)
+                finally:
+                    crew.trace.end()  # also where a second interrupt kept it from being finished
+        finally:
+            undo(end)  # a Ctrl-C may have come at the begin or the end of the block
         yield from crew.waiting()  # lines that no newline ended
 
     def _run(self, crew: _Crew) -> Iterator[Report]:
@@ -188,7 +197,8 @@ class _Crew:
         self.board[STOP] = 1
         self._ending = self._ending or perf_counter()
         if self._gate:
-            self._gate.abort()
+            with held_back():  # the lock within would stay locked
+                self._gate.abort()
         alive = [thread for thread in self._threads if thread.is_alive()]
         interrupted = bool(alive) and sys.exc_info()[0] is not None
         if interrupted:
