@@ -24,7 +24,7 @@ import numpy as np
 from common import where
 
 import parmagic
-from parmagic import meter
+from parmagic.record import meter
 
 BLOCK = bytes(1 << 22)
 LOCK = threading.Lock()

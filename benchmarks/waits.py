@@ -18,7 +18,7 @@ from contextlib import nullcontext
 
 from common import arguments, seconds, where
 
-from parmagic import meter
+from parmagic.record import meter
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two threads with two of BLAS's each measure the scheduler's moods
 try:

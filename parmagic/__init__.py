@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from parmagic.errors import CellError, LineError, NotShippable, ParmagicError, RunTimeout, WorkerDied
 
 if TYPE_CHECKING:
-    from parmagic.recorder import current_worker
+    from parmagic.execute.story import run
+    from parmagic.record.items import current_worker
     from parmagic.result import Run, last
-    from parmagic.story import run
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ __all__ = [
     "unload_ipython_extension",
 ]
 
-_LATE = {"Run": "result", "current_worker": "recorder", "last": "result", "run": "story"}
+_LATE = {"Run": "result", "current_worker": "record.items", "last": "result", "run": "execute.story"}
 """Names whose modules load when they are first used: ``%load_ext`` should cost nothing that one feels."""
 
 
@@ -54,13 +54,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics and the displays: ``%load_ext parmagic``."""
-    from parmagic import magic  # noqa: PLC0415  (imports IPython, which a plain script need not have loaded)
+    from parmagic.notebook import magics  # noqa: PLC0415  (imports IPython, which a plain script need not have loaded)
 
-    magic.load(shell)
+    magics.load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take them away again: ``%unload_ext parmagic``."""
-    from parmagic import magic  # noqa: PLC0415
+    from parmagic.notebook import magics  # noqa: PLC0415
 
-    magic.unload(shell)
+    magics.unload(shell)

@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from parmagic.interrupts import held_back
-from parmagic.merge import all_failed, overhead_of, results_of
-from parmagic.model import Timeline
-from parmagic.private import public, public_error, public_timeline
-from parmagic.words import describe
+from parmagic.analyze.merge import all_failed, overhead_of, results_of
+from parmagic.model.private import public, public_error, public_timeline
+from parmagic.model.timeline import Timeline
+from parmagic.model.words import describe
+from parmagic.system.interrupts import held_back
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from parmagic.baseline import Baseline
-    from parmagic.model import Calls, Lane
+    from parmagic.execute.baseline import Baseline
+    from parmagic.model.timeline import Calls, Lane
     from parmagic.render import View
     from parmagic.render.plot import RunFigure
 
@@ -121,44 +121,44 @@ class Run:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per arm."""
-        from parmagic import account  # noqa: PLC0415  (pandas loads when tables are looked at)
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         baselines = [self._baselines[t.arm.label] for t in self.timelines]
         overheads = [overhead_of(timeline) for timeline in self.timelines]
-        return account.summary_table(self.timelines, self.workers, baselines, overheads)
+        return tables.summary_table(self.timelines, self.workers, baselines, overheads)
 
     @cached_property
     def workers(self) -> pd.DataFrame:
         """One row per (arm, rank): the states tile the wall time."""
-        from parmagic import account  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415
 
-        return account.workers_table(self.timelines)
+        return tables.workers_table(self.timelines)
 
     @cached_property
     def items(self) -> pd.DataFrame:
         """One row per (arm, item)."""
-        from parmagic import account  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415
 
-        return account.items_table(self.timelines)
+        return tables.items_table(self.timelines)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
         """One row per (arm, rank, kind, object, line)."""
-        from parmagic import account  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415
 
-        return account.waits_table(self.timelines)
+        return tables.waits_table(self.timelines)
 
     @cached_property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
-        from parmagic import account  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415
 
-        return account.transfers_table(self.timelines)
+        return tables.transfers_table(self.timelines)
 
     @cached_property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
-        from parmagic import verdict  # noqa: PLC0415
+        from parmagic.analyze import verdict  # noqa: PLC0415
 
         error = describe(self.error) if self.error is not None else None
         if not self.timelines:
@@ -202,13 +202,13 @@ class Run:
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the seconds of each state of a lane in each bin between ``edges``."""
-        from parmagic.ledger import ledger  # noqa: PLC0415
+        from parmagic.analyze.ledger import ledger  # noqa: PLC0415
 
         return ledger(timeline, lane).shares(edges)
 
     def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return VizTracer's calls within items, by the arm's number; read from the traces."""
-        from parmagic import functions  # noqa: PLC0415
+        from parmagic.analyze import functions  # noqa: PLC0415
 
         found = []
         for number, timeline in enumerate(self.timelines):
@@ -240,7 +240,7 @@ class ArmView:
 def load_tables() -> None:
     """Import what makes tables, with Ctrl-C held back: NumPy and pandas cannot be imported again once they were interrupted."""
     with held_back():
-        from parmagic import account, verdict  # noqa: F401, PLC0415
+        from parmagic.analyze import tables, verdict  # noqa: F401, PLC0415
 
 
 _last: Run | None = None

@@ -19,8 +19,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from kin import other_servers
 
 import parmagic
-from parmagic import meter
-from parmagic.workers import hub, watch
+from parmagic.record import meter
+from parmagic.workers.processes import hub, watch
 
 
 def _threads() -> set[str]:
@@ -29,7 +29,7 @@ def _threads() -> set[str]:
 
 def _hooks() -> int:
     """Return how many calls of this process still go to the recorder."""
-    return 0 if meter.why_inferred() else sys.modules["parmagic._waits"].state()["patched"]
+    return 0 if meter.why_inferred() else sys.modules["parmagic.record._waits"].state()["patched"]
 
 
 def _strangers(before: set[int]) -> list[psutil.Process]:

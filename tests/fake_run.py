@@ -13,20 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from parmagic.model import (
-    STATES,
-    WORKER_STATES,
-    Arm,
-    Batch,
-    Calls,
-    Clocks,
-    Lane,
-    Samples,
-    Span,
-    Timeline,
-    Usage,
-    WorkerId,
-)
+from parmagic.model.kinds import STATES, WORKER_STATES
+from parmagic.model.plan import Arm
+from parmagic.model.recording import Batch, Clocks, Samples, Span, Usage, WorkerId
+from parmagic.model.timeline import Calls, Lane, Timeline
 
 NAN = float("nan")
 Story = Sequence[tuple[str, float]]

@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 
 from programs import Programs, difference
 
-from parmagic.cell import read_body, read_expression
 from parmagic.errors import CellError, LineError
-from parmagic.line import parse
-from parmagic.model import Plan
+from parmagic.model.plan import Plan
+from parmagic.parse.body import read_body, read_expression
+from parmagic.parse.line import parse
 
 CURIOUS = ["\0", "\ud800", "é", "\u202e", "٣", "²", "𝟙", "ª", "\x0c", "\r", "\n", "\t", "\u2028", "\\", "'", '"', '"""', "#", ";", "\x7f", "﹛"]
 HUGE = ["9" * 9, "1" * 20, "9" * 5000, "1e999", "-1", "0", "1-999999999999", "1-10000", "0x10", "1_0", "00"]

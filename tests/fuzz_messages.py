@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from parmagic.files import anonymous_file
-from parmagic.workers import home
-from parmagic.workers.frames import _CHECK, _HEADER, Garbled, Inbox, Outbox
+from parmagic.system.files import anonymous_file
+from parmagic.workers.processes import home
+from parmagic.workers.processes.frames import _CHECK, _HEADER, Garbled, Inbox, Outbox
 
 RANK = 3
 SIZES = (0, 1, 100, 3000, 70_000, 300_000)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from parmagic.workers import hub
+from parmagic.workers.processes import hub
 
 
 def titled(pid: int) -> Iterator[tuple[int, int, str]]:

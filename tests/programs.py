@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parmagic.cell import Body, read_body
 from parmagic.errors import CellError
+from parmagic.parse.body import Body, read_body
 
 NOTEBOOK = "p = 3\nq = [1, 2, 3]\nr = {'k': 1}\ns = 'text'\na = 10\ng = 0\nclass Box:\n    n = 1\nbox = Box()\n"
 """What the notebook has: ``a`` is a name that bodies bind as well, ``g`` one that they share."""

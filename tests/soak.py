@@ -48,10 +48,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import parmagic
-from parmagic import meter
-from parmagic.model import WORKER_STATES
-from parmagic.output import MOST
-from parmagic.workers import hub, watch
+from parmagic.model.kinds import WORKER_STATES
+from parmagic.record import meter
+from parmagic.workers.output import MOST
+from parmagic.workers.processes import hub, watch
 
 STUCK = 100.0
 """Seconds after which a cell is taken to hang; the longest of them are meant to take ten."""
@@ -645,7 +645,7 @@ class Grounds:
         runs = len(list((self.base / "work" / ".parmagic").glob("run-*")))
         if runs > most:
             yield f"{runs} runs in .parmagic"
-        extension = sys.modules.get("parmagic._waits")
+        extension = sys.modules.get("parmagic.record._waits")
         if extension is not None and extension.state()["patched"]:
             yield f"hooks: {extension.state()}"
         if sys.getprofile() or threading.getprofile():

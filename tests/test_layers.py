@@ -1,10 +1,12 @@
-"""Imports go down only, and nothing heavy is imported before it is needed."""
+"""Imports go down only, in no circle, and nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,57 +14,74 @@ import pytest
 import parmagic
 
 HOUSE = Path(parmagic.__file__).parent
-
-FLOORS = {
-    "ground": {"errors", "model", "interrupts", "words", "files", "places", "private", "descriptors", "limits", "cpus", "gil"},
-    "door": {"line", "clause", "options", "cell", "names", "order", "refusals"},
-    "meter": {"recorder", "meter", "things", "_waits", "ring", "tracing", "sampler"},
-    "workshop": {"dispatch", "output", "workers"},
-    "study": {"merge", "functions", "cells", "inferred", "measured", "ledger", "account", "holding", "compare", "verdict"},
-    "gallery": {"render"},
-    "hall": {"task", "conduct", "baseline", "story", "result"},
-    "desk": {"notebook", "hush"},
-    "magic": {"magic"},
-    "street": {"__init__"},
-}
+MODULES = sorted(HOUSE.rglob("*.py"))
 
 KNOWS = {
-    "ground": {"ground"},
-    "door": {"ground", "door"},
-    "meter": {"ground", "meter"},
-    "workshop": {"ground", "meter", "workshop"},
-    "study": {"ground", "study"},
-    "gallery": {"ground", "gallery"},
-    "hall": {"ground", "door", "meter", "workshop", "study", "gallery", "hall"},
-    "desk": {"ground", "door", "hall", "desk"},
-    "magic": {"gallery", "hall", "desk"},
-    "street": {"ground", "meter", "hall", "magic"},
+    "errors": set(),
+    "system": {"errors"},
+    "model": {"errors", "system"},
+    "parse": {"errors", "system", "model"},
+    "record": {"errors", "system", "model"},
+    "workers": {"errors", "system", "model", "record"},
+    "analyze": {"errors", "system", "model"},
+    "render": {"errors", "system", "model"},
+    "result": {"errors", "system", "model", "analyze", "render"},
+    "execute": {"errors", "system", "model", "parse", "record", "workers", "analyze", "result"},
+    "notebook": {"errors", "system", "model", "parse", "execute", "render", "result"},
 }
+"""The floors, from below, and which of them each may import; ``parmagic`` itself may import all."""
 
 
-def _floor(room: str) -> str:
-    return next(floor for floor, rooms in FLOORS.items() if room in rooms)
+def _name(path: Path) -> str:
+    parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _rooms(path: Path) -> set[str]:
-    """Return the rooms that a module imports, anywhere in it."""
-    found = set()
+NAMES = {_name(path): path for path in MODULES}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the modules of ours that a module imports, anywhere in it, also late and for types."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "parmagic":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("parmagic."):
-            found.add(node.module.split(".")[1])
-    return found
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found = full if full in NAMES else node.module
+                if found in NAMES:
+                    yield found
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NAMES)
 
 
-@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+def _floor(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_imports_go_down_only(path):
-    """A module knows only the floors that the table allows."""
-    room = path.relative_to(HOUSE).parts[0].removesuffix(".py")
-    assert {_floor(other) for other in _rooms(path)} <= KNOWS[_floor(room)]
+    """A module knows its own floor and those that the table allows; all know the package's name."""
+    floor = _floor(_name(path))
+    known = KNOWS[floor] | {floor, ""} if floor else set(KNOWS)
+    assert {_floor(other) for other in _imports(path)} <= known
 
 
-@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+def test_no_circles():
+    """No module imports itself by way of others: not late, not for types."""
+    graph = {name: {other for other in _imports(path) if other not in {name, "parmagic"}} for name, path in NAMES.items() if name != "parmagic"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" → ".join(circle.args[1]))
+
+
+def test_few_rooms_at_the_top():
+    """Who comes here sees at once where things are."""
+    rooms = {path.relative_to(HOUSE).parts[0] for path in MODULES}
+    assert len(rooms) <= 12
+    assert rooms == {f"{name}.py" if name in {"errors", "result"} else name for name in KNOWS} | {"__init__.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_only_the_magic_knows_ipython(path):
     """IPython is imported by the magic alone (and by a worker that displays something)."""
     names = {
@@ -72,7 +91,7 @@ def test_only_the_magic_knows_ipython(path):
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     knows = any(name.split(".")[0] == "IPython" for name in names)
-    assert knows == (path.name in {"magic.py", "notebook.py", "hush.py", "child.py"})
+    assert knows == ((_floor(_name(path)) == "notebook" and path.name != "__init__.py") or path.name == "child.py")
 
 
 @pytest.mark.parametrize("code", ["import parmagic", "from IPython.core.interactiveshell import InteractiveShell as S; S.instance().run_line_magic('load_ext', 'parmagic')"])
@@ -91,12 +110,12 @@ def test_the_extension_loads_with_the_first_cell():
         "print(sorted(name for name in sys.modules if name.startswith('parmagic')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    assert ast.literal_eval(done.stdout.strip()) == ["parmagic", "parmagic.errors", "parmagic.magic"]
+    assert ast.literal_eval(done.stdout.strip()) == ["parmagic", "parmagic.errors", "parmagic.notebook", "parmagic.notebook.magics"]
 
 
 def test_late_names():
     """Names that load late are listed, are the real ones, and others are an AttributeError."""
-    from parmagic.story import run
+    from parmagic.execute.story import run
 
     assert parmagic.run is run
     assert set(parmagic.__all__) <= set(dir(parmagic))

@@ -1,4 +1,4 @@
-/* parmagic._waits: what Python sees.
+/* parmagic.record._waits: what Python sees.
  *
  * Lanes belong to their threads, and each is used by its own; what all share is behind
  * a lock, as there may be no GIL.
@@ -488,7 +488,7 @@ static PyMethodDef methods[] = {
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic._waits", "Measures what threads wait for.", -1, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "parmagic.record._waits", "Measures what threads wait for.", -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__waits(void)
 {

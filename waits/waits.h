@@ -1,4 +1,4 @@
-/* What the parts of parmagic._waits share.
+/* What the parts of parmagic.record._waits share.
  *
  *   objects.c what is loaded, and the slots through which it calls what we hook
  *   got.c     points these slots at our hooks, and back

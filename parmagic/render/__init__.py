@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from parmagic.model import Calls, Lane, Timeline
+    from parmagic.model.timeline import Calls, Lane, Timeline
 
 
 class View(Protocol):

@@ -25,10 +25,11 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from parmagic.interrupts import held_back, undo
-from parmagic.model import STATES, WAIT_KINDS, WAIT_STATES, Calls, Lane, Timeline
-from parmagic.private import described
+from parmagic.model.kinds import STATES, WAIT_KINDS, WAIT_STATES
+from parmagic.model.private import described
+from parmagic.model.timeline import Calls, Lane, Timeline
 from parmagic.render.figures import LOOKS, clean
+from parmagic.system.interrupts import held_back, undo
 
 if TYPE_CHECKING:
     from parmagic.render import View

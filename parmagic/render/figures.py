@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model import WORKER_STATES, Lane, Timeline
+from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.timeline import Lane, Timeline
 
 if TYPE_CHECKING:
     from parmagic.render import View

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model import WORKER_STATES
+from parmagic.model.kinds import WORKER_STATES
 from parmagic.render import svg
 from parmagic.render.figures import (
     FAILED,
@@ -36,7 +36,7 @@ from parmagic.render.figures import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from parmagic.model import Timeline
+    from parmagic.model.timeline import Timeline
     from parmagic.render import View
 
 MAX_LANES = 64

@@ -17,7 +17,7 @@ except ImportError:
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from parmagic.model import Timeline
+    from parmagic.model.timeline import Timeline
     from parmagic.render import View
 
 MAX_LANES = 64

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parmagic.model import Calls, Lane, Timeline
+from parmagic.model.timeline import Calls, Lane, Timeline
 from parmagic.render import chrome
 from parmagic.render.figures import INFERRED, LOOKS, clean, legend_words, present, worker_row
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from parmagic.render.figures import FAILED, INFERRED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
 
 if TYPE_CHECKING:
-    from parmagic.model import Timeline
+    from parmagic.model.timeline import Timeline
     from parmagic.render import View
 
 ROW = 22

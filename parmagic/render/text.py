@@ -7,22 +7,10 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from parmagic.render.figures import (
-    HEADINGS,
-    LOOKS,
-    ArmRow,
-    Drawn,
-    arm_rows,
-    bins,
-    clean,
-    drawn,
-    legend_words,
-    present,
-    seconds,
-)
+from parmagic.render.figures import HEADINGS, LOOKS, ArmRow, Drawn, arm_rows, bins, clean, drawn, legend_words, present, seconds
 
 if TYPE_CHECKING:
-    from parmagic.model import Timeline
+    from parmagic.model.timeline import Timeline
     from parmagic.render import View
 
 MAX_LANES = 16

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
-from parmagic.files import RunFile
-from parmagic.model import QUIET_FOR, Arm, Displayed, Plan, Printed, Pulse, Recording, Standing
-from parmagic.recorder import Worker
+from parmagic.model.plan import Arm, Plan
+from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standing
+from parmagic.model.recording import Recording
+from parmagic.record.items import Worker
+from parmagic.system.files import RunFile
 
 Call = Callable[[Any, Worker], Any]
 Report = Recording | Printed | Displayed | Standing | Pulse | None

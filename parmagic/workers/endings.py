@@ -7,8 +7,8 @@ import time
 from array import array
 from typing import Protocol
 
-from parmagic.meter import HALTED, Left, state_of
-from parmagic.model import Batch, Recording, WorkerId
+from parmagic.model.recording import Batch, Recording, WorkerId
+from parmagic.record.meter import HALTED, Left, state_of
 from parmagic.workers.stack import Frame
 
 LOST = 76

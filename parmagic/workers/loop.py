@@ -8,10 +8,10 @@ from time import perf_counter
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-from parmagic.dispatch import Deck
-from parmagic.meter import Meter
-from parmagic.model import Batch, Readings
-from parmagic.recorder import NOTHING, STOP, Board, Worker, item_slot, loading, perform
+from parmagic.model.recording import Batch, Readings
+from parmagic.record.items import NOTHING, STOP, Board, Worker, item_slot, loading, perform
+from parmagic.record.meter import Meter
+from parmagic.workers.dispatch import Deck
 
 Call = Callable[[Any, Worker], Any]
 

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from parmagic.descriptors import Descriptor
-from parmagic.files import anonymous_file
-from parmagic.gil import FREE_THREADED
+import parmagic
+from parmagic.system.descriptors import Descriptor
+from parmagic.system.files import anonymous_file
+from parmagic.system.gil import FREE_THREADED
 
 EVERY = 4.0
 """Seconds between two stacks of a worker whose claim takes long."""
@@ -25,7 +26,7 @@ EVERY = 4.0
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 _THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(most recent call first\):$", re.MULTILINE)
 _DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
+_OURS = os.path.dirname(parmagic.__file__) + os.sep  # noqa: PTH120
 _MOST = 1 << 16
 
 

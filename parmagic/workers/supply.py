@@ -11,18 +11,20 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import NotShippable, ParmagicError
-from parmagic.interrupts import held_back
-from parmagic.model import Arm, Packed, Plan
-from parmagic.words import module_of, type_name
-from parmagic.workers import Call, Workers, hub, preload, room
-from parmagic.workers.isolated import IsolatedWorkers, user_threads
+from parmagic.model.plan import Arm, Plan
+from parmagic.model.timeline import Packed
+from parmagic.model.words import module_of, type_name
+from parmagic.system.interrupts import held_back
+from parmagic.workers import Call, Workers
 from parmagic.workers.loop import names_around
-from parmagic.workers.orders import ForkOnly
-from parmagic.workers.shared import SharedWorkers
-from parmagic.workers.watch import watch
+from parmagic.workers.processes import capacity, hub, preload
+from parmagic.workers.processes.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.processes.orders import ForkOnly
+from parmagic.workers.processes.watch import watch
+from parmagic.workers.threads import SharedWorkers
 
 if TYPE_CHECKING:
-    from parmagic.workers.ship import Cargo, Weight
+    from parmagic.workers.processes.ship import Cargo, Weight
 
 HEAVY_BYTES, HEAVY_SECONDS = 10_000_000, 0.1
 """A name that takes this much to ship is named in the notes."""
@@ -61,7 +63,7 @@ class Supply:
             return
         if not hub.supported():
             raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
-        self._room.enter_context(room.made(max(arm.count for arm in self._plan.arms if arm.kind == "procs")))
+        self._room.enter_context(capacity.made(max(arm.count for arm in self._plan.arms if arm.kind == "procs")))
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return
@@ -110,7 +112,7 @@ class Supply:
         Raises NotShippable, which names what cannot be pickled, or ForkOnly.
         """
         if self._cargo is None:
-            from parmagic.workers.ship import Cargo  # noqa: PLC0415  (cloudpickle loads when something is shipped)
+            from parmagic.workers.processes.ship import Cargo  # noqa: PLC0415  (cloudpickle loads when something is shipped)
 
             self._cargo = Cargo(self._call, self._items, self._names)
         return self._cargo

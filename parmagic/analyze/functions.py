@@ -1,0 +1,134 @@
+"""VizTracer's records become the calls of each worker, on our clock.
+
+A record of a million calls is over 100 MB of text, and ten times that as objects. So it is
+read in blocks, of which only numbers are kept: 20 bytes a call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+import parmagic
+from parmagic.model.recording import TraceFile, on_our_clock
+from parmagic.model.timeline import Calls, Lane
+
+_OURS = str(Path(parmagic.__file__).parent) + os.sep
+_CLOCK = "time.perf_counter"
+
+BLOCK = 1 << 20
+"""Bytes that are read at once."""
+
+Event = tuple[Any, Any, Any, Any, Any]
+"""The thread, the begin (µs), X (a call) or B (one that was open at the end), the duration (µs) and the name of a call."""
+
+_BETWEEN = b'},{"pid":'
+_EVENT = re.compile(
+    rb'\{"pid":\d+,"tid":(\d+),"ts":([\d.]+),"ph":"([XB])","cat":"fee","dur":([\d.]+),"name":"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+)
+
+
+def read(trace: TraceFile) -> list[Calls]:
+    """Return the calls that a trace holds, one :class:`Calls` per worker.
+
+    Threads that are no workers are left out, so are our own functions: the
+    body is the outermost call. Calls that were still open at the end are closed
+    there. A file that is missing has no calls, a torn one (of a killed worker) those before its end.
+    """
+    places: dict[bytes | str, int] = {}
+    threads = {tid: number for number, tid in enumerate(trace.workers)}
+    tables = [_table(events, threads, places, trace.anchors[1][0]) for events in _events(trace)]
+    threads_of, begins, ends, named = (np.concatenate(column) for column in zip(*tables, strict=True)) if tables else (np.empty(0),) * 4
+    names = tuple(_text(name) for name in places)
+    foreign = np.array([_OURS not in name for name in names], dtype=bool)
+    found = []
+    for number, rank in enumerate(trace.workers.values()):
+        mine = np.flatnonzero(threads_of == number)
+        mine = mine[foreign[named[mine]]] if len(mine) else mine
+        from_, to = on_our_clock(trace.anchors, begins[mine]), on_our_clock(trace.anchors, ends[mine])
+        order = np.lexsort((-to, from_))
+        found.append(Calls(rank, from_[order], to[order], named[mine[order]].astype(np.int32), names))
+    return found
+
+
+def _table(events: Iterable[Event], threads: dict[int, int], places: dict[bytes | str, int], end: float) -> tuple[Any, ...]:
+    """Return the calls of a block as columns: the thread's number (-1: none of ours), begin, end (µs), the name's place in ``places``."""
+    tids, begins, phases, took, named = zip(*events, strict=True)
+    known = {tid: threads.get(int(tid), -1) for tid in set(tids)}
+    for name in dict.fromkeys(named):
+        places.setdefault(name, len(places))
+    begin, lasting = (np.fromiter(map(float, column), dtype=float, count=len(column)) for column in (begins, took))
+    still_open = np.frombuffer(b"".join(phases), np.uint8) == ord("B")
+    return (
+        np.fromiter(map(known.__getitem__, tids), np.int32, len(tids)), begin,
+        np.where(still_open, np.maximum(begin, end), begin + lasting), np.fromiter(map(places.__getitem__, named), np.int32, len(named)),
+    )  # fmt: skip
+
+
+def _events(trace: TraceFile) -> Iterator[list[Event]]:
+    """Yield what a trace holds, a block at a time: as VizTracer writes it, or any other JSON at once."""
+    with suppress(OSError), BytesIO(trace.data) if trace.data else Path(trace.path).open("rb") as file:
+        blocks, unread = _blocks(file), []
+        for block in blocks:
+            unread.append(block)
+            if _EVENT.search(block):
+                yield from filter(None, map(_EVENT.findall, chain((block,), blocks)))
+                return
+        if others := _by_json(b"".join(unread)):
+            yield others
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the text in parts that end between two calls: this cannot be within a name, where quotes are escaped."""
+    rest = b""
+    while more := file.read(BLOCK):
+        rest += more
+        cut = rest.rfind(_BETWEEN) + 1
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    yield rest
+
+
+def _by_json(data: bytes) -> list[Event]:
+    """Read the calls of a trace that is not as VizTracer 1.1.1 writes it; names may have bare control characters."""
+    with suppress(ValueError, KeyError, TypeError):
+        events = json.loads(data, strict=False)["traceEvents"]
+        return [(e["tid"], e["ts"], e["ph"].encode(), e.get("dur", 0), e.get("name", "")) for e in events if e.get("ph") in {"X", "B"}]
+    return []
+
+
+def _text(name: bytes | str) -> str:
+    """Return a name as it was, before VizTracer escaped it; it escapes files only, so that what looks like an escape may be none."""
+    if isinstance(name, str):
+        return name
+    text = name.decode("utf-8", "replace")
+    with suppress(ValueError):
+        return str(json.loads(f'"{text}"', strict=False))
+    return text
+
+
+def within_items(calls: Calls, lane: Lane) -> Calls:
+    """Return the part of a worker's calls that happened inside of its items, none reaching beyond its item's end.
+
+    What lies between items (pickling, the next claim) is our own work, not the body's.
+    """
+    begins = np.array([begin for batch in lane.batches for begin in batch.begins])
+    ends = np.array([end for batch in lane.batches for end in batch.ends])
+    if not len(begins):
+        return Calls(calls.rank, calls.begins[:0], calls.ends[:0], calls.places[:0], calls.names)
+    place = np.searchsorted(begins, calls.begins, side="right") - 1
+    end = ends[place]
+    # the last call of an item is often the recorder's own reading of the clock at its end
+    clock = calls.names.index(_CLOCK) if _CLOCK in calls.names else -1
+    inside = (place >= 0) & (calls.begins < end) & ~((calls.ends > end) & (calls.places == clock))
+    return Calls(calls.rank, calls.begins[inside], np.minimum(calls.ends, end)[inside], calls.places[inside], calls.names)

@@ -1,0 +1,66 @@
+"""An arm's time, cut wherever anything about a lane changes, and what the lane did in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.timeline import Lane, Timeline
+
+Floats = NDArray[np.float64]
+
+
+class Cells:
+    """The time from the arm's begin to its end in cells; ``cuts`` are further places where to cut.
+
+    ``edges`` (n + 1 times), ``width`` and ``middle`` (n), and ``kind`` (n): startup,
+    transfer, busy (in items, and on the way from one claim to the next) or idle.
+    """
+
+    def __init__(self, timeline: Timeline, lane: Lane, *cuts: Any) -> None:
+        self.busy = _stretches(lane)
+        spans = [(s.kind, s.begin, s.end) for s in lane.spans]
+        own = [[timeline.begin, timeline.end], self.busy.ravel(), *([begin, end] for _, begin, end in spans)]
+        self.edges: Floats = np.unique(np.clip(np.concatenate([*own, *cuts]), timeline.begin, timeline.end))
+        self.width = np.diff(self.edges)
+        self.middle = self.edges[:-1] + self.width / 2
+        self.kind = self._kinds(spans)
+
+    def _kinds(self, spans: Sequence[tuple[str, float, float]]) -> NDArray[np.str_]:
+        """Say of each cell what the worker did: items win over transfer, and that over start-up.
+
+        Between its first and its last item a worker is never idle: what is
+        left there is the way from one claim to the next, with the waits on it.
+        """
+        kind = np.full(len(self.middle), "idle", dtype="U8")
+        if len(self.busy):
+            kind[(self.middle >= self.busy[0, 0]) & (self.middle < self.busy[-1, 1])] = "busy"
+        ready = min((end for name, _, end in spans if name == "startup"), default=0.0)
+        kind[self.middle < ready] = "startup"
+        for wanted in ("startup", "transfer"):
+            for name, begin, end in spans:
+                if name == wanted:
+                    kind[(self.middle >= begin) & (self.middle < end)] = wanted
+        if len(self.busy):
+            place = np.searchsorted(self.busy[:, 0], self.middle, side="right") - 1
+            inside = (place >= 0) & (self.middle < self.busy[np.maximum(place, 0), 1])
+            kind[inside] = "busy"
+        return kind
+
+    def parts(self) -> dict[str, Floats]:
+        """Return the seconds of each state in each cell, with what is neither of items nor of waits filled in."""
+        parts = {state: np.zeros(len(self.width)) for state in WORKER_STATES}
+        for state in ("startup", "transfer", "idle"):
+            parts[state] = np.where(self.kind == state, self.width, 0.0)
+        return parts
+
+
+def _stretches(lane: Lane) -> Floats:
+    """Return the (m, 2) begins and ends of the stretches in which items ran, in order."""
+    if not lane.batches:
+        return np.empty((0, 2))
+    return np.array([[batch.begins[0], batch.ends[-1]] for batch in lane.batches])

@@ -1,0 +1,139 @@
+"""Recordings become one timeline per arm, on one clock."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from parmagic.errors import Ended
+from parmagic.model.kinds import MEASURED
+from parmagic.model.plan import Arm
+from parmagic.model.recording import Batch, Clocks, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
+from parmagic.model.timeline import Lane, Packed, Timeline
+
+
+def merge(
+    arm: Arm,
+    begin: float,
+    end: float,
+    n_items: int,
+    parts: Sequence[Recording],
+    samples: Mapping[int, Samples],
+    *,
+    cpu_s: float = float("nan"),
+    gil: bool = True,
+    error: BaseException | None = None,
+    packed: Packed | None = None,
+) -> Timeline:
+    """Join the parts that an arm's workers reported into its timeline.
+
+    ``samples`` are by rank. ``cpu_s`` is the arm's CPU time where it was
+    measured as a whole (threads); where it is NaN and every worker had a
+    process to itself, it is the sum over these. ``error`` is what ended the arm; without one,
+    it is the first that an item raised.
+    """
+    ranks = sorted({part.worker.rank for part in parts})
+    lanes = tuple(_lane(rank, [p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
+    if cpu_s != cpu_s:
+        known = [part.usage.process_cpu_s for part in parts if part.usage]
+        cpu_s = sum(known) if known else float("nan")
+    traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
+    failed_at = None
+    if error is None:
+        error, failed_at = _first_error(parts)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failed_at)
+
+
+def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
+    spans: list[Span] = sorted((s for p in parts for s in p.spans), key=lambda s: s.begin)
+    batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
+    usages = [part.usage for part in parts if part.usage]
+    readings = [part.readings for part in parts if part.readings]
+    moved = [part.moved for part in parts if part.moved]
+    worker: WorkerId = parts[-1].worker
+    return Lane(
+        WorkerId(rank, worker.pid, worker.tid),
+        tuple(spans),
+        tuple(batches),
+        _join(r.clocks for r in readings if r.clocks),
+        samples or Samples(array("d"), array("b")),
+        usages[-1] if usages else None,
+        _add_up([r.tally for r in readings if r.tally]),
+        Waits(b"".join(r.waits.events for r in readings if r.waits), sum(r.waits.lost for r in readings if r.waits)),
+        tuple(total for part in parts for total in part.totals),
+        sum(moved, Moved()) if moved else None,
+    )
+
+
+def _join(parts: Iterable[Clocks]) -> Clocks:
+    """Join readings in time order.
+
+    A rank that was started again after a death counts from zero again: its
+    clocks are shifted to go on where the ones before ended.
+    """
+    at, cpu, queue = array("d"), array("d"), array("d")
+    for part in sorted((p for p in parts if p.at), key=lambda p: p.at[0]):
+        restarted = bool(cpu) and part.cpu[0] < cpu[-1]
+        cpu_shift = cpu[-1] - part.cpu[0] if restarted else 0.0
+        queue_shift = queue[-1] - part.queue[0] if restarted else 0.0
+        at.extend(part.at)
+        cpu.extend(c + cpu_shift for c in part.cpu)
+        queue.extend(q + queue_shift for q in part.queue)
+    return Clocks(at, cpu, queue)
+
+
+def _add_up(parts: Sequence[Tally]) -> Tally | None:
+    """Join readings in time order; None where there are none.
+
+    As with clocks, what a rank that was started again counts goes on where the one before ended.
+    """
+    if not parts:
+        return None
+    rows, width = array("d"), 1 + len(MEASURED)
+    for part in sorted((p for p in parts if p.rows), key=lambda p: p.rows[0]):
+        shift = [0.0] * width
+        if rows and sum(part.rows[1:width]) < sum(rows[1 - width :]):
+            shift[1:] = (before - own for before, own in zip(rows[1 - width :], part.rows[1:width], strict=True))
+        rows.extend(value + shift[place % width] for place, value in enumerate(part.rows))
+    return Tally(rows)
+
+
+def all_failed(timeline: Timeline) -> bool:
+    """Tell whether an arm had items, and none of them ended well."""
+    failed = sum(len(batch.errors) for lane in timeline.lanes for batch in lane.batches)
+    return 0 < timeline.n_items <= failed
+
+
+def _first_error(parts: Sequence[Recording]) -> tuple[BaseException | None, tuple[int, int] | None]:
+    """Return the exception that came first in time, and its item and worker."""
+    found = [
+        (batch.ends[item - batch.first], item, part.worker.rank, error)
+        for part in parts
+        for batch in part.batches
+        for item, error in batch.errors.items()
+        if not issubclass(type(error), Ended)
+    ]
+    if not found:
+        return None, None
+    _, item, rank, error = min(found, key=lambda each: each[0])
+    return error, (item, rank)
+
+
+def results_of(timeline: Timeline) -> list[Any]:
+    """Return an arm's results in item order; None for items that failed or never started."""
+    results: list[Any] = [None] * timeline.n_items
+    for lane in timeline.lanes:
+        for batch in lane.batches:
+            results[batch.first : batch.first + len(batch.values)] = batch.values
+    return results
+
+
+def overhead_of(timeline: Timeline) -> float:
+    """Return the estimated seconds by which tracing made an arm longer: of what runs side by side, the mean.
+
+    That is processes, and threads that no GIL puts one after another.
+    """
+    own = [trace.overhead_s for trace in timeline.traces]
+    abreast = len(own) if timeline.gil else max(len(own), len(timeline.lanes))
+    return sum(own) / abreast if own else 0.0

@@ -1,0 +1,218 @@
+"""Tables: what the ledgers say of arms, workers, items and waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parmagic.analyze.intervals import Floats
+from parmagic.analyze.ledger import ledger
+from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.recording import Total
+from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.words import describe_all
+
+STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
+_INFERRED_KINDS = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
+
+
+def workers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, rank): the states tile ``wall_s``."""
+    rows = {}
+    for timeline in timelines:
+        for lane in timeline.lanes:
+            rows[timeline.arm.label, lane.worker.rank] = _worker_row(timeline, lane)
+    columns = ["pid", "tid", "n_items", "wall_s", *STATE_COLUMNS, "cpu_s", "ctx_voluntary", "ctx_involuntary", "rss_mb", "measured"]
+    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "rank"]) if rows else _empty_index("rank")
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+
+
+def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
+    book = ledger(timeline, lane)
+    usage = lane.usage
+    nan = float("nan")
+    row: dict[str, Any] = {
+        "pid": lane.worker.pid,
+        "tid": lane.worker.tid,
+        "n_items": sum(len(batch.begins) for batch in lane.batches),
+        "wall_s": timeline.end - timeline.begin,
+        "cpu_s": usage.cpu_s if usage else nan,
+        "ctx_voluntary": usage.ctx_voluntary if usage else nan,
+        "ctx_involuntary": usage.ctx_involuntary if usage else nan,
+        "rss_mb": usage.rss_mb if usage else nan,
+        "measured": lane.tally is not None,
+    }
+    for state in WORKER_STATES:
+        row[f"{state}_s"] = book.between(state, [timeline.begin], [timeline.end])[0]
+    return row
+
+
+def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, item number); items that never started have NaN and say so."""
+    frames = [_items_of(timeline) for timeline in timelines]
+    columns = ["rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "error"]
+    if not frames:
+        return pd.DataFrame(columns=columns, index=_empty_index("item"))
+    keys = [timeline.arm.label for timeline in timelines]
+    return pd.concat(frames, keys=keys, names=["arm", "item"])[columns]
+
+
+def _items_of(timeline: Timeline) -> pd.DataFrame:
+    n = timeline.n_items
+    nan = np.full(n, np.nan)
+    figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s")}
+    errors, failed = np.full(n, "not started", dtype=object), {}
+    for lane in timeline.lanes:
+        book = ledger(timeline, lane)
+        for batch in lane.batches:
+            begins, ends = np.asarray(batch.begins), np.asarray(batch.ends)
+            place = slice(batch.first, batch.first + len(begins))
+            figures["rank"][place] = lane.worker.rank
+            figures["start_s"][place] = begins - timeline.begin
+            figures["wall_s"][place] = ends - begins
+            for state in ("running", "gil_wait", "lock_wait", "io_wait"):
+                figures[f"{state}_s"][place] = book.between(state, begins, ends)
+            errors[place] = None
+            failed.update(batch.errors)
+    for item, text in zip(failed, describe_all(list(failed.values())), strict=True):
+        errors[item] = text
+    if not np.isnan(figures["rank"]).any():
+        figures["rank"] = figures["rank"].astype(int)
+    table = pd.DataFrame(figures, index=pd.RangeIndex(n, name="item"))
+    table["error"] = pd.Series(errors, dtype=object)  # None stays None: pandas would make it a NaN among texts
+    return table
+
+
+def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, rank, kind, object, line) that was waited for.
+
+    Where waits are inferred, how often and how long one of them lasted, the
+    object and the line are not known: NaN and None.
+    """
+    rows, index = [], []
+    for timeline in timelines:
+        for lane in timeline.lanes:
+            found = _inferred_waits(timeline, lane) if lane.tally is None else _measured_waits(lane)
+            rows += found
+            index += [(timeline.arm.label, lane.worker.rank)] * len(found)
+    columns = ["kind", "object", "line", "n", "total_s", "max_s"]
+    levels = pd.MultiIndex.from_tuples(index, names=["arm", "rank"]) if index else _empty_index("rank")
+    return pd.DataFrame(rows, index=levels, columns=columns)
+
+
+def _inferred_waits(timeline: Timeline, lane: Lane) -> list[tuple[Any, ...]]:
+    book = ledger(timeline, lane)
+    totals = {kind: book.between(state, [timeline.begin], [timeline.end])[0] for kind, state in _INFERRED_KINDS.items()}
+    return [(kind, None, np.nan, np.nan, total, np.nan) for kind, total in totals.items() if total > 0]
+
+
+def _measured_waits(lane: Lane) -> list[tuple[Any, ...]]:
+    """Return the totals of a lane, the longest first."""
+    totals = sorted(lane.totals, key=lambda total: -total.total_s)
+    return [(t.kind, _object(t), t.line or np.nan, t.n, t.total_s, t.max_s) for t in totals]
+
+
+_DESCRIPTORS = 1 << 32
+"""Objects below this are descriptors, above it addresses."""
+
+
+def _object(total: Total) -> str | None:
+    """Name what was waited for: as the body does, else a lock by its address, I/O by its descriptor."""
+    if total.name or not total.object or total.kind in {"gil", "sleep", "not named"}:
+        return total.name or None
+    return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or total.kind in {"lock", "queue"} else f"fd {total.object}"
+
+
+def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, rank) of processes: what was packed once for the arm, and what crossed this worker's border.
+
+    ``packed_mb`` and ``pack_s`` are the arm's, in each of its rows: names and items, pickled by the notebook; NaN where
+    it was forked. ``unpacked_mb`` and ``unpack_s`` are what the worker unpickled of these (large buffers are mapped, and
+    count), ``returned_mb`` and ``return_s`` its results, pickled and sent. In MB (10**6 bytes) and seconds.
+    """
+    rows = {}
+    for timeline in timelines:
+        packed = timeline.packed
+        for lane in timeline.lanes:
+            if lane.moved is None:
+                continue
+            moved = lane.moved
+            rows[timeline.arm.label, lane.worker.rank] = {
+                "packed_mb": packed.size / 1e6 if packed else np.nan,
+                "pack_s": packed.seconds if packed else np.nan,
+                "unpacked_mb": moved.unpacked / 1e6,
+                "unpack_s": moved.unpack_s,
+                "returned_mb": moved.returned / 1e6,
+                "return_s": moved.return_s,
+            }
+    columns = ["packed_mb", "pack_s", "unpacked_mb", "unpack_s", "returned_mb", "return_s"]
+    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "rank"]) if rows else _empty_index("rank")
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+
+
+def busy_seconds(timeline: Timeline) -> Floats:
+    """Return each item's wall seconds, by item number; NaN for one that did not end well."""
+    busy = np.full(timeline.n_items, np.nan)
+    for lane in timeline.lanes:
+        for batch in lane.batches:
+            busy[batch.first : batch.first + len(batch.begins)] = np.asarray(batch.ends) - np.asarray(batch.begins)
+            for item in batch.errors:
+                busy[item] = np.nan
+    return busy
+
+
+def useful_seconds(workers: pd.DataFrame) -> float:
+    """Return the seconds in items that no other worker caused, of an arm's rows of the workers table.
+
+    That is on a core, asleep or in I/O: what a serial run would have to do as
+    well. NaN where the waits are not known.
+    """
+    if (workers["unknown_s"] > 0.02 * workers[["running_s", "unknown_s"]].sum(axis=1)).any():
+        return float("nan")
+    return float(workers[["running_s", "native_s", "sleep_s", "io_wait_s"]].sum().sum())
+
+
+def summary_table(
+    timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Any], overheads: Sequence[float]
+) -> pd.DataFrame:
+    """Return one row per arm; ``baselines`` have ``serial_s`` (None: the arm's own useful seconds) and ``how`` for each."""
+    rows = []
+    for timeline, baseline, overhead in zip(timelines, baselines, overheads, strict=True):
+        mine = workers[workers.index.get_level_values("arm") == timeline.arm.label]  # none, where no worker came to life
+        rows.append(_summary_row(timeline, mine, baseline, overhead))
+    columns = [
+        "model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used",
+        "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, index=pd.Index([t.arm.label for t in timelines], name="arm"), columns=columns)
+
+
+def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead: float) -> dict[str, Any]:
+    wall = timeline.end - timeline.begin
+    sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
+    active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
+    serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
+    speedup = serial_s / wall if timeline.n_items else float("nan")
+    return {
+        "model": timeline.arm.kind,
+        "n_workers": timeline.arm.count,
+        "n_items": timeline.n_items,
+        "wall_s": wall,
+        "serial_s": serial_s,
+        "speedup": speedup,
+        "efficiency": speedup / timeline.arm.count,
+        "baseline": baseline.how,
+        "cpu_s": timeline.cpu_s,
+        "cores_used": timeline.cpu_s / wall,
+        "gil_wait_share": sums["gil_wait_s"] / active if active > 0 else float("nan"),
+        "trace_overhead": overhead / wall,
+        "gil": timeline.gil,
+        **{name: sums[name] for name in ("gil_wait_s", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s")},
+    }
+
+
+def _empty_index(second: str) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays([[], []], names=["arm", second])

@@ -1,0 +1,304 @@
+"""The serial run that a speedup is measured against.
+
+It runs in one isolated worker that sees memory as it was before the first
+arm: from the shipped names where a line has only processes, else in a fork of
+the notebook, parked before the first arm and only while no thread of the
+user's is alive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from parmagic.analyze.merge import merge, results_of
+from parmagic.errors import LimitReached, ParmagicError, WorkerDied
+from parmagic.model.plan import Arm
+from parmagic.model.private import Private, described, say
+from parmagic.model.recording import Recording
+from parmagic.model.timeline import Timeline
+from parmagic.system.interrupts import held_back, raise_lost
+from parmagic.system.limits import explained
+from parmagic.workers import HEARTBEAT, Job
+from parmagic.workers.processes import hub
+from parmagic.workers.processes.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.processes.orders import ForkOnly
+
+if TYPE_CHECKING:
+    from parmagic.execute.task import Screen, Task
+    from parmagic.system.files import Folder
+    from parmagic.workers.supply import Supply
+
+AT_LEAST = 5.0
+"""Seconds that a baseline may take in any case; else about as long as the arms took."""
+
+PATIENCE = 1.0
+
+
+@dataclass(slots=True)
+class Baseline:
+    """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``.
+
+    An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
+    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
+    """
+
+    serial_s: float | None
+    how: str
+    isolated: bool = False
+    results: dict[int, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Baseline:
+        """Take a serial arm of the line as the baseline."""
+        found = dict(enumerate(results_of(timeline)))
+        return cls(_first_to_last(timeline), "measured", results=found)
+
+    @classmethod
+    def estimated(cls) -> Baseline:
+        """Take the arm's own useful seconds."""
+        return cls(None, "estimated")
+
+
+class Parked:
+    """A worker that waits for its turn, with memory as it was; or the reason why there is none."""
+
+    def __init__(self, workers: IsolatedWorkers | None, own: hub.Hub | None, notes: list[str]) -> None:
+        self.workers = workers
+        self._own = own
+        self.notes = notes
+        self._measured: dict[int, Baseline] = {}
+        self._serial: dict[int, Timeline] = {}
+
+    def times(self) -> list[int]:
+        """Return how many items each serial run finished."""
+        return [sum(len(batch.begins) for lane in serial.lanes for batch in lane.batches) for serial in self._serial.values()]
+
+    def close(self) -> None:
+        """End the fork, where there is one."""
+        if self._own is not None:
+            self._own.close()
+
+    def measure(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Baseline:
+        """Return the baseline of an arm; one serial run serves all arms with the same items."""
+        known = self._measured.get(arm.n_items)
+        if known is None or known.how == "estimated":
+            if arm.n_items in self._serial or known is not None:
+                return _scaled(arm, self._serial.get(arm.n_items))
+            self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder, screen)
+            if serial.error is not None and not task.plan.keep_going:
+                failed = "The serial baseline failed ({failure}); what it ran until then is used."
+                self.notes.append(say(failed, failure=described(serial.error)))
+            known = self._measured[arm.n_items] = self._judge(arm, serial, task.plan.keep_going)
+            return known
+        if known.how == "sampled":
+            return _scaled(arm, self._serial[arm.n_items])
+        return known
+
+    def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Timeline:
+        assert self.workers is not None
+        limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
+        items = task.items_for(arm.arm)
+        claims = sample(expected(arms, arm.n_items), limit)
+        job = Job(
+            task.call, items, Arm("serial"), task.plan, False, lambda _: folder.file(f"baseline-{len(items)}.json"),
+            claims, in_turn=task.items is None,
+        )  # fmt: skip
+        screen.begin("serial baseline", len(claims) if claims else len(items))
+        try:
+            return listen(self.workers, job, 1.5 * limit, _longest(arm), screen.done)
+        finally:
+            screen.end()
+
+    def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
+        ended_well = serial.error is None or keep_going
+        done = sum(len(b.begins) for lane in serial.lanes for b in lane.batches)
+        died = any(issubclass(type(error), WorkerDied) for lane in serial.lanes for b in lane.batches for error in b.errors.values())
+        if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
+            return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
+        done -= sum(len(b.errors) for lane in serial.lanes for b in lane.batches)
+        scaled = _scaled(arm, serial)
+        if scaled.how == "sampled":
+            self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
+        return scaled
+
+
+def park(task: Task, supply: Supply) -> Parked | None:
+    """Prepare the serial run before the first arm, or note why there is none."""
+    kinds = [arm.kind for arm in task.plan.arms]
+    serial_isolated = "serial" in kinds and "threads" in kinds
+    if all(kind == "serial" for kind in kinds):
+        return None
+    if not serial_isolated and ("serial" in kinds and task.items is not None):
+        return None
+    if not serial_isolated and (task.plan.once or not task.baseline):
+        return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])
+    if not hub.supported():
+        return Parked(None, None, ["The speedup is estimated: this system cannot fork, so there is no isolated serial run."])
+    if task.items is None and task.blocking:
+        names = ", ".join(sorted(task.blocking)[:3])
+        why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
+        return Parked(None, None, [f"The speedup is estimated: {why}."])
+    if not supply.has_threads:
+        return Parked(supply.isolated(), None, [])
+    return _park_fork(task, supply)
+
+
+def _park_fork(task: Task, supply: Supply) -> Parked:
+    alive = user_threads()
+    items = task.items_for(max(task.plan.arms, key=lambda arm: arm.count))
+    if not alive:
+        try:
+            with explained():
+                own = supply.fork(task.call, items)
+        except LimitReached as refused:
+            return Parked(None, None, [f"The speedup is estimated: there is no serial baseline. {refused}"])
+        return Parked(IsolatedWorkers(own, None), own, [])
+    try:
+        supply.cargo()
+        return Parked(supply.isolated(), None, [])
+    except (ParmagicError, ForkOnly) as error:
+        threads = Private(", ".join(alive[:3]), str(len(alive)))  # their names may be items
+        why = "threads of yours are alive ({threads}), so the notebook cannot be forked, and {error}"
+        unshipped = Private(str(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
+        return Parked(None, None, [say(f"The speedup is estimated: {why}", threads=threads, error=unshipped)])
+
+
+def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
+    """Return how long each item may take serially: as in the arm whose items took least in all.
+
+    Items of threads include their waits for each other, which a serial run has
+    not: they are scaled by the part of the arm's time that was useful.
+    """
+    with held_back():  # NumPy and pandas cannot be imported again once they were interrupted
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when it is needed)
+
+    guesses = []
+    for arm in (arm for arm in arms if arm.n_items == n_items):
+        busy = _busy(arm)
+        total = sum(seconds for seconds in busy if not math.isnan(seconds))
+        useful = tables.useful_seconds(tables.workers_table([arm]))
+        scale = min(1.0, useful / total) if total > 0 and not math.isnan(useful) else 1.0
+        guesses.append((total * scale, [seconds * scale for seconds in busy]))
+    return min(guesses)[1]
+
+
+def sample(busy: Sequence[float], limit: float) -> tuple[range, ...] | None:
+    """Return an evenly spread part of the items that fits into ``limit`` seconds; None where all fit."""
+    n = len(busy)
+    known = [seconds for seconds in busy if not math.isnan(seconds)]
+    total = sum(known)
+    if total <= limit or n <= 1:
+        return None
+    count = max(1, int(n * limit / total))
+    return tuple(range(number, number + 1) for number in sorted({(2 * i + 1) * n // (2 * count) for i in range(count)}))
+
+
+def listen(
+    workers: IsolatedWorkers, job: Job, limit: float, longest: float, done: Callable[[int], None] = lambda _: None
+) -> Timeline:
+    """Run the serial job, whose prints are dropped, and tell how many more items are done; end it at the limit, or when it seems to hang.
+
+    It hangs when no item finished and its process used no CPU for a while: a
+    second and three times the longest item.
+    """
+    parts: list[Recording] = []
+    begin = perf_counter()
+    heard, error = begin, None
+    cpu = _Cpu()
+    reports = workers.map(job)
+    try:
+        for report in reports:
+            now = perf_counter()
+            raise_lost()
+            if isinstance(report, Recording):
+                parts.append(report)
+                cpu.of(report.worker.pid)
+                heard = now
+                done(sum(len(batch.begins) for batch in report.batches))
+            elif cpu.moved():
+                heard = now
+            if now - begin > limit or now - heard > PATIENCE + 3 * longest:
+                break
+    except ParmagicError as failed:
+        error = failed
+    finally:
+        reports.close()  # type: ignore[attr-defined]
+    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error)
+
+
+class _Cpu:
+    """Tells whether a process has used CPU since last asked."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._last = 0.0
+
+    def of(self, pid: int) -> None:
+        import psutil  # noqa: PLC0415  (loads when a run needs it)
+
+        if self._process is None:
+            try:
+                self._process = psutil.Process(pid)
+            except psutil.Error:
+                self._process = None
+
+    def moved(self) -> bool:
+        if self._process is None:
+            return False
+        import psutil  # noqa: PLC0415
+
+        try:
+            times = self._process.cpu_times()
+        except psutil.Error:
+            return False
+        used = times.user + times.system
+        moved, self._last = used > self._last + HEARTBEAT / 10, used
+        return bool(moved)
+
+
+def _busy(timeline: Timeline) -> list[float]:
+    busy = [math.nan] * timeline.n_items
+    for lane in timeline.lanes:
+        for batch in lane.batches:
+            for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
+                busy[batch.first + place] = end - begin
+    return busy
+
+
+def _longest(timeline: Timeline) -> float:
+    return max((seconds for seconds in _busy(timeline) if not math.isnan(seconds)), default=0.0)
+
+
+def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
+    """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
+    if serial is None:
+        return Baseline.estimated()
+    parallel, alone = _busy(arm), _busy(serial)
+    failed = {item for lane in serial.lanes for batch in lane.batches for item in batch.errors}
+    both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
+    total = sum(parallel[i] for i in both)
+    if not both or total <= 0:
+        return Baseline.estimated()
+    ratio = sum(alone[i] for i in both) / total
+    whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
+    return Baseline(whole, "sampled", True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
+
+
+def _first_to_last(timeline: Timeline) -> float:
+    begins = [batch.begins[0] for lane in timeline.lanes for batch in lane.batches]
+    ends = [batch.ends[-1] for lane in timeline.lanes for batch in lane.batches]
+    return max(ends) - min(begins) if begins else 0.0
+
+
+def _by_item(timeline: Timeline) -> dict[int, Any]:
+    return {
+        batch.first + place: value
+        for lane in timeline.lanes
+        for batch in lane.batches
+        for place, value in enumerate(batch.values)
+        if batch.first + place not in batch.errors
+    }

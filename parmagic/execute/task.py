@@ -1,0 +1,123 @@
+"""What a run is asked to do, and where it shows what happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parmagic.model.plan import Arm, Plan
+from parmagic.model.progress import Displayed, Printed, Pulse, Standing
+from parmagic.record.items import Worker
+from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
+from parmagic.workers.loop import Wrapped
+
+
+class Screen(Protocol):
+    """Where a run shows what happens while it happens."""
+
+    def begin(self, arm: str, n_items: int) -> None:
+        """Announce an arm."""
+        ...
+
+    def done(self, n_items: int) -> None:
+        """Tell how many more items are done."""
+        ...
+
+    def printed(self, printed: Printed, model: str) -> None:
+        """Show what a worker printed."""
+        ...
+
+    def displayed(self, displayed: Displayed, model: str) -> None:
+        """Show what a worker displayed."""
+        ...
+
+    def standing(self, standing: Standing, model: str) -> None:
+        """Tell what a worker is doing while no item ends."""
+        ...
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Tell what all workers are doing now."""
+        ...
+
+    def end(self) -> None:
+        """The arm is over."""
+        ...
+
+
+class Quiet:
+    """A screen that shows what the body prints, and nothing else."""
+
+    def begin(self, arm: str, n_items: int) -> None:
+        """Show nothing."""
+
+    def done(self, n_items: int) -> None:
+        """Show nothing."""
+
+    def printed(self, printed: Printed, model: str) -> None:
+        """Print the lines, marked with their worker."""
+        from parmagic.workers.output import mark  # noqa: PLC0415
+
+        stream, text = getattr(sys, printed.stream), mark(printed, model)
+        try:
+            stream.write(text)
+        except UnicodeEncodeError as error:  # the body's own stream may know more characters than the notebook's
+            stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        stream.flush()
+
+    def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
+        """Print the plain text."""
+        print(displayed.data.get("text/plain", ""))  # noqa: T201  (the user asked to display it)
+
+    def standing(self, standing: Standing, model: str) -> None:
+        """Show nothing."""
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to run: ``call(item, worker)``, over ``items``; without items, once per worker (SPMD).
+
+    ``names`` are those that the body reads. ``blocking`` are names that make
+    ranks wait for each other: no serial run then. ``title`` is shown, ``notes``
+    are the run's first ones.
+    """
+
+    call: Callable[[Any, Worker], Any]
+    items: Sequence[Any] | None
+    plan: Plan
+    title: str = ""
+    names: frozenset[str] = frozenset()
+    blocking: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    baseline: bool = True
+    folder: str | None = None
+    keep_runs: int = KEEP_RUNS
+    keep_bytes: int = KEEP_BYTES
+    show_items: bool = False
+
+    def items_for(self, arm: Arm) -> Sequence[Any]:
+        """Return the items of an arm: its ranks, in SPMD."""
+        return self.items if self.items is not None else range(self.ranks(arm))
+
+    def ranks(self, arm: Arm) -> int:
+        """Return how many ranks an SPMD arm has; the serial one runs those of the first parallel arm."""
+        if arm.kind != "serial":
+            return arm.count
+        return next((other.count for other in self.plan.arms if other.kind != "serial"), 1)
+
+
+class CallItem(Wrapped):
+    """A function of one item, called as a body is."""
+
+    __slots__ = ()
+
+    def __call__(self, item: Any, _: Worker) -> Any:
+        """Call it with the item."""
+        return self.function(item)

@@ -1,0 +1,82 @@
+"""What a file may hold. Text from items, results, errors and the environment is the user's: on screen, and in no file without leave.
+
+A text that has such parts is a :class:`Private`, made where it is written, and says
+what stands in a file instead; :func:`say` builds a sentence of both. What becomes of
+a run in a file is made here, too (:func:`public_timeline`): whatever is drawn or
+written from that cannot tell more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any, Self
+
+from parmagic.model.recording import Batch
+from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.words import describe, type_name
+
+
+class Private(str):
+    """A text for the user's eyes; ``public`` is what a file says instead."""
+
+    __slots__ = ("public",)
+    public: str
+
+    def __new__(cls, text: str, public: str) -> Self:
+        """Make one of both texts."""
+        made = super().__new__(cls, text)
+        made.public = public
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        """Cross a process's border with both."""
+        return str(self), self.public
+
+
+def public(text: str) -> str:
+    """Return what a file may hold of a text: all of one that is not private."""
+    return text.public if isinstance(text, Private) else text
+
+
+def say(template: str, **parts: Any) -> str:
+    """Fill a sentence's ``{parts}`` in, twice where one of them is private."""
+    text = template.format(**parts)
+    if not any(isinstance(part, Private) for part in parts.values()):
+        return text
+    return Private(text, template.format(**{name: public(part) for name, part in parts.items()}))
+
+
+def joined(name: str, rest: str) -> str:
+    """Return ``name`` with ``rest`` behind it, which is not private."""
+    return Private(name + rest, name.public + rest) if isinstance(name, Private) else name + rest
+
+
+def described(error: BaseException) -> Private:
+    """Return an error's type and message, of which a file has the type."""
+    return Private(describe(error), type_name(error))
+
+
+def public_timeline(timeline: Timeline) -> Timeline:
+    """Return an arm without results, and with errors and names as a file may have them."""
+    return replace(timeline, lanes=tuple(map(_public_lane, timeline.lanes)), error=public_error(timeline.error))
+
+
+def public_error(error: BaseException | None) -> BaseException | None:
+    """Return an error that has this one's type's name, and nothing to say."""
+    return None if error is None else _stand_in(type_name(error))()
+
+
+@cache
+def _stand_in(name: str) -> type[BaseException]:
+    return type(name, (Exception,), {})
+
+
+def _public_lane(lane: Lane) -> Lane:
+    totals = tuple(replace(total, name=public(total.name)) if total.name else total for total in lane.totals)
+    return replace(lane, batches=tuple(map(_public_batch, lane.batches)), totals=totals)
+
+
+def _public_batch(batch: Batch) -> Batch:
+    errors = {item: error for item, each in batch.errors.items() if (error := public_error(each))}
+    return replace(batch, values=[None] * len(batch.values), errors=errors)

@@ -1,0 +1,51 @@
+"""What workers tell while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``; ``lost`` characters before are not shown."""
+
+    rank: int
+    stream: str
+    text: str
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Displayed:
+    """What worker ``rank`` displayed: a MIME bundle and its metadata."""
+
+    rank: int
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an unfinished worker is doing while no item ends: its item, the line of the body (0: not known), in words."""
+
+    rank: int
+    item: int
+    line: int
+    doing: str
+
+QUIET_FOR = 2.0
+"""Seconds in which a run says nothing of itself: quick cells stay quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A chance to look at what the workers that have an item are doing, each in words; nobody looks unless it is to be shown."""
+
+    look: Callable[[], tuple[str, ...]]
+
+    @property
+    def doing(self) -> tuple[str, ...]:
+        """Look now."""
+        return self.look()

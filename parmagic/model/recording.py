@@ -1,0 +1,247 @@
+"""What workers report.
+
+All is frozen; times are float seconds on ``CLOCK_MONOTONIC`` (what
+``time.perf_counter`` reads on Linux and macOS), which all processes share.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """Who a worker is for the system: its rank in the arm, process and thread.
+
+    ``runtime`` is where its process keeps ``_PyRuntime``: the sampler tells
+    the GIL from other locks by it. 0 where no sampler is needed. ``gil`` tells
+    whether its process had a GIL when it began.
+    """
+
+    rank: int
+    pid: int
+    tid: int
+    runtime: int = 0
+    gil: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A worker did ``kind`` from ``begin`` to ``end``.
+
+    Kinds: ``startup``, ``transfer``; everything else follows from items,
+    clocks and samples.
+    """
+
+    kind: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive items ``first`` … ``first + len(begins) - 1`` on one worker.
+
+    ``errors`` maps an item's number to its exception; its value is None then.
+    """
+
+    first: int
+    begins: array[float]
+    ends: array[float]
+    values: list[Any]
+    errors: dict[int, BaseException] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """A worker's own clocks, read now and then while it works.
+
+    ``cpu`` is the thread's CPU time and ``queue`` the time that it stood in a
+    run queue, both cumulative at ``at``; ``queue`` is NaN where the system
+    does not tell.
+    """
+
+    at: array[float]
+    cpu: array[float]
+    queue: array[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A worker's account, read now and then: where every second went until then.
+
+    ``rows`` holds readings one behind another, each of 1 + 7 numbers: the time, and
+    the seconds so far in each of the states of ``MEASURED``. Between two
+    readings these seconds add up to the time that passed.
+    """
+
+    rows: array[float]
+
+
+class Wait(NamedTuple):
+    """A single wait: begin and end (ns on our clock), the object, kind, holder, line and whether it held the GIL.
+
+    ``object`` is an address (a lock's, or its Python object's), for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
+    the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0.
+    """
+
+    begin: int
+    end: int
+    object: int
+    kind: int
+    holder: int
+    line: int
+    with_gil: int
+
+WAIT_LAYOUT = Struct("=qqQiiii")
+"""A wait as the recorder writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Single waits as they were recorded, one :class:`Wait` behind another.
+
+    ``lost`` is how many more there were that did not fit; their seconds are in the
+    tally and in the totals all the same.
+    """
+
+    events: bytes = b""
+    lost: int = 0
+
+    @property
+    def last(self) -> Wait | None:
+        """The one that ended last."""
+        return Wait._make(WAIT_LAYOUT.unpack(self.events[-WAIT_LAYOUT.size :])) if self.events else None
+
+    def __iter__(self) -> Iterator[Wait]:
+        """Yield them in the order in which they ended."""
+        return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
+
+
+NO_WAITS = Waits()
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """All waits of one kind for one object on one line: how many, their seconds, the longest.
+
+    ``with_gil_s`` are the seconds in which the worker held the GIL while blocked;
+    ``name`` is what the body calls the object, where it is known.
+    """
+
+    kind: str
+    object: int
+    line: int
+    n: int
+    total_s: float
+    max_s: float
+    with_gil_s: float = 0.0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a worker's meter hands over with a report: clocks where waits are inferred, else a tally and waits."""
+
+    clocks: Clocks | None = None
+    tally: Tally | None = None
+    waits: Waits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a worker's thread was seen doing: ``states[i]`` at ``at[i]``.
+
+    ``states`` are the names' places in ``STATES``.
+    """
+
+    at: array[float]
+    states: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a worker used in an arm: seconds, switches, peak memory in MB.
+
+    ``cpu_s`` is the worker thread's; ``process_cpu_s`` the whole process's, for
+    a worker that has a process to itself, else NaN.
+    """
+
+    cpu_s: float
+    process_cpu_s: float
+    ctx_voluntary: float
+    ctx_involuntary: float
+    rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What crossed a worker process's border, names and items on their way in, results on their way home: bytes and seconds."""
+
+    unpacked: int = 0
+    unpack_s: float = 0.0
+    returned: int = 0
+    return_s: float = 0.0
+
+    def __add__(self, other: Moved) -> Moved:
+        """Add up what a rank moved that was started again after a death."""
+        return Moved(
+            self.unpacked + other.unpacked, self.unpack_s + other.unpack_s, self.returned + other.returned, self.return_s + other.return_s
+        )
+
+CALLS_KEPT = 1_000_000
+"""Function calls that VizTracer keeps of a process; the oldest are lost beyond that."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """What VizTracer recorded in one process: in a file, or as ``data`` where that is small.
+
+    ``anchors`` are two pairs (VizTracer's microseconds, our seconds); ``until``
+    is the time at which function detail was cut, or None. ``workers`` maps a
+    thread id to the worker's rank; events of other threads are not ours.
+
+    ``lost`` is how many calls are not in it, the oldest of the process: NaN where that is not known, and maybe more
+    where it is not ``lost_exactly``. All calls that ended at ``since`` or later are in it; None: all.
+    """
+
+    path: str
+    pid: int
+    anchors: tuple[tuple[float, float], tuple[float, float]]
+    workers: dict[int, int]
+    until: float | None = None
+    overhead_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    data: bytes = b""
+    lost: float = 0
+    lost_exactly: bool = True
+    since: float | None = None
+
+
+def on_our_clock(anchors: tuple[tuple[float, float], tuple[float, float]], at: Any) -> Any:
+    """Map VizTracer's microseconds (a number, or an array of them) onto our seconds, linearly through both anchors."""
+    (theirs, ours), (theirs_end, ours_end) = anchors
+    rate = (ours_end - ours) / (theirs_end - theirs) if theirs_end > theirs else 1e-6
+    return ours + (at - theirs) * rate
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A part of what a worker reports; the only thing that crosses its border.
+
+    Parts of one worker add up: see :func:`parmagic.analyze.merge.merge`.
+    """
+
+    worker: WorkerId
+    spans: tuple[Span, ...] = ()
+    batches: tuple[Batch, ...] = ()
+    readings: Readings | None = None
+    totals: tuple[Total, ...] = ()
+    usage: Usage | None = None
+    trace: TraceFile | None = None
+    notes: tuple[str, ...] = ()
+    moved: Moved | None = None

@@ -1,0 +1,130 @@
+"""What IPython knows of us: the magics, their settings, and how a run is shown.
+
+Loading the extension loads this module only; what runs a cell comes with the
+first cell.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Bool, Enum, Int, Unicode
+
+if TYPE_CHECKING:
+    from parmagic.result import Run, Trace
+
+_RUN, _TRACE = ("parmagic.result", "Run"), ("parmagic.result", "Trace")
+
+
+@magics_class
+class ParallelMagics(Magics):  # type: ignore[misc]
+    """``%%parallel`` and ``%parallel``, and their settings (``%config ParallelMagics``)."""
+
+    baseline = Bool(True, help="Run a serial baseline after the arms.").tag(config=True)
+    show_items = Bool(False, help="Let files show text from items, results and errors, which may be private.").tag(config=True)
+    trace = Enum(("auto", "full", "off"), "auto", help="The default of --trace: auto, full or off.").tag(config=True)
+    folder = Unicode("", help="Where runs keep their files; .parmagic in the working directory by default.").tag(config=True)
+    keep_runs = Int(20, help="How many runs' files are kept.").tag(config=True)
+    keep_bytes = Int(1_000_000_000, help="How many bytes they may have together; the newest run's are always kept.").tag(config=True)
+
+    @no_var_expand  # type: ignore[untyped-decorator]
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def parallel(self, line: str, cell: str | None = None) -> Run:
+        """Run a cell, or an expression, under threads or processes and see where every second went.
+
+        ::
+
+            %%parallel [MODEL[=COUNTS]]... [OPTIONS] [for TARGET in ITERABLE [if CONDITION]]
+            %parallel  [MODEL[=COUNTS]]... [OPTIONS] [--] EXPRESSION for TARGET in ITERABLE [if CONDITION]
+
+        MODEL is serial, threads or procs; COUNTS is 4, or 1,2,4, or 1-8, or auto
+        (the CPUs that this process may use). Without a model: serial threads procs.
+
+        With ``for``, the body runs once per item, each item on whichever worker is
+        free, and the value of its last expression is the item's result. Without
+        ``for``, every worker runs the body once, all starting together; ``worker.rank``
+        and ``worker.count`` tell them apart. Names that the body binds are private
+        to each item; names that it only reads come from the notebook.
+
+        Options:
+          -o NAME               store the run under NAME (it is also ``_``)
+          -q                    hide report and progress; the run is still returned
+          --once                run no serial baseline
+          --trace auto|full|off functions in the timeline: within 5 % cost, all, none
+          --timeout SECONDS     end the arms after that long
+          --keep-going          go on after a failed item, and raise nothing
+          --chunk N             hand out N items at a time
+          --start-method fork|forkserver|spawn
+
+        Examples::
+
+            %%parallel threads=4 procs=4 for path in paths
+            import hashlib
+            hashlib.sha256(path.read_bytes()).hexdigest()
+
+            %parallel procs=2 -o squares n * n for n in range(1000)
+
+            %%parallel threads=1,2,4 --once
+            sum(range(worker.rank, 10_000_000, worker.count))
+        """
+        __tracebackhide__ = True  # IPython leaves such frames out: the user's come first
+        from parmagic.notebook.cell import Settings, run_cell  # noqa: PLC0415  (loads with the first cell)
+
+        settings = Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs, self.keep_bytes)
+        return run_cell(self.shell, line, cell, settings)
+
+
+def load(shell: Any) -> None:
+    """Register the magics, the displays, and a look at what a cell has imported."""
+    shell.register_magics(ParallelMagics(shell=shell))
+    _register(shell)
+    shell.events.register("post_run_cell", _import_ahead)
+
+
+def unload(shell: Any) -> None:
+    """Take all of that away."""
+    shell.events.unregister("post_run_cell", _import_ahead)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("parallel", None)
+    for mime in ("text/html", "text/plain"):
+        for shown in (_RUN, _TRACE):
+            shell.display_formatter.formatters[mime].pop(".".join(shown), None)
+
+
+def _import_ahead(_: Any) -> None:
+    """After a cell: where there is a server for processes, let it import what the notebook has imported."""
+    hub = sys.modules.get("parmagic.workers.processes.hub")
+    if hub is not None:
+        hub.refresh(vars(sys.modules["__main__"]))
+
+
+def _register(shell: Any) -> None:
+    formatters = shell.display_formatter.formatters
+    formatters["text/html"].for_type_by_name(*_RUN, _html)
+    formatters["text/html"].for_type_by_name(*_TRACE, _html_of_timeline)
+    formatters["text/plain"].for_type_by_name(*_RUN, lambda run, printer, _cycle: printer.text(_text(run)))
+
+
+def _html(run: Run) -> str:
+    from parmagic.render import html, serve  # noqa: PLC0415  (only when shown)
+
+    in_a_kernel = type(sys.stdout).__module__.startswith("ipykernel")
+    return html.report(run, serve.link(run) if in_a_kernel and not serve.is_remote() else "")
+
+
+def _html_of_timeline(trace: Trace) -> str:
+    from parmagic.render import html  # noqa: PLC0415
+
+    return html.timeline(trace.view)
+
+
+def _text(run: Run) -> str:
+    import shutil  # noqa: PLC0415
+
+    from parmagic.render import text  # noqa: PLC0415  (only when shown)
+
+    stream = sys.stdout
+    width = shutil.get_terminal_size((80, 24)).columns
+    return text.report(run, width=width, color=text.wants_color(stream), unicode=text.can_unicode(stream))

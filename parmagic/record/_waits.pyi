@@ -1,0 +1,50 @@
+# The C extension that hooks what waits; built from waits/, where its sources say how.
+
+from typing import TypeAlias
+
+_Total: TypeAlias = tuple[int, int, int, int, float, float, float]
+_Left: TypeAlias = tuple[float, bytes, bytes, int, list[_Total]]
+
+# Return why nothing can be measured in this process; None where it can.
+def why_not() -> str | None: ...
+
+# Hook what waits in this process; False where that is done already. Raises RuntimeError where it cannot be done.
+def start() -> bool: ...
+
+# Take the hooks off.
+def stop() -> None: ...
+
+# Begin the calling thread's account, as that of worker ``rank``, and return its handle for ``peek``.
+# ``box`` is a file of ``box_size()`` bytes that it is kept in.
+def attach(rank: int, box: int = -1, /) -> int: ...
+
+# Tell the calling thread's waits by the lines of this file.
+def lines_of(filename: str, /) -> None: ...
+
+# Say that waits within this file of the standard library are for the first argument of the function that was called
+# there, and of this kind (a place in ``parmagic.model.kinds.WAIT_KINDS``; -1: the kind that was hooked; -2: the caller's). For good.
+def library(filename: str, kind: int, /) -> None: ...
+
+# Say that objects of this type are locks that a C function waits for. For good.
+
+# Note the calling thread's account at this moment.
+def mark() -> None: ...
+
+# Hand over the marks (``parmagic.model.recording.Tally``) and the waits (``Waits``) since the last call, and how many waits were lost.
+def take() -> tuple[bytes, bytes, int]: ...
+
+# End the calling thread's account: (kind, object, line, n, sum s, longest s, with the GIL held s) of all that it waited for.
+def detach() -> list[_Total]: ...
+
+# Return how many call slots are patched, whether the hooks are on, and how many accounts have been made.
+def state() -> dict[str, int]: ...
+
+# How large a file has to be that an account is kept in: it survives the process.
+def box_size() -> int: ...
+
+# What a worker that was killed at ``now`` (s), with its CPU clock at ``cpu`` (s), left in its box: when its item
+# began, marks, waits, how many were lost, and totals as of ``detach``; None where it had not begun.
+def autopsy(box: int, now: float, cpu: float, /) -> _Left | None: ...
+
+# The same of a thread of this process that is blocked and will not report any more, by its handle.
+def peek(handle: int, now: float, cpu: float, /) -> _Left | None: ...

@@ -1,0 +1,199 @@
+"""Inside a worker: who it is, and its items, one after another.
+
+A worker reads the wall clock around every item; its meter is read now and
+then, see :mod:`parmagic.record.meter`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from array import array
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NoReturn, Protocol
+
+from parmagic.errors import Ended
+from parmagic.model.recording import Batch
+from parmagic.model.words import traceback_of, with_traceback
+from parmagic.record.meter import Meter
+
+
+class Board(Protocol):
+    """Integers that an arm's workers and the notebook see alike: an array, or shared memory."""
+
+    def __getitem__(self, place: int, /) -> int:
+        """Read a place."""
+        ...
+
+    def __setitem__(self, place: int, value: int, /) -> None:
+        """Write a place."""
+        ...
+
+
+STOP = 0
+"""The place on the board that tells all workers to take no further item."""
+
+
+NOTHING = -1
+"""What a worker that is on no item writes in the place of its current item."""
+
+
+def loading(item: int) -> int:
+    """Return what stands in the place of the current item while a claim that begins with ``item`` is loaded: never an item's number."""
+    return -2 - item
+
+
+def item_slot(rank: int) -> int:
+    """Return the place on the board where worker ``rank`` writes its current item.
+
+    The two places behind it hold the begin and the end of what it claimed last from those that are for all.
+    """
+    return 1 + 3 * rank
+
+
+def claimed_until(board: Board, workers: int) -> int:
+    """Return the end of the last claim on a board: the first item that nobody has claimed."""
+    return max(map(board.__getitem__, range(item_slot(0) + 2, board_size(workers), 3)))
+
+
+def board_size(workers: int) -> int:
+    """Return how many places a board for that many workers has."""
+    return 1 + 3 * workers
+
+
+def blank_board(workers: int) -> array[int]:
+    """Return a board on which nobody has claimed anything, as 8-byte integers."""
+    return array("q", [0, *[NOTHING, 0, 0] * workers])
+
+
+class Worker:
+    """What the body knows as ``worker``.
+
+    ``rank`` counts from 0, ``count`` is the number of workers in the arm,
+    ``model`` is ``serial``, ``threads`` or ``procs``.
+    """
+
+    __slots__ = ("count", "model", "rank")
+
+    def __init__(self, rank: int, count: int, model: str) -> None:
+        self.rank = rank
+        self.count = count
+        self.model = model
+
+    def __repr__(self) -> str:
+        """Show all three."""
+        return f"<worker {self.rank} of {self.count}, {self.model}>"
+
+
+_here = threading.local()
+
+
+def current_worker() -> Worker:
+    """Return the worker that runs the calling thread.
+
+    Raises RuntimeError outside of a parallel body.
+    """
+    try:
+        worker: Worker = _here.worker
+    except AttributeError:
+        raise RuntimeError("there is no worker here: this thread runs no parallel body") from None
+    return worker
+
+
+def enter(worker: Worker | None) -> None:
+    """Make ``worker`` the calling thread's, or take it away with None."""
+    if worker is not None:
+        _here.worker = worker
+    elif hasattr(_here, "worker"):
+        del _here.worker
+
+
+def perform(
+    call: Callable[[Any, Worker], Any],
+    items: Sequence[Any],
+    claim: range,
+    worker: Worker,
+    meter: Meter,
+    board: Board,
+    *,
+    keep_going: bool,
+) -> Batch:
+    """Run ``call(item, worker)`` for the claimed item numbers and record each.
+
+    ``items[0]`` is item ``claim.start``. Ends early when the board says stop,
+    after an exception unless ``keep_going``, and on :class:`Ended`.
+    """
+    begins, ends = array("d"), array("d")
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    clock, slot, every = perf_counter, item_slot(worker.rank), meter.every
+    first = index = claim.start
+    checked = begin = clock()
+    while index < claim.stop:
+        try:
+            for index in range(index, claim.stop):  # noqa: B020  (goes on behind a failed item)
+                if board[STOP]:
+                    return Batch(first, begins, ends, values, errors)
+                board[slot] = index
+                begin = clock()
+                value = call(items[index - first], worker)
+                if _forked:
+                    os._exit(0)
+                end = clock()
+                begins.append(begin)
+                ends.append(end)
+                values.append(value)
+                if end - checked > every:
+                    meter.read()
+                    checked = end
+            break
+        except BaseException as error:  # noqa: BLE001  (it is the user's: recorded, and raised by the run)
+            if _forked:
+                _exit_by(error)
+            done = len(values)
+            del begins[done:], ends[done:]
+            if first + done == index:
+                begins.append(begin)
+                ends.append(clock())
+                values.append(None)
+                errors[index] = _below(error)
+            if issubclass(type(error), Ended) or not keep_going:
+                board[STOP] = 1
+                break
+            index += 1
+    return Batch(first, begins, ends, values, errors)
+
+
+_forked = False
+
+
+def _is_forked() -> None:
+    global _forked  # noqa: PLW0603  (true for all threads of a forked child)
+    _forked = True
+
+
+def is_worker() -> None:
+    """In a fork of our own making: this process runs items, unlike one that a body forks."""
+    global _forked  # noqa: PLW0603
+    _forked = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_forked)
+
+
+def _exit_by(error: BaseException) -> NoReturn:
+    """End a process that the body forked, and that came back from the body: the items are its parent's."""
+    if issubclass(type(error), SystemExit):
+        code = getattr(error, "code", 1)
+        os._exit(code if type(code) is int else int(code is not None))
+    traceback.print_exception(error)
+    os._exit(1)
+
+
+def _below(error: BaseException) -> BaseException:
+    """Return ``error`` with our own frame taken off its traceback."""
+    trace = traceback_of(error)
+    return error if trace is None else with_traceback(error, trace.tb_next)

@@ -1,0 +1,456 @@
+"""What a worker's time went to, read inside of the worker.
+
+Two meters with one face. Where our C extension can hook what waits, its account
+is read, which costs next to nothing. Elsewhere the thread's CPU clock and its
+run queue are read, and what it was blocked on is inferred from samples that
+another process takes (:mod:`parmagic.record.sampler`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import math
+import os
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter, thread_time
+from types import ModuleType
+from typing import Any, Protocol
+
+from parmagic.model.kinds import WAIT_KINDS
+from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
+from parmagic.record import objects
+from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.gil import gil_enabled
+from parmagic.system.interrupts import held_back, undo
+
+Left = tuple[float, Readings | None, tuple[Total, ...]]
+"""What a worker left that will not report any more: its item's begin (0: not known), readings, what it waited for."""
+
+
+_DOING = {
+    "gil": "waits for the GIL", "lock": "waits for a lock", "queue": "waits for a queue", "sleep": "sleeps",
+    "socket": "waits for a socket", "poll": "waits for a descriptor", "file": "waits for a file", "pipe": "waits for a pipe",
+    "child": "waits for a child process",
+}  # fmt: skip
+
+
+JUST_NOW = 500_000
+"""Nanoseconds: a thread that has waited for the GIL for less gave it to us, who look."""
+
+
+def doing(worker: WorkerId, left: Left | None, now: float) -> str:
+    """Say what a worker does; ``left`` is its account, read at ``now`` from outside. Empty where that is not known."""
+    at, state = int(now * 1e9), state_of(worker.pid, worker.tid)
+    if state in HALTED:
+        return "was stopped (SIGSTOP, a debugger)"
+    wait = left[1].waits.last if left is not None and left[1] is not None and left[1].waits is not None else None
+    if wait is not None and wait.end >= at:  # the account closes with the wait that goes on
+        kind = WAIT_KINDS[wait.kind]
+        if kind == "gil" and worker.pid == os.getpid() and at - wait.begin < JUST_NOW:
+            return "runs Python"
+        return _DOING.get(kind, "is blocked")
+    return {"": "", "R": "runs"}.get(state, "is blocked")
+
+
+HALTED = frozenset({"T", "t"})
+"""The states of a thread that somebody has stopped, or that a debugger has."""
+
+
+def state_of(pid: int, tid: int) -> str:
+    """Return the letter that Linux has for what a thread does (R, S, D, T …); empty where that cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+class Meter(Protocol):
+    """The calling thread's account. Make it in the thread that it measures; close it there.
+
+    ``every`` is how many seconds should lie between two readings at least;
+    ``measures`` tells whether its waits are measured, else samples have to say.
+    """
+
+    every: float
+    measures: bool
+
+    def watch(self, function: Any) -> None:
+        """Tell waits by the lines of this function's file from now on, and things by the names that it has for them."""
+        ...
+
+    def read(self) -> None:
+        """Note the account at this moment."""
+        ...
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the thread (and the process, where it is the worker's own) used so far."""
+        ...
+
+    def close(self) -> tuple[Total, ...]:
+        """End the account; return what was waited for, where that was measured."""
+        ...
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:
+        """Return, from another thread, what this one left that is blocked and will not report; see :func:`autopsy`."""
+        ...
+
+
+_loading = threading.Lock()
+_loaded: tuple[ModuleType | None, str] | None = None
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        import parmagic.record._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
+    except ImportError:
+        return None, "the C extension was not built when parmagic was installed"
+    why = _waits.why_not()
+    atexit.register(_waits.stop)  # where the interpreter ends within a run
+    if why:
+        return None, why
+    _introduce(_waits)
+    return _waits, ""
+
+
+_PASS = -2
+_LIBRARY = {
+    "threading.py": "lock",
+    "queue.py": "queue",
+    "multiprocessing/synchronize.py": "lock",
+    "multiprocessing/queues.py": "queue",
+    "multiprocessing/connection.py": _PASS,
+    "concurrent/futures/_base.py": "lock",
+    "subprocess.py": _PASS,
+    "selectors.py": _PASS,
+}
+"""What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
+
+
+def _introduce(extension: ModuleType) -> None:
+    """Tell the extension where the standard library's own locks and queues are at work."""
+    folder = Path(threading.__file__).parent
+    for name, kind in _LIBRARY.items():
+        extension.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
+
+
+def _extension() -> tuple[ModuleType | None, str]:
+    """Return the extension, or None and why waits have to be inferred."""
+    global _loaded  # noqa: PLW0603  (asked once per process, by one thread: it looks at the GIL while it drops it)
+    if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
+        return None, "PARMAGIC_WAITS is off"
+    with _loading:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
+
+
+def why_inferred() -> str:
+    """Return why waits cannot be measured in this process; empty where they can."""
+    return _extension()[1]
+
+
+class hooks:  # noqa: N801  (a block, as in contextlib)
+    """While entered, what waits is hooked in this process, if it can be; tells whether this run's meters can measure.
+
+    The hooks belong to one run: another one beside it, or inside of it, infers.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._extension = _extension()[0] if wanted else None
+        self._on = False
+
+    def __enter__(self) -> bool:
+        """Hook what waits."""
+        if self._extension is not None:
+            try:
+                with held_back():
+                    self._on = self._extension.start()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self._on
+
+    def __exit__(self, *_: object) -> None:
+        """Take the hooks off."""
+        try:
+            undo(self.end)
+        finally:
+            undo(self.end)
+
+    def end(self) -> None:
+        """Take the hooks off; where a Ctrl-C has come at the very begin of ``__exit__``, nobody has."""
+        if self._on and self._extension is not None:
+            self._on = False
+            self._extension.stop()
+
+
+def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:
+    """Return a meter for the calling thread; ``measuring`` is what :func:`hooks` yielded.
+
+    ``box`` is a file of :func:`box_size` bytes that the account survives in.
+    """
+    extension, _ = _extension()
+    used = _Used(own_process=own_process)
+    if not measuring or extension is None:
+        return InferringMeter(used)
+    return MeasuringMeter(extension, rank, box, used)
+
+
+def runtime_address() -> int:
+    """Return where this process keeps ``_PyRuntime``, CPython's global state."""
+    return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+
+
+def who(rank: int, gauge: Meter) -> WorkerId:
+    """Return who the calling thread is for the system, and what a sampler would need to know."""
+    return WorkerId(rank, os.getpid(), threading.get_native_id(), 0 if gauge.measures else runtime_address(), gil_enabled())
+
+
+class MeasuringMeter:
+    """Reads the account that the hooks keep."""
+
+    every = 50e-6
+    measures = True
+
+    def __init__(self, extension: ModuleType, rank: int, box: int, used: _Used) -> None:
+        self._extension = extension
+        self._used = used
+        self._function: Any = None
+        self.read = extension.mark
+        self._thread = threading.get_ident()
+        self._handle: int | None = extension.attach(rank, box)
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it; only its own thread can end it."""
+        if getattr(self, "_handle", None) is not None and threading.get_ident() == self._thread:
+            self._handle = None
+            self._extension.detach()
+
+    def watch(self, function: Any) -> None:
+        """Tell waits by the lines and names of this function from now on."""
+        self._function = function
+        self._extension.lines_of(str(getattr(getattr(function, "__code__", None), "co_filename", "")))
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        return _readings(*self._extension.take())
+
+    def usage(self) -> Usage:
+        """Return what was used so far."""
+        return self._used.so_far()
+
+    def close(self) -> tuple[Total, ...]:
+        """End the account and take the thread out of the hooks' sight."""
+        if self._handle is None:
+            return ()
+        self._handle = None
+        return self._named(_totals(self._extension.detach()))
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:
+        """Return what a blocked thread left."""
+        handle = self._handle
+        if handle is None:
+            return None
+        left = _left(self._extension.peek(handle, now, cpu_s))
+        return left and (left[0], left[1], self._named(left[2]))
+
+    def _named(self, totals: tuple[Total, ...]) -> tuple[Total, ...]:
+        """Give names to what the body has names for."""
+        if not any(total.kind in _NAMED for total in totals):
+            return totals
+        known = objects.names(self._function)
+        return tuple(_name(total, known.get(total.object)) for total in totals)
+
+
+_NAMED = {"lock", "queue"}
+
+STOPPED = (1 << 64) - 1
+"""In place of a lock's address: the interpreter had stopped all threads, for its collector or to change itself."""
+
+
+def _name(total: Total, known: objects.Known | None) -> Total:
+    if known is None or total.kind not in _NAMED:
+        return total
+    return replace(total, name=known.name, kind=known.kind or total.kind)
+
+
+def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
+    tally = array("d")
+    tally.frombytes(rows)
+    return Readings(tally=Tally(tally), waits=Waits(events, lost))
+
+
+def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> tuple[Total, ...]:
+    found = (Total(WAIT_KINDS[kind], thing, line, n, total, longest, held) for kind, thing, line, n, total, longest, held in rows)
+    return tuple(replace(each, kind="interpreter", name="stop of all threads") if each.object == STOPPED else each for each in found)
+
+
+def box_size() -> int:
+    """Return how many bytes a file must have that a worker's account is kept in; 0 where none is kept."""
+    extension, _ = _extension()
+    return int(extension.box_size()) if extension is not None else 0
+
+
+def autopsy(box: int, now: float, cpu_s: float) -> Left | None:
+    """Return what a killed worker left in its box: its item's begin, its last readings, what it waited for.
+
+    ``now`` is when it died, ``cpu_s`` what its process had used by then. None
+    where it left nothing.
+    """
+    extension, _ = _extension()
+    return _left(extension.autopsy(box, now, cpu_s)) if extension is not None else None
+
+
+def _left(found: Any) -> Left | None:
+    if found is None:
+        return None
+    begin, rows, events, lost, totals = found
+    return begin, _readings(rows, events, lost), _totals(totals)
+
+
+def cpu_seconds(pid: int, tid: int | None = None) -> float:
+    """Return the CPU time of a thread, by default a process's main one; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{tid or pid}/schedstat").read_text().split()[0]) * 1e-9
+    except OSError:
+        return 0.0
+
+
+class InferringMeter:
+    """Reads the thread's CPU clock and its run queue; between two readings they are taken to run evenly."""
+
+    every = 500e-6  # a reading takes about 2 µs
+    measures = False
+
+    def __init__(self, used: _Used) -> None:
+        self._used = used
+        self._schedstat: Descriptor | None = None
+        self._schedstat = _open_schedstat()
+        self._clear()
+        self.read()
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it."""
+        self.close()
+
+    def watch(self, function: Any) -> None:
+        """Do nothing: single waits are not known here."""
+
+    def read(self) -> None:
+        """Note the clocks at this moment."""
+        at, cpu = perf_counter(), thread_time()
+        queue = self._queued()
+        whole = len(self._queue)
+        del self._at[whole:], self._cpu[whole:]  # an interrupt may have torn the reading before
+        self._at.append(at)
+        self._cpu.append(cpu)
+        self._queue.append(queue)
+
+    def _queued(self) -> float:
+        """Return the seconds that this thread stood in a run queue so far; NaN where that cannot be read (any more)."""
+        if self._schedstat is None:
+            return math.nan
+        try:
+            return int(os.pread(self._schedstat.number, 96, 0).split()[1]) * 1e-9
+        except (OSError, ValueError, IndexError):
+            return math.nan
+
+    def take(self) -> Readings:
+        """Read once more, hand over what was read so far and begin anew."""
+        if self._schedstat is not None and not self._schedstat.is_ours():
+            self._schedstat = None  # the body has closed it
+        self.read()
+        clocks = Clocks(self._at, self._cpu, self._queue)
+        self._clear()
+        for ours, theirs in ((self._at, clocks.at), (self._cpu, clocks.cpu), (self._queue, clocks.queue)):
+            ours.append(theirs[-1])
+        return Readings(clocks=clocks)
+
+    def usage(self) -> Usage:
+        """Return what was used so far."""
+        return self._used.so_far()
+
+    def close(self) -> tuple[Total, ...]:
+        """Give the descriptor back; single waits are not known here."""
+        if self._schedstat is not None:
+            self._schedstat.close()
+        return ()
+
+    def peek(self, now: float, cpu_s: float) -> Left | None:  # noqa: ARG002  (as all meters)
+        """Return None: nobody else can read these clocks."""
+        return None
+
+    def _clear(self) -> None:
+        self._at, self._cpu, self._queue = array("d"), array("d"), array("d")
+
+
+class _Used:
+    """What the calling thread, or its whole process, used since this was made."""
+
+    def __init__(self, *, own_process: bool) -> None:
+        self._own_process = own_process
+        self._switches = _switches()
+        self._process_cpu = time.process_time()
+        self._cpu = thread_time()
+
+    def so_far(self) -> Usage:
+        voluntary, involuntary = _switches()
+        return Usage(
+            cpu_s=thread_time() - self._cpu,
+            process_cpu_s=time.process_time() - self._process_cpu if self._own_process else math.nan,
+            ctx_voluntary=voluntary - self._switches[0],
+            ctx_involuntary=involuntary - self._switches[1],
+            rss_mb=peak_rss_mb(),
+        )
+
+
+def _open_schedstat() -> Descriptor | None:
+    """Open the calling thread's scheduler figures, where the system has them."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return Descriptor(high(os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)))
+    except OSError:
+        return None
+
+
+def _switches() -> tuple[float, float]:
+    """Return the calling thread's context switches so far: voluntary, involuntary."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        usage = resource.getrusage(resource.RUSAGE_THREAD)
+    except (ImportError, AttributeError, OSError):
+        return math.nan, math.nan
+    return usage.ru_nvcsw, usage.ru_nivcsw
+
+
+def peak_rss_mb() -> float:
+    """Return the peak resident memory of this process, in MB (10**6 bytes); NaN where the system does not tell."""
+    try:
+        if not sys.platform.startswith("linux"):
+            return _peak_by_psutil()
+        # not getrusage: a forked child inherits its parent's peak there
+        with Path("/proc/self/status").open("rb") as status:
+            peak = next((line for line in status if line.startswith(b"VmHWM")), None)
+    except OSError:
+        return math.nan
+    return int(peak.split()[1]) * 1024 / 1e6 if peak else math.nan
+
+
+def _peak_by_psutil() -> float:
+    import psutil  # noqa: PLC0415  (only where Linux does not tell)
+
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss)) / 1e6

@@ -1,0 +1,124 @@
+"""Which worker runs which items: chunks that adapt.
+
+Trivial items go out by the thousand, long ones one by one: a chunk aims at
+2 ms, grows at most fourfold, and is at most half of an even share of what is
+left, so that uneven items balance.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from parmagic.record.items import NOTHING, STOP, Board, item_slot, loading
+
+AIM = 2e-3
+
+
+class Pace:
+    """One worker's chunk size: how many items it claims next."""
+
+    def __init__(self, workers: int, fixed: int | None) -> None:
+        self._workers = workers
+        self._fixed = fixed
+        self._size = fixed or 1
+
+    def size(self, left: int) -> int:
+        """Return how many of ``left`` items to claim, at least 1 where any are left."""
+        if self._fixed:
+            return min(self._fixed, left)
+        return max(1, min(self._size, left // (2 * self._workers))) if left > 0 else 0
+
+    def took(self, items: int, seconds: float) -> None:
+        """Learn from the last chunk."""
+        if not self._fixed and items:
+            wanted = int(items * AIM / max(seconds, 1e-9))
+            self._size = max(1, min(wanted, 4 * items))
+
+
+class Deck(Protocol):
+    """Hands out claims of item numbers until none are left."""
+
+    def take(self) -> range | None:
+        """Return the next claim, or None."""
+        ...
+
+    def took(self, items: int, seconds: float) -> None:
+        """Learn how long the last claim took."""
+        ...
+
+
+class Counter:
+    """The next item number, shared by threads."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+        self.next = 0
+        self.lock = threading.Lock()
+
+
+class SharedDeck:
+    """A thread's view of the common counter."""
+
+    def __init__(self, counter: Counter, workers: int, chunk: int | None, board: Board) -> None:
+        self._counter = counter
+        self._pace = Pace(workers, chunk)
+        self._board = board
+        self.took = self._pace.took
+
+    def take(self) -> range | None:
+        """Claim from the counter, unless the board says stop."""
+        counter = self._counter
+        with counter.lock:
+            first = counter.next
+            last = first + self._pace.size(counter.n_items - first)
+            counter.next = last
+        return range(first, last) if last > first and not self._board[STOP] else None
+
+
+class OwnItem:
+    """The deck of an SPMD worker, of a todo list, of a sample: fixed claims in order."""
+
+    def __init__(self, *claims: range) -> None:
+        self._claims = list(reversed(claims))
+
+    def take(self) -> range | None:
+        """Return the next claim, or None."""
+        return self._claims.pop() if self._claims else None
+
+    def took(self, items: int, seconds: float) -> None:
+        """Nothing to learn: the claims are fixed."""
+
+
+class Chain:
+    """A deck behind another: first what a dead worker left, then the common counter."""
+
+    def __init__(self, first: Deck, then: Deck) -> None:
+        self._first = first
+        self._then = then
+        self.took = then.took
+
+    def take(self) -> range | None:
+        """Return the next claim, or None."""
+        return self._first.take() or self._then.take()
+
+
+def claimed(board: Board, rank: int, since: int) -> range:
+    """Return what a process claimed last of what is for all; nothing where that ends before ``since``: it was another one of its rank."""
+    slot = item_slot(rank)
+    return range(max(board[slot + 1], since), board[slot + 2])
+
+
+def lost(mark: int, had: Iterable[range], reported: int) -> tuple[int | None, tuple[range, ...]]:
+    """Return the item that a dead worker was on, None where on none, and what else it had and did not report, in order.
+
+    ``mark`` is what it wrote in the place of its current item, ``had`` all that it had claimed, in the order
+    in which it ran it, ``reported`` the item behind the last one that it reported.
+    """
+    item = loading(mark) if mark < NOTHING else mark
+    left = [range(max(part.start, reported), part.stop) for part in had]
+    if not any(item in part for part in left):
+        return None, tuple(part for part in left if part)
+    parts = [half for part in left for half in ((range(part.start, item), range(item + 1, part.stop)) if item in part else (part,))]
+    return item, tuple(part for part in parts if part)

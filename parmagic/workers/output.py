@@ -1,0 +1,254 @@
+"""What workers print: whole lines, marked with their worker."""
+
+from __future__ import annotations
+
+import sys
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TextIO
+
+from parmagic.model.progress import Printed
+from parmagic.record.items import Worker, current_worker
+from parmagic.system.interrupts import undo
+
+Emit = Callable[[Printed], None]
+
+
+class Lines:
+    r"""Cuts a stream of text into whole lines; of a rewritten line (``\\r``) the last state stays.
+
+    A flood is cut: what has arrived counts, whether its line has ended or not, and
+    ``lost`` are the bytes that were not let through. Every piece is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[str] = []  # the line that has not ended, since it was begun anew
+        self._size = 0  # of that, in bytes
+        self._rewritten = False  # whether a carriage return came in it
+        self._at_begin = False  # whether one came last: what follows overwrites it
+        self._held = 0  # newlines
+        self._room = MOST
+        self.full = False
+        self.lost = 0
+
+    def feed(self, text: str) -> str:
+        """Take text, and return the lines that are complete now."""
+        if self.full:
+            self.lost += _size(text)
+            return ""
+        whole = self._whole_lines(text)
+        room, self._room = self._room, self._room - _size(whole) - _MARK * whole.count("\n")
+        waiting = self._size + self._held * (1 + _MARK)
+        return whole if waiting <= self._room else self._cut(whole, room)
+
+    def _cut(self, whole: str, room: int) -> str:
+        """Let as much through as there is room for, and nothing from then on."""
+        held, self.full = self._held, True
+        text = whole + self._take()
+        shown = _fitting(text, room)
+        self.lost += _size(text) - _size(shown) + held
+        return shown + ("\n" if shown and not shown.endswith("\n") else "") + _CUT
+
+    def _whole_lines(self, text: str) -> str:
+        """Return what is complete with this text.
+
+        Several progress bars of one worker move the cursor down with newlines before
+        a bar, and up again behind it: bare newlines are held until it shows which they are.
+        """
+        if text and not text.strip("\n") and (self._rewritten or not self._open):
+            self._held += len(text)
+            return ""
+        held, self._held = (0 if text.startswith("\r") else self._held), 0
+        text = "\n" * held + text.replace(_UP, "")
+        first, ended, more = text.partition("\n")
+        self._write(first)
+        if not ended:
+            return ""
+        whole = self._take() + "\n"
+        more, ended, rest = more.rpartition("\n")
+        if ended:
+            whole += ("\n".join(map(_last_state, more.split("\n"))) if "\r" in more else more) + "\n"
+        self._write(rest)
+        return whole
+
+    def _write(self, text: str) -> None:
+        """Go on with the open line."""
+        state = text.rstrip("\r")
+        last = _last_state(state)
+        if state and (self._at_begin or len(last) < len(state)):
+            self._open, self._size = [], 0
+        if last:
+            self._open.append(last)
+            self._size += _size(last)
+        if text:
+            self._rewritten = self._rewritten or "\r" in text
+            self._at_begin = len(state) < len(text)
+
+    def _take(self) -> str:
+        """Return the last state of the open line, and begin the next one."""
+        text = "".join(self._open)
+        self._open, self._size, self._held, self._rewritten, self._at_begin = [], 0, 0, False, False
+        return text
+
+    def last(self, rank: int, stream: str) -> Printed | None:
+        """Return what is left to be shown, or to be said of what is not, at the end of a worker's stream."""
+        text = self.rest()
+        return Printed(rank, stream, text, self.lost) if text or self.lost else None
+
+    def rest(self) -> str:
+        """Return the line that was never ended, as a line."""
+        blank = "" if self._rewritten else "\n" * self._held
+        text = self._take()
+        return text + "\n" if text else blank
+
+
+MOST = 1_000_000
+"""Bytes of a worker's that are shown in an arm, of each stream, with the marks of its lines."""
+
+_CUT = f"… cut here: this worker has printed {MOST / 1e6:.0f} MB, the rest is counted only\n"
+_MARK = 16  # bytes: about what a line's mark takes
+_UP = "\x1b[A"  # what moves the cursor up
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def _size(text: str) -> int:
+    """Return how many bytes a text is, in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _fitting(text: str, room: int) -> str:
+    """Return the begin of a text that takes ``room`` bytes with its marks; a line that is too long is cut."""
+    kept = []
+    for line in text[: max(room, 0)].split("\n"):
+        room -= _MARK + _size(line) + 1
+        if room < 0:
+            begin = line.encode("utf-8", "surrogatepass")[: max(0, room + _size(line) + 1)]
+            kept.append(begin.decode("utf-8", "ignore"))
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def mark(printed: Printed, model: str) -> str:
+    """Return the printed lines, each behind its worker: ``[procs 1] text``."""
+    name = f"[{model} {printed.rank}] "
+    lines = printed.text.removesuffix("\n").split("\n")  # not where Unicode sees further ends of lines: they would escape the count
+    return "".join(f"{name}{_uncoloured_after(line)}\n" for line in lines)
+
+
+def _uncoloured_after(line: str) -> str:
+    """Let the colours of a line end with it: the next one may be another worker's."""
+    if "\x1b[" not in line:
+        return line
+    text = line.rstrip("\r\n")
+    return f"{text}\x1b[0m{line[len(text) :]}"
+
+
+class ThreadOutput:
+    """While entered, what worker threads print goes to ``emit``; all other threads print as ever."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._kept: list[tuple[str, Any, _Router]] = []
+
+    def __enter__(self) -> Self:
+        """Stand in for ``sys.stdout`` and ``sys.stderr``."""
+        for name in ("stdout", "stderr"):
+            original = getattr(sys, name)
+            router = _Router(original, name, self._emit)
+            self._kept.append((name, original, router))  # first: end() leaves a stream alone that is no router
+            setattr(sys, name, router)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Put the streams back."""
+        undo(self.end)
+
+    def end(self) -> None:
+        """Put the streams back, unless the body put others there, and emit unfinished lines; once."""
+        while self._kept:
+            name, original, router = self._kept.pop(0)
+            if getattr(sys, name) is router:
+                setattr(sys, name, original)
+            router.finish()
+
+
+class _Router:
+    """A stream that asks who writes."""
+
+    def __init__(self, original: TextIO, name: str, emit: Emit) -> None:
+        self._original = original
+        self._name = name
+        self._emit = emit
+        self._lines: dict[int, Lines] = {}
+        self._decoders: dict[int, IncrementalDecoder] = {}
+
+    def write(self, text: str) -> int:
+        """Collect a worker's text; pass on everybody else's."""
+        try:
+            worker: Worker = current_worker()
+        except RuntimeError:
+            return self._original.write(text)
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        text = str.__str__(text)  # of a subclass, what it is, and not what it says: as any stream
+        lines = self._lines.get(worker.rank) or self._lines.setdefault(worker.rank, Lines())
+        whole = lines.feed(text)
+        if whole:
+            self._emit(Printed(worker.rank, self._name, whole))
+        return len(text)
+
+    def write_bytes(self, data: bytes | bytearray | memoryview) -> int | None:
+        """Collect a worker's bytes, as text; pass on everybody else's."""
+        try:
+            rank = current_worker().rank
+        except RuntimeError:
+            return self._original.buffer.write(data)
+        decoder = self._decoders.get(rank) or self._decoders.setdefault(rank, getincrementaldecoder("utf-8")("replace"))
+        self.write(decoder.decode(bytes(data)))
+        return memoryview(data).nbytes
+
+    @property
+    def buffer(self) -> _Bytes:
+        """The stream of bytes below this one, where the original has one."""
+        return _Bytes(self._original.buffer, self)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write them all."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush the original; workers' lines wait for their end."""
+        try:
+            current_worker()
+        except RuntimeError:
+            self._original.flush()
+
+    def finish(self) -> None:
+        """Emit what was never ended by a newline, and how much was not let through."""
+        for rank, lines in list(self._lines.items()):  # a thread that was left behind may still print
+            last = lines.last(rank, self._name)
+            if last is not None:
+                self._emit(last)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the original in everything else."""
+        return getattr(self._original, name)
+
+
+class _Bytes:
+    """What lies below a router: bytes, of which it asks the same."""
+
+    def __init__(self, original: BinaryIO, router: _Router) -> None:
+        self._original = original
+        self.write = router.write_bytes
+        self.flush = router.flush
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the original in everything else."""
+        return getattr(self._original, name)

@@ -1,0 +1,140 @@
+"""Whether there is room for so many worker processes: descriptors, processes, memory.
+
+What would stop a run halfway is told before anything of it has run.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from parmagic.errors import ParmagicError
+from parmagic.system.cpus import cgroup_folders
+
+MANY = 32
+"""Workers from which on it is looked whether there is room for them."""
+
+FILES = 5
+"""Descriptors that the notebook has open for every worker: a socket, two pipes, a black box, its last stack."""
+
+SPARE_FILES = 64
+"""Descriptors that it may need for everything else meanwhile."""
+
+MEGABYTES = 8
+"""Memory that a worker takes at least (an idle one 5 MB)."""
+
+
+@contextmanager
+def made(count: int) -> Iterator[None]:
+    """Let this process have as many open files as it may, where so many workers need more than it has; as before at the end.
+
+    Raises ParmagicError where there is no room for them, with the limit that is in the way.
+    """
+    if count < MANY:
+        yield
+        return
+    _look_for_processes(count)
+    _look_for_memory(count)
+    before = _make_room_for_files(count)
+    try:
+        yield
+    finally:
+        if before is not None:
+            import resource  # noqa: PLC0415  (POSIX only)
+
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _make_room_for_files(count: int) -> tuple[int, int] | None:
+    """Raise the soft limit as far as is needed; return what it was, where it was changed."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _open_files() + FILES * count + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return None
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ParmagicError(
+            f"procs={count} needs {needed:,} open files in this process, and {hard:,} are allowed (ulimit -Hn). "
+            f"Take at most {max(1, (hard - needed) // FILES + count)} workers, or have the limit raised."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return soft, hard
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (only how many)
+    except OSError:
+        return SPARE_FILES
+
+
+def _look_for_processes(count: int) -> None:
+    left, limit = min(((most - now, why) for most, now, why in _process_limits()), default=(math.inf, ""))
+    if count > left:
+        raise ParmagicError(f"procs={count} needs {count} more processes, and there is room for {max(0, int(left))} ({limit}).")
+
+
+def _process_limits() -> Iterator[tuple[float, float, str]]:
+    """Yield (most, how many there are, what says so) of each limit on processes."""
+    for folder in cgroup_folders(Path("/"), "pids"):
+        most, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+        yield most, now, "pids.max of the control group, a container's limit"
+    with suppress(ImportError):
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        if most != resource.RLIM_INFINITY and os.geteuid() != 0:
+            yield most, _own_threads(), "ulimit -u, of all processes and threads of this user"
+
+
+def _own_threads() -> int:
+    import psutil  # noqa: PLC0415  (loads when a run needs it)
+
+    found = 0
+    for process in psutil.process_iter(["uids", "num_threads"]):
+        uids = process.info["uids"]
+        if uids is not None and uids.real == os.getuid():
+            found += process.info["num_threads"] or 1
+    return found
+
+
+def _look_for_memory(count: int) -> None:
+    import psutil  # noqa: PLC0415  (loads when a run needs it)
+
+    left = float(psutil.virtual_memory().available)
+    for folder in cgroup_folders(Path("/"), "memory"):
+        for most, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            left = min(left, _number(folder / most) - _number(folder / now, 0.0))
+    if count * MEGABYTES * 1e6 > left:
+        raise ParmagicError(
+            f"procs={count} needs about {count * MEGABYTES / 1e3:.1f} GB of memory for its processes alone, and {left / 1e9:.1f} GB are "
+            "free."
+        )
+
+
+def _number(path: Path, otherwise: float = math.inf) -> float:
+    """Return the number in a file; ``otherwise`` where there is none ("max")."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return otherwise
+
+
+def why_not(number: int, text: str) -> str:
+    """Say why a process could not be started, and what to try."""
+    cause: Any = {
+        errno.EAGAIN: "the limit on processes is reached (ulimit -u, or a container's). Take fewer workers, or end other programs.",
+        errno.ENOMEM: "there is no memory for it. Take fewer workers, or delete what is large.",
+        errno.EMFILE: "it may have no more open files (ulimit -n). Take fewer workers, or close files.",
+        errno.ENFILE: "the system has no room for more open files. Take fewer workers.",
+    }
+    return f"{text}: {cause[number]}" if number in cause else f"{text}."

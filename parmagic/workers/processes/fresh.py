@@ -1,0 +1,72 @@
+"""New interpreters: how they are told what to do, with nothing of it on a command line that others can read.
+
+What they need to know lies in a file without a name, whose descriptor they inherit: the
+search path as a line of JSON, for what follows can be read only where parmagic can be
+imported; then a pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from parmagic.system.files import anonymous_file, write_all
+
+_LONGEST = 100_000
+"""Bytes of a variable from which on it does not go through exec, where the kernel takes 128 KiB; it is set later."""
+
+_ALL = 1_000_000
+"""Bytes of all variables together, likewise: a quarter of the stack's limit, which is 8 MB as a rule."""
+
+
+def command(entry: str, orders: int, *, detached: bool = False, title: str = "") -> list[str]:
+    """Return the command line of a new interpreter that calls ``entry`` of :mod:`parmagic.workers.processes.server` with its orders.
+
+    ``orders`` is the descriptor of :func:`written`. ``detached``: in a process that is no child of its parent's,
+    whose ``wait()`` therefore does not wait for it; not beside a thread that somebody starts in every interpreter.
+    ``title`` is for those who read it. It never looks for modules where it is (``-P``): Python 3.13.0 fails at imports
+    where it does, and that folder is gone.
+    """
+    detach = "len(sys._current_frames()) == 1 and os.fork() and os._exit(0); " if detached else ""
+    code = (
+        f"import json, os, sys; {detach}orders = open({orders}, 'rb'); "
+        f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.processes.server import {entry}; {entry}(orders)"
+    )
+    return [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def written(path: list[str], orders: Any) -> int:
+    """Write down where to import from, and the orders; return the descriptor of that."""
+    file = anonymous_file()
+    write_all(file, memoryview(json.dumps(path).encode() + b"\n" + pickle.dumps(orders)), 0)
+    return file
+
+
+def read(orders: io.BufferedReader) -> Any:
+    """Read the orders, behind the search path, and close their file."""
+    with orders:
+        return pickle.load(orders)
+
+
+def through_exec(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a new interpreter can start with; the largest may be too many for exec."""
+    kept, size = {}, 0
+    for name, value in sorted(variables.items(), key=lambda pair: len(pair[1])):
+        size += len(os.fsencode(name)) + len(os.fsencode(value)) + 2
+        if size > _ALL or len(value) > _LONGEST:
+            break
+        kept[name] = value
+    return kept
+
+
+def take_over(variables: Mapping[str, str]) -> None:
+    """Have these variables, and no others."""
+    if dict(os.environ) != variables:
+        os.environ.clear()
+        os.environ.update(variables)

@@ -1,0 +1,158 @@
+"""What travels home from a worker: results, errors, recordings.
+
+Large buffers of results (arrays, frames) lie in an anonymous file, whose descriptor
+is sent beside the pickle: the notebook maps it, and nobody copies them.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import struct
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import cloudpickle
+from cloudpickle import cloudpickle as cloud
+
+from parmagic.model.words import module_of
+from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
+from parmagic.workers.processes.frames import Bytes, Frame, Garbled, Inbox, Outbox
+from parmagic.workers.processes.orders import LARGE
+
+
+class Parcel(NamedTuple):
+    """A packed object: its pickle, and large buffers that lie beside it."""
+
+    pickle: Bytes
+    buffers: list[memoryview]
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes it is."""
+        return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
+
+
+class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Ships results home: a class that came from the notebook goes back as that class."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type):
+            tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
+            if tracked is not None and tracked in _known_classes:
+                return _class_by_id, (tracked,)
+        return super().reducer_override(obj)
+
+
+_known_classes: set[str] = set()
+
+
+def track_classes(space: Mapping[str, Any]) -> None:
+    """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
+    for value in list(space.values()):
+        if issubclass(type(value), type) and module_of(value) == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
+            cloud._get_or_create_tracker_id(value)  # noqa: SLF001
+            track_classes(vars(value))
+
+
+def know_classes() -> None:
+    """In a worker, after unpickling: the classes that are known now came from the notebook."""
+    _known_classes.update(cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())  # noqa: SLF001
+
+
+def _class_by_id(tracked: str) -> type:
+    found: type = cloud._DYNAMIC_CLASS_TRACKER_BY_ID[tracked]  # noqa: SLF001
+    return found
+
+
+def pack(value: Any, *, beside: bool = True) -> Parcel:
+    """Pickle what a worker sends home; ``beside`` it lie large buffers, which need a descriptor at each end."""
+    stream = io.BytesIO()
+    large: list[memoryview] = []
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        with suppress(BufferError):  # not contiguous: it goes into the pickle
+            raw = buffer.raw()
+            if beside and len(raw) >= LARGE:
+                large.append(raw)
+                return False
+        return True
+
+    _ResultPickler(stream, protocol=5, buffer_callback=is_small).dump(value)
+    return Parcel(stream.getvalue(), large)
+
+
+def unpack(parcel: Parcel) -> Any:
+    """Unpickle a packed object, as the notebook will."""
+    return pickle.loads(parcel.pickle, buffers=parcel.buffers)
+
+
+def send(outbox: Outbox, parcel: Parcel) -> None:
+    """Send a parcel; its buffers by a file."""
+    sizes = [len(buffer) for buffer in parcel.buffers]
+    head = struct.pack(f"!{len(sizes)}Q", *sizes)
+    if not sizes:
+        outbox.send(head, parcel.pickle)
+        return
+    file = anonymous_file()
+    try:
+        end = 0
+        for buffer in parcel.buffers:
+            end += write_all(file, buffer, end)
+        keep_size(file)
+        outbox.send(head, parcel.pickle, file)
+    finally:
+        os.close(file)
+
+
+def receive(inbox: Inbox) -> Parcel | None:
+    """Return the next parcel, None where it has not arrived yet.
+
+    Raises EOFError or OSError where the other end has gone, Garbled where what it sent cannot be right.
+    """
+    frame = inbox.take()
+    if frame is None:
+        return None
+    try:
+        return Parcel(frame.body, _buffers(frame))
+    finally:
+        if frame.file >= 0:
+            os.close(frame.file)
+
+
+def _buffers(frame: Frame) -> list[memoryview]:
+    if len(frame.head) % 8 or bool(frame.head) != (frame.file >= 0):
+        raise Garbled("a result's large parts are not where they should be")
+    if frame.file < 0:
+        return []
+    sizes = struct.unpack(f"!{len(frame.head) // 8}Q", frame.head)
+    whole = memoryview(_memory(frame.file, sum(sizes)))
+    buffers, end = [], 0
+    for size in sizes:
+        buffers.append(whole[end : end + size])
+        end += size
+    return buffers
+
+
+def _memory(file: int, size: int) -> mmap.mmap:
+    """Return a file's memory, to be written to as well: results are the notebook's own."""
+    if os.fstat(file).st_size < size:
+        raise Garbled(f"{size} bytes of results were sent by a file that has {os.fstat(file).st_size}")
+    try:
+        # mapped only where the worker cannot cut it short, which would kill who reads it here
+        if sys.version_info >= (3, 13) and keeps_size(file):
+            return mmap.mmap(file, size, access=mmap.ACCESS_COPY, trackfd=False)
+        whole = mmap.mmap(-1, size)  # up to 3.12, a mapped file would hold a descriptor for as long as the result lives
+    except (OSError, OverflowError, ValueError) as error:
+        raise Garbled(f"there is no room here for {size} bytes of results ({error})") from None
+    view, done = memoryview(whole), 0
+    while done < size:
+        here = os.preadv(file, [view[done : done + (1 << 30)]], done)
+        if not here:
+            raise Garbled(f"{size} bytes of results were sent by a file that was cut short")
+        done += here
+    return whole

@@ -1,0 +1,421 @@
+"""The fork servers of this notebook: the one in use, and the one that will take its place.
+
+A server is exec'd once. What the notebook imports later is imported by a successor, a fork
+of the server, while that one goes on serving: when the successor is ready, it takes over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import signal
+import site
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import parmagic
+from parmagic.errors import RunTimeout, WorkerDied
+from parmagic.model.private import Private, say
+from parmagic.record import meter
+from parmagic.system.files import anonymous_file
+from parmagic.system.interrupts import held_back
+from parmagic.workers.processes import fresh, preload, server
+from parmagic.workers.processes.handle import Handle, descriptor_of, is_below
+from parmagic.workers.processes.link import MOST_SPARES, TURN, Hub
+
+__all__ = ["MOST_SPARES", "Hub", "borrow", "close", "fork", "get", "give_back", "hold", "launch", "refresh", "spare", "supported"]
+
+BASE = ("parmagic.workers.processes.child", "viztracer")
+"""What every worker needs."""
+
+BEGIN = 10.0
+"""Seconds that the first try to start a server may take; the second one takes as long as it takes."""
+
+WORTH_A_NOTE = 2.0
+"""Seconds that the start of a server may take without a note."""
+
+WAIT_FOR_IMPORTS = 2.0
+"""Seconds that a run waits for imports that make its workers start faster."""
+
+
+def supported() -> bool:
+    """Tell whether this system can fork, which the server lives on."""
+    return hasattr(os, "fork")
+
+
+def launch() -> Hub:
+    """Exec a new, clean server. It is no child of ours, so no ``wait()`` of the user's waits for it, or takes its end from us.
+
+    But in its first moments it is; and within a worker, where what has no parent is taken for left behind.
+    """
+    variables = dict(os.environ)
+    with ExitStack() as opened:
+        ours, theirs = socket.socketpair()
+        opened.enter_context(theirs)
+        failed = opened.enter_context(ExitStack())  # what is closed only where this fails
+        failed.callback(ours.close)
+        errors = anonymous_file()
+        failed.callback(os.close, errors)
+        me = descriptor_of(os.getpid())
+        if me >= 0:
+            opened.callback(os.close, me)
+        orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
+        opened.callback(os.close, orders)
+        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+            fresh.command("main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
+            pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=fresh.through_exec(variables),
+            start_new_session=True,
+        )
+        failed.pop_all()
+    return Hub(ours, process=process, errors=errors)
+
+
+def _search_path() -> list[str]:
+    """Return where the server may import from: the standard library, installed packages, parmagic.
+
+    Not the user's folder: a ``random.py`` there is the workers' business, not the server's.
+    """
+    installed = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
+    roots = tuple(os.path.realpath(p) + os.sep for p in installed)
+    ours = str(Path(parmagic.__file__).parents[1])
+    absolute = [p for p in sys.path if os.path.isabs(p)]  # noqa: PTH117  (others may lead to nothing, where the working directory is gone)
+    kept = [p for p in absolute if (os.path.realpath(p) + os.sep).startswith(roots)]
+    zipped = [p for p in sys.path if p.endswith(".zip")]
+    packages = [p for p in kept if {"site-packages", "dist-packages"} & set(Path(p).parts)]
+    # before the packages: another parmagic may be installed there than the one that runs here
+    return [*zipped, *(p for p in kept if p not in packages), ours, *packages]
+
+
+def fork(call: Any, items: Any) -> Hub:
+    """Fork a server off this process: it carries our memory as it is now, the body and the items with it.
+
+    Only while no other thread of the user's is alive, see
+    :func:`parmagic.workers.processes.isolated.user_threads`.
+    """
+    # what a worker needs is imported here: the child would do it each time anew
+    from parmagic.workers import loop  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
+    from parmagic.workers.processes import child, home  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
+
+    home.track_classes(loop.names_around(call))
+    ours, theirs = socket.socketpair()
+    me = descriptor_of(os.getpid())
+    with warnings.catch_warnings(), held_back():
+        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
+        try:
+            pid = os.fork()
+        except OSError:
+            for each in (ours, theirs):
+                each.close()
+            if me >= 0:
+                os.close(me)
+            raise
+        if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
+            try:
+                ours.close()
+                _settle()
+                server.serve(theirs, me, (call, items))
+            finally:
+                os._exit(1)
+    theirs.close()
+    if me >= 0:
+        os.close(me)
+    return Hub(ours, server=Handle(pid, descriptor_of(pid)))
+
+
+def _settle() -> None:
+    """In the forked child: let go of the notebook's terminal, streams and signals."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr
+    from parmagic.record import tracing  # noqa: PLC0415  (only where there is something to stop)
+
+    tracing.forked()
+
+
+_server: Hub | None = None
+_next: Hub | None = None  # imports what is new, then takes the server's place
+_waited = False  # a run has waited for that one as long as a run may
+_changing = threading.RLock()
+_refused: set[str] = set()
+"""Packages that no server of this process imports ahead."""
+
+_untold: list[str] = []  # notes on imports for the next run
+_retired: list[Hub] = []  # servers that runs still use, whose place others have taken
+
+
+def get() -> Hub:
+    """Return this process's server, starting it where there is none; it may only begin."""
+    global _server  # noqa: PLW0603  (one server per process is the point)
+    with _changing:
+        if _server is None or not _server.alive():
+            _drop_next()
+            with held_back():
+                _server = launch()
+            if meter.why_inferred():
+                from parmagic.workers.processes.watch import watch  # noqa: PLC0415  (it needs us)
+
+                watch.warm()  # before the server imports what only workers need
+            _server.preload(BASE)
+        return _server
+
+
+def refresh(space: Mapping[str, Any]) -> list[str]:
+    """Where there is a server, have what the notebook with these names has imported meanwhile be imported there; wait for nothing.
+
+    Returns what that is; where there is no server, nothing is looked up.
+    """
+    if _server is None or not _server.alive():
+        return []
+    modules = preload.wanted(space)
+    with suppress(WorkerDied), _changing:  # the next run starts a new one
+        _ahead(modules)
+        if _next is not None:
+            _learn(_heard_out(_next, 0.0)[1])
+            _take_over()
+    return modules
+
+
+def hold(*, starts: bool) -> None:
+    """Where there is a server, have it prepare and import nothing until :func:`spare`: it would compete with what is measured.
+
+    Where this run ``starts`` processes, the server that starts them knows by that.
+    """
+    for each in (_next,) if starts else (_server, _next):
+        if each is not None and each.alive():
+            with suppress(WorkerDied):  # the next run starts a new one
+                each.hold()
+    if _next is not None:
+        _next.pause(on=True)
+
+
+def _learn(failures: list[tuple[str, str, bool]]) -> bool:
+    """Take note of what a successor could not import; tell whether it is spoilt by that, and was dropped."""
+    _untold.extend(_noted(failures))
+    spoilt = any(spoils for _, _, spoils in failures)
+    if spoilt:
+        _drop_next()
+    return spoilt
+
+
+def spare(processes: int | None) -> None:
+    """Where there is a server, have it prepare processes for the next run, or as many as before; wait for nothing."""
+    if _next is not None:
+        _next.pause(on=False)
+    for each in (_server, _next):
+        if each is not None and each.alive():
+            with suppress(WorkerDied):
+                each.spare(processes)
+
+
+def borrow(modules: list[str], until: float = math.inf) -> tuple[Hub, list[str]]:
+    """Return a server for a run, with these modules imported where that is soon done, and notes; :func:`give_back` it.
+
+    ``until`` is when the run has to end, on the monotonic clock: a RunTimeout is raised then.
+    """
+    with _changing:
+        if _server is not None and preload.changed(_server.loaded):
+            _set_aside()
+        current, notes = _begun(until)
+        if current.threads > 1:
+            _drop_next()
+            notes.append(_THREADED)
+        else:
+            notes += _import_ahead(modules, until)
+            current = get()
+        current.users += 1
+    return current, notes
+
+
+_THREADED = (
+    "Something that Python loads when it starts (a sitecustomize, a profiler, a debugger) runs a thread in the process that starts "
+    "workers, beside which it is not safe to fork: each worker is a new interpreter, which takes longer to start."
+)
+_NOBODY = "Worker processes import packages by themselves, for a process to import them ahead could not be had: {why}"
+_SLOW = (
+    "The process that starts workers took {seconds:.1f} s to start. What was waited for: the interpreter itself (a sitecustomize, a slow "
+    "disk), and the import of parmagic and VizTracer (python -X importtime tells more)."
+)
+
+
+def give_back(borrowed: Hub) -> None:
+    """Say that a run is over that has borrowed this server."""
+    with _changing:
+        borrowed.users -= 1
+        _end_the_retired()
+
+
+def _set_aside(*, at_once: bool = False) -> None:
+    """Have no server any more; the one that there was ends with the last run that uses it."""
+    global _server
+    _drop_next()
+    old, _server = _server, None
+    if old is not None and old.users:
+        _retired.append(old)
+    elif old is not None:
+        old.close(at_once=at_once)
+
+
+def _end_the_retired() -> None:
+    for old in [old for old in _retired if not old.users]:
+        _retired.remove(old)
+        old.close()
+
+
+def _begun(until: float) -> tuple[Hub, list[str]]:
+    """Return a server that can start workers, with notes: a second one where the first does not come to that."""
+    current, begin, again = get(), time.monotonic(), False
+    while not _is_up(current):
+        waited = time.monotonic() - begin
+        _look_at_the_clock(until, "starts workers")
+        if waited > BEGIN and not again:
+            again = True
+            _set_aside(at_once=True)
+            current = get()
+    waited = time.monotonic() - begin
+    if any(spoils for _, _, spoils in current.failures()):
+        current.threads = max(current.threads, 2)
+    return current, [_SLOW.format(seconds=waited)] if waited > WORTH_A_NOTE else []
+
+
+def _is_up(hub: Hub) -> bool:
+    """Tell whether a server has begun and imported what every worker needs; wait a little for that."""
+    if hub.ready and not hub.importing:
+        return True
+    with hub.leased():
+        return hub.wait_until(lambda: hub.ready and not hub.importing, TURN)
+
+
+def _look_at_the_clock(until: float, what: str) -> None:
+    if time.monotonic() > until:
+        raise RunTimeout(f"--timeout: it was reached while the process that {what} was waited for.")
+
+
+def _import_ahead(modules: list[str], until: float) -> list[str]:
+    """Have a successor import these modules, and take over where that is soon done; return notes on what is not."""
+    global _waited  # noqa: PLW0603
+    enough = time.monotonic() + WAIT_FOR_IMPORTS
+    while True:
+        _ahead(modules)
+        if _next is None:
+            return _told()
+        _next.pause(on=False)
+        done, failures = _heard_out(_next, 0.0 if _waited else min(enough, until) - time.monotonic())
+        if _learn(failures):
+            if failures[-1][0]:
+                continue
+            return _told()
+        if done:
+            _take_over()
+            return _told()
+        _look_at_the_clock(until, "imports ahead")
+        if not _waited:
+            package = _next.importing.partition(".")[0]
+            _untold.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
+                         f"{WAIT_FOR_IMPORTS:g} s, and goes on beside.")  # fmt: skip
+        _waited = True
+        _next.pause(on=True)
+        return _told()
+
+
+def _told() -> list[str]:
+    """Return the notes that no run has told yet."""
+    notes = _untold[:]
+    _untold.clear()
+    return notes
+
+
+def _heard_out(successor: Hub, seconds: float) -> tuple[bool, list[tuple[str, str, bool]]]:
+    """Wait so long for a successor's imports; tell whether they are done, and what failed: (module, why, whether that spoils it)."""
+    with successor.leased():
+        try:
+            return successor.settle(max(0.0, seconds)), successor.failures()
+        except WorkerDied as gone:
+            if not successor.ready:
+                return False, [("", str(gone), True)]
+            return False, [*successor.failures(), (successor.importing, "ended the process that imported it", True)]
+
+
+def _noted(failures: list[tuple[str, str, bool]]) -> list[str]:
+    """Refuse what could not be imported ahead, and say so."""
+    notes = []
+    for name, why, spoils in failures:
+        package = name.partition(".")[0]
+        if not name:
+            notes.append(say(_NOBODY, why=Private(why, "it has ended.")))
+        elif spoils or name == package:
+            _refused.add(package)
+            notes.append(say(f"Worker processes import {package} by themselves, for importing it ahead {{why}}.", why=why))
+    return notes
+
+
+def _ahead(modules: list[str]) -> None:
+    """Tell the successor to import what is new of these modules; have one where there is none."""
+    global _next, _waited  # noqa: PLW0603
+    if _next is not None and not _next.alive():
+        _next = None
+    ahead = _next or _server
+    if ahead is None or ahead.threads > 1:
+        return
+    new = [name for name in modules if name.partition(".")[0] not in _refused and not ahead.knows(name)]
+    if new:
+        if _next is None:
+            _next = ahead.grow()
+        _waited = False
+        _next.preload(new)
+
+
+def _take_over() -> None:
+    """Let the successor be the server, where it is ready; the other one ends with the last run that uses it."""
+    global _server, _next
+    if _next is None or not _next.ready or _next.importing or _next.failed:
+        return
+    with _next.leased():
+        leads = _next.lead()
+    if not leads:
+        _drop_next()
+        return
+    if _server is not None:
+        _retired.append(_server)
+    _server, _next = _next, None
+    _end_the_retired()
+
+
+def _drop_next() -> None:
+    global _next  # noqa: PLW0603
+    if _next is not None:
+        _next.close(at_once=True)
+        _next = None
+
+
+@atexit.register
+def close(*, at_once: bool = False) -> None:
+    """End this process's servers, where it has some."""
+    global _server  # noqa: PLW0603
+    _drop_next()
+    for old in [*_retired, *([_server] if _server is not None else [])]:
+        old.close(at_once=at_once)
+    _retired.clear()
+    _server = None

@@ -1,0 +1,119 @@
+"""What the notebook and a worker process tell each other besides recordings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from multiprocessing import current_process, resource_tracker
+from typing import Any
+
+from parmagic.model.plan import Plan
+from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.files import RunFile
+from parmagic.workers.processes import leftovers
+
+Place = tuple[int, int]
+
+LARGE = 1 << 20
+"""Bytes from which on a buffer is mapped, not copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where some pickles, one behind another, and their buffers lie in the file: (offset, size) each."""
+
+    pickle: Place
+    buffers: tuple[Place, ...]
+    count: int = 1
+
+    @property
+    def weight(self) -> int:
+        """Return how many bytes they are."""
+        return self.pickle[1] + sum(size for _, size in self.buffers)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a worker needs to know to read a cargo."""
+
+    body: Blob
+    segments: tuple[Blob, ...]
+    firsts: tuple[int, ...]  # the first item of each segment
+    size: int
+    shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the notebook tells a worker at its start."""
+
+    worker: tuple[int, int, str]  # rank, count, model
+    plan: Plan
+    n_items: int
+    begin: float
+    gate: bool
+    in_turn: bool
+    claims: tuple[range, ...] | None
+    left: tuple[range, ...]  # what a dead worker of this rank left undone
+    trace_file: RunFile
+    manifest: Manifest | None  # None: the body and the items are in our memory already
+    environment: dict[str, Any] | None
+    measure: bool  # by hooks, as the notebook does
+    semaphores: str = field(default_factory=leftovers.prefix)  # what the names of its semaphores begin with
+
+
+CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FOLDER, FILE, FIRST_OF_CARGO = range(10)
+"""The places of the descriptors that come with the orders."""
+
+
+class ForkOnly(Exception):
+    """A multiprocessing primitive of the fork context: only forked workers can have it."""
+
+
+class Unreadable(Exception):
+    """A worker cannot unpickle the body, most often because an import fails there."""
+
+
+def environment(*, tracked: bool) -> dict[str, Any]:
+    """Return what workers take over from this process: variables, search path, key, what is logged, whether it has a tracker."""
+    return {
+        "variables": dict(os.environ),
+        "path": list(sys.path),
+        "key": bytes(current_process().authkey),
+        "logging": _logging(),
+        "tracked": tracked,
+    }
+
+
+def _logging() -> tuple[int, str] | None:
+    """Return the root logger's level and format, where it shows on a stream what is logged."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            return logging.root.level, getattr(handler.formatter, "_fmt", None) or logging.BASIC_FORMAT
+    return None
+
+
+def tracker_descriptor() -> int | None:
+    """Return the pipe of this process's resource tracker: a worker without it would destroy segments that it attaches to.
+
+    None where there is none: nothing of the notebook's is tracked, and what workers make is the server's tracker's business.
+    To start one here would give the notebook a child that the user's own ``wait()`` waits for.
+
+    multiprocessing writes to that number whatever file has it: it is moved out of the way of bodies
+    that close what they did not open, and forgotten where one has closed it all the same.
+    """
+    global _tracker  # noqa: PLW0603  (as the tracker itself)
+    theirs = vars(resource_tracker._resource_tracker)  # type: ignore[attr-defined, unused-ignore]  # noqa: SLF001
+    if _tracker is not None and theirs["_fd"] == _tracker.number and not _tracker.is_ours():
+        theirs["_fd"] = None
+    if theirs["_fd"] is None:
+        return None
+    if _tracker is None or _tracker.number != theirs["_fd"]:
+        theirs["_fd"] = high(theirs["_fd"])
+        _tracker = Descriptor(theirs["_fd"])
+    return _tracker.number
+
+
+_tracker: Descriptor | None = None

@@ -1,0 +1,342 @@
+"""What travels to the workers.
+
+The names that the body reads, the body, and the items are pickled once a run
+into one anonymous memory file that every worker maps. Items are pickled in
+segments, so that a worker unpickles only those that it claims. Large buffers
+(arrays, frames) lie beside the pickles, and nobody copies them: those of names
+are read-only, for all workers and items see the same; those of items are mapped
+copy-on-write, for an item is its body's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import marshal
+import mmap
+import os
+import pickle
+import types
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import context, reduction
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from parmagic.errors import NoShell, NotShippable
+from parmagic.model.words import long_type_name, message
+from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.files import anonymous_file, keep_size, write_all
+from parmagic.system.interrupts import held_back, is_interrupt, undo
+from parmagic.workers.loop import names_around
+from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
+
+_SEGMENT = 1 << 16
+"""Bytes that a segment of items aims at."""
+
+_ALIGN = 64
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    return library
+
+
+class Weight(NamedTuple):
+    """What it took to pack a name: bytes and seconds."""
+
+    name: str
+    size: int
+    seconds: float
+
+
+class Cargo:
+    """A shipped body with its items: a file, its manifest, descriptors that travel with it.
+
+    ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
+    each name that the body reads took of these.
+    """
+
+    def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
+        begin = perf_counter()
+        self._file: Descriptor | None = None
+        self.weights: list[Weight] = []
+        self._popen = _Popen()
+        self._end = 0
+        self._shared = 0
+        try:
+            with held_back():
+                self._file = Descriptor(high(anonymous_file()))
+            body = self._pack_body(call, names)
+            segments, firsts = self._pack_items(items)
+            keep_size(self.file)
+            self._share()
+        except BaseException:
+            self.close()
+            raise
+        shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
+        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared)
+        self.size = self._end
+        self.seconds = perf_counter() - begin
+
+    @property
+    def file(self) -> int:
+        """The file's descriptor; raises :class:`parmagic.system.descriptors.Lost` where somebody else has closed it."""
+        assert self._file is not None
+        return self._file.fileno()
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that travel with it; raises ``Lost`` as well."""
+        return [kept.fileno() for kept in self._popen.kept]
+
+    def close(self) -> None:
+        """Give the memory back (workers that have it mapped keep it)."""
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if self._shared:
+            _libc().munmap(ctypes.c_void_p(self._shared), ctypes.c_size_t(self._end))
+            self._shared = 0
+        while self._popen.kept:
+            self._popen.kept.pop().close()
+
+    def __del__(self) -> None:
+        """Where an interrupt kept everybody from knowing of it."""
+        self.close()
+
+    def _share(self) -> None:
+        """Map what is large here as well: a page that only one worker reads would count as that worker's own.
+
+        Not by Python's mmap, which would have a low descriptor of its own, and close that number whatever file has it by then.
+        """
+        if self._end >= LARGE and hasattr(mmap, "MAP_POPULATE"):
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            found = _libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
+            self._shared = 0 if found == ctypes.c_void_p(-1).value else found or 0
+
+    def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
+        """Pack the names one by one, then the body, with one memory of what is packed already."""
+        packer = _Packer(self._popen, self._put)
+        space = names_around(call)
+        shipped = [name for name in sorted(names) if name in space]
+        for name in shipped:
+            begin = perf_counter()
+            try:
+                size = packer.pack(space[name])
+            except (ForkOnly, NotShippable):
+                raise
+            except BaseException as error:
+                _not_an_interrupt(error)
+                raise _cannot_send(name, space[name], error) from error
+            self.weights.append(Weight(name, size, perf_counter() - begin))
+        try:
+            packer.pack(call)
+        except ForkOnly:
+            raise
+        except BaseException as error:
+            _not_an_interrupt(error)
+            raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
+        return self._store(packer, len(shipped) + 1)
+
+    def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
+        segments: list[Blob] = []
+        firsts: list[int] = []
+        first, size = 0, 1
+        while first < len(items):
+            part = list(items[first : first + size])
+            try:
+                segments.append(self._pack(part))
+            except BaseException as error:
+                _not_an_interrupt(error)
+                raise self._which_item(part, first, error) from error
+            firsts.append(first)
+            first += len(part)
+            blob = segments[-1]
+            size = max(1, min(4 * size, int(len(part) * _SEGMENT / blob.weight)))
+        return segments, firsts
+
+    def _which_item(self, part: list[Any], first: int, error: BaseException) -> NotShippable:
+        for number, item in enumerate(part, first):
+            try:
+                self._pack(item)
+            except BaseException as own:  # noqa: BLE001  (it is reported)
+                _not_an_interrupt(own)
+                return NotShippable(
+                    f"Item {number} (a {long_type_name(item)}) cannot be sent to a process: {message(own)}. "
+                    "Loop over something that can be pickled (a path, a number) and open it in the body, or use threads."
+                )
+        return NotShippable(f"The items cannot be sent to processes: {message(error)}")
+
+    def _pack(self, what: Any) -> Blob:
+        packer = _Packer(self._popen, self._put)
+        packer.pack(what)
+        return self._store(packer, 1)
+
+    def _store(self, packer: _Packer, count: int) -> Blob:
+        return Blob(self._put(packer.stream.getbuffer()), tuple(packer.places), count)
+
+    def _put(self, data: memoryview) -> Place:
+        offset = -(-self._end // _ALIGN) * _ALIGN
+        try:
+            self._end = offset + write_all(self.file, data, offset)
+        except OSError as error:
+            raise NotShippable(f"There is no room for what the body reads ({len(data) / 1e6:.0f} MB more): {error}") from error
+        return offset, len(data)
+
+
+class _Packer:
+    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
+
+    def __init__(self, popen: _Popen, put: Callable[[memoryview], Place]) -> None:
+        self.stream = io.BytesIO()
+        self.places: list[Place] = []
+        self._popen = popen
+        self._put = put
+        self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
+
+    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        self.places.append(self._put(raw))
+        return False
+
+    def pack(self, what: Any) -> int:
+        """Add one thing; return how many bytes that took."""
+        stream, places = self.stream.tell(), len(self.places)
+        before = context.get_spawning_popen()
+        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
+        try:
+            self._pickler.dump(what)
+        finally:
+            try:
+                undo(lambda: context.set_spawning_popen(before))
+            finally:
+                undo(lambda: context.set_spawning_popen(before))
+        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
+
+
+def _not_an_interrupt(error: BaseException) -> None:
+    """Let a Ctrl-C through; anything else comes from the user's own ``__reduce__``, were it SystemExit."""
+    if is_interrupt(error):
+        raise error
+
+
+def _cannot_send(name: str, value: Any, error: BaseException) -> NotShippable:
+    return NotShippable(
+        f"The body reads {name!r} (a {long_type_name(value)}), which cannot be sent to a process: {message(error)}. "
+        f"Make it in the body, or use threads, or --start-method fork, which needs no pickling of names."
+    )
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
+            raise ForkOnly
+        if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
+            return _no_ipython, ()
+        if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
+            return _display, ()
+        if isinstance(obj, types.CodeType):
+            return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
+        reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
+        if reducer is not None:
+            return reducer(obj)
+        return super().reducer_override(obj)
+
+
+class _Popen:
+    """Stands where multiprocessing expects the process that is being started."""
+
+    def __init__(self) -> None:
+        self.kept: list[Descriptor] = []
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        self.kept.append(Descriptor(high(os.dup(descriptor))))
+        return len(self.kept) - 1
+
+    class DupFd:
+        """A descriptor that travels beside the pickle, by its number there."""
+
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def detach(self) -> int:
+            return _arrived[self.index]
+
+
+_arrived: list[int] = []
+
+
+def no_ipython() -> Any:
+    """Stand in for ``get_ipython`` in a process: always raises NoShell."""
+    raise NoShell(
+        "Shell escapes and line magics do not work in processes: there is no IPython there. "
+        "Use subprocess.run(…) in the body, or threads."
+    )
+
+
+def _no_ipython() -> Callable[[], Any]:
+    return no_ipython
+
+
+def _display() -> Callable[..., None]:
+    from parmagic.workers.processes.child import display  # noqa: PLC0415  (the worker's, found where it is unpickled)
+
+    return display
+
+
+class Reader:
+    """A worker's view of a cargo; ``size`` is how many bytes of it were unpacked so far."""
+
+    def __init__(self, file: int, manifest: Manifest, descriptors: list[int]) -> None:
+        self._manifest = manifest
+        _arrived[:] = descriptors
+        self._shared = mmap.mmap(file, manifest.size, access=mmap.ACCESS_READ)
+        self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
+        self._segment = -1
+        self._items: list[Any] = []
+        self.size = 0
+
+    def body(self) -> Any:
+        """Return the shipped callable; the names that it reads came before it."""
+        blob = self._manifest.body
+        view = memoryview(self._shared)
+        parts = [view[offset : offset + size] for offset, size in blob.buffers]
+        buffers = [part if len(part) >= LARGE else bytearray(part) for part in parts]
+        self._shared.seek(blob.pickle[0])
+        unpickler = pickle.Unpickler(self._shared, buffers=buffers)
+        found = [unpickler.load() for _ in range(blob.count)]
+        self.size += blob.weight
+        return found[-1]
+
+    def load(self, claim: range) -> list[Any]:
+        """Return the items of a claim."""
+        firsts = self._manifest.firsts
+        items: list[Any] = []
+        number = claim.start
+        while number < claim.stop:
+            segment = bisect_right(firsts, number) - 1
+            if segment != self._segment:
+                self._items, self._segment = self._unpack(self._manifest.segments[segment]), segment
+            here = self._items[number - firsts[segment] : claim.stop - firsts[segment]]
+            items += here
+            number += len(here)
+        return items
+
+    def _unpack(self, blob: Blob) -> Any:
+        buffers = [self._own[offset : offset + size] for offset, size in blob.buffers]
+        offset, size = blob.pickle
+        self.size += blob.weight
+        return pickle.loads(self._own[offset : offset + size], buffers=buffers)

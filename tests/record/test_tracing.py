@@ -1,0 +1,176 @@
+"""VizTracer's hooks in our threads."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import parmagic
+from parmagic.record import tracing
+from parmagic.system import limits
+from parmagic.system.gil import FREE_THREADED
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+def test_a_hook_that_is_taken_away_while_it_is_called_stays_alive():
+    """3.11 collects garbage between looking a profile function up and calling it: who takes it away then must not free it."""
+    recorded = tracing.prepare("full")
+    recorded.start()
+    failures = []
+
+    def take_it_away(phase, _info):
+        if phase == "stop" and sys.getprofile() is not None:
+            recorded.switch(on=False)
+            keep.extend(set().discard for _ in range(50))  # takes the place of what was freed
+
+    def work():
+        try:
+            for _ in range(200):
+                recorded.switch(on=True)
+                recorded.refresh()
+                [[] for _ in range(20)]
+        except TypeError as error:
+            failures.append(error)
+
+    keep = []
+    before = gc.get_threshold()
+    gc.callbacks.append(take_it_away)
+    gc.set_threshold(1)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(take_it_away)
+        recorded.end()
+    assert not failures
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+@pytest.mark.parametrize(("blamed", "between"), [(False, "a window that closed and opened"), (True, "a profile function of the body's")])
+def test_the_body_is_blamed_for_what_it_did_only(blamed, between):
+    """A window that opens during the last item has not hooked its thread: that is not the body's doing."""
+    recorded = tracing.prepare("full")
+    recorded.start()
+    try:
+        recorded.attach(0)
+        if blamed:
+            sys.setprofile(None)
+        else:
+            recorded.switch(on=False)
+            recorded.switch(on=True)
+        recorded.detach()
+        written = recorded.finish(None)
+    finally:
+        recorded.end()
+    assert any("The body set a profile function" in note for note in written.notes) == blamed, between
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with a GIL, recording may begin again")
+def test_recording_falls_silent_once_without_a_gil():
+    """While threads compute, beside one that is nobody's worker, the first window ends, and nothing crashes."""
+
+    def fib(n):
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+    def beside():
+        while not done.wait(0.0005):
+            fib(8)
+
+    done = threading.Event()
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        for _ in range(10):
+            run = parmagic.run(lambda _: fib(16), range(100), "threads=4", once=True)
+            (arm,) = run.timelines
+            assert any("windows" in note for note in run.notes)
+            assert arm.traces[0].until < arm.end
+    finally:
+        done.set()
+        thread.join()
+    assert tracing._other_profiler() is None
+
+
+_UNHOOK_AMONG_SHORT_LIVES = """
+import sys, threading
+from parmagic.record import tracing
+
+def born():
+    while not over:
+        threading._start_new_thread(int, ())
+
+over = False
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=born) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(3_000):
+    tracing._unhook_threads()
+over = True
+for thread in threads:
+    thread.join()
+print("fine")
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+def test_hooks_are_taken_away_while_threads_begin_and_end():
+    """Threads may begin and end at any moment while the hooks of all are taken away, once for each of many windows."""
+    done = subprocess.run([sys.executable, "-c", _UNHOOK_AMONG_SHORT_LIVES], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "fine\n", (done.returncode, done.stderr[-2000:])
+
+
+class _Struck(BaseException):
+    """What a Ctrl-C raises."""
+
+
+def _begin_struck_at(trace: tracing.Tracing, line: int) -> bool:
+    """Begin a recording, and raise at so many lines of ours; return whether it got that far."""
+    left = line
+
+    def strike(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename not in {tracing.__file__, limits.__file__} or frame.f_code.co_name == "_own":
+            return None  # the latter's lock is let go at a line where this would be heard, and no signal is
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            raise _Struck
+        return strike
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        trace.start()
+    except _Struck:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("mode", ["auto", "full"])
+def test_whatever_interrupts_its_begin_a_recording_can_be_ended(mode):
+    """Struck at any of its lines, it is ended: no thread, no hook and no owner is left, and the next one begins."""
+    lines = 0
+    while True:
+        trace = tracing.prepare(mode)
+        struck = _begin_struck_at(trace, lines)
+        trace.end()
+        for thread in threading.enumerate():
+            if thread.name == "parmagic tracing":
+                thread._started.wait(5)  # struck before it was known to have begun
+                thread.join(5)
+                assert not thread.is_alive(), lines
+        assert tracing._owner is None
+        assert sys.getprofile() is None
+        if not struck:
+            break
+        lines += 1
+    assert lines > 20
