@@ -141,23 +141,26 @@ def test_results_are_sealed(ends):
 MISCHIEF = """
 import os, threading
 from parmagic.model.progress import Displayed
-from parmagic.workers.processes import child, frames
+from parmagic.workers.processes import frames, ipython
 import zlib
 
+def channel():
+    return ipython._show.__self__
+
 def way_home():
-    return child._channel._sock.fileno()
+    return channel()._sock.fileno()
 
 def header(number, size):
-    data = frames._HEADER.pack(b"pm\\r\\n", child.current_rank(), number, 0, size, False, 0)
+    data = frames._HEADER.pack(b"pm\\r\\n", channel().me.rank, number, 0, size, False, 0)
     return data + frames._CHECK.pack(zlib.crc32(data))
 
 def again():
-    child._channel._outbox._number -= 1
-    child._channel.send(None)
+    channel()._outbox._number -= 1
+    channel().send(None)
 
 def skip():
-    child._channel._outbox._number += 1
-    child._channel.send(None)
+    channel()._outbox._number += 1
+    channel().send(None)
 
 def stay():
     threading.Event().wait(30)
@@ -169,11 +172,11 @@ SENT = {
     "a message twice": ("again()", "message 0 came where message 1 was expected"),
     "a message that is missing": ("skip()", "message 2 came where message 1 was expected"),
     "a wrong checksum": ("os.write(way_home(), header(1, 4) + b'abcd')", "the checksum of message 1 is wrong"),
-    "no message of ours": ("child._channel.send(42)", "it is no message of this worker's (a int)"),
-    "a message of another one": ("child._channel.send(Displayed(7, {}, {}))", "it is no message of this worker's (a Displayed)"),
-    "a file that is not there": ("child._channel._outbox.send(b'12345678', b'')", "a result's large parts are not where they should be"),
+    "no message of ours": ("channel().send(42)", "it is no message of this worker's (a int)"),
+    "a message of another one": ("channel().send(Displayed(7, {}, {}))", "it is no message of this worker's (a Displayed)"),
+    "a file that is not there": ("channel()._outbox.send(b'12345678', b'')", "a result's large parts are not where they should be"),
     "a file that is too short": (
-        "child._channel._outbox.send((1 << 40).to_bytes(8), b'', os.memfd_create('short'))", "bytes of results were sent by a file that has 0",
+        "channel()._outbox.send((1 << 40).to_bytes(8), b'', os.memfd_create('short'))", "bytes of results were sent by a file that has 0",
     ),
 }  # fmt: skip
 

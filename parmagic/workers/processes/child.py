@@ -31,7 +31,7 @@ from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, work
-from parmagic.workers.processes import cwd, home, ship
+from parmagic.workers.processes import cwd, home, ipython, ship
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.frames import Outbox
 from parmagic.workers.processes.orders import (
@@ -114,7 +114,7 @@ def _work(orders: Orders, channel: _Channel, descriptors: list[int], inherited: 
     me = channel.me = meter.who(worker.rank, gauge)
     _redirect(descriptors[OUT], descriptors[ERR])
     current_process().name = f"{worker.model} {worker.rank}"
-    vars(builtins).update(display=display, get_ipython=ship.no_ipython)  # where IPython puts its own
+    vars(builtins).update(display=ipython.display, get_ipython=ipython.no_ipython)  # where IPython puts its own
     board = memoryview(mmap.mmap(descriptors[BOARD], 0)).cast("q")
     notes = cwd.enter(descriptors[FOLDER]) if orders.environment is not None else []
     lookout = Lookout(Descriptor(descriptors[STACK]), forked=orders.manifest is None)
@@ -248,8 +248,7 @@ class _Channel:
         self.shared: tuple[str, ...] = ()
         self.unpack_s = self._return_s = 0.0
         self._returned = 0
-        global _channel  # noqa: PLW0603  (display() has no other way to find it)
-        _channel = self
+        ipython.shows(self.display)
 
     def __enter__(self) -> Self:
         """Be closed at the end of a block."""
@@ -267,6 +266,10 @@ class _Channel:
         with self._lock:
             self._sock.must_be_ours()
             home.send(self._outbox, parcel)
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Send what is to be shown under the notebook's cell."""
+        self.send(Displayed(self.me.rank, data, metadata))
 
     def moved(self) -> Moved:
         """Return what went each way so far."""
@@ -309,8 +312,6 @@ class _Channel:
         self._returned += parcel.size
         self._return_s += end - begin
 
-
-_channel: _Channel | None = None
 
 meter.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks
 
@@ -366,19 +367,3 @@ def _figures_left_open() -> list[str]:
     if pyplot is None or not pyplot.get_fignums():
         return []
     return ["Figures were left open in a process and are not shown: return the figure, or save it in the body."]
-
-
-def display(*objects: Any, metadata: dict[str, Any] | None = None, **_: Any) -> None:
-    """Show objects under the notebook's cell, as IPython's own ``display`` does there."""
-    from IPython.core.formatters import DisplayFormatter  # noqa: PLC0415  (dear, and rarely needed)
-
-    formatter = DisplayFormatter()
-    for each in objects:
-        data, own = formatter.format(each)
-        if _channel is not None:
-            _channel.send(Displayed(current_rank(), data, {**own, **(metadata or {})}))
-
-
-def current_rank() -> int:
-    """Return this worker's rank."""
-    return _channel.me.rank if _channel is not None else 0

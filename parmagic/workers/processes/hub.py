@@ -19,7 +19,7 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,15 @@ from typing import Any
 import parmagic
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.private import Private, say
-from parmagic.record import meter
 from parmagic.system.files import anonymous_file
 from parmagic.system.interrupts import held_back
 from parmagic.workers.processes import fresh, preload, server
 from parmagic.workers.processes.handle import Handle, descriptor_of, is_below
 from parmagic.workers.processes.link import MOST_SPARES, TURN, Hub
 
-__all__ = ["MOST_SPARES", "Hub", "borrow", "close", "fork", "get", "give_back", "hold", "launch", "refresh", "spare", "supported"]
+__all__ = [
+    "MOST_SPARES", "Hub", "at_launch", "borrow", "close", "fork", "get", "give_back", "hold", "launch", "refresh", "spare", "supported",
+]  # fmt: skip
 
 BASE = ("parmagic.workers.processes.child", "viztracer")
 """What every worker needs."""
@@ -155,6 +156,9 @@ def _settle() -> None:
     tracing.forked()
 
 
+at_launch: list[Callable[[], object]] = []
+"""What is done as soon as a server was launched."""
+
 _server: Hub | None = None
 _next: Hub | None = None  # imports what is new, then takes the server's place
 _waited = False  # a run has waited for that one as long as a run may
@@ -174,10 +178,8 @@ def get() -> Hub:
             _drop_next()
             with held_back():
                 _server = launch()
-            if meter.why_inferred():
-                from parmagic.workers.processes.watch import watch  # noqa: PLC0415  (it needs us)
-
-                watch.warm()  # before the server imports what only workers need
+            for what in at_launch:  # before the server imports what only workers need
+                what()
             _server.preload(BASE)
         return _server
 

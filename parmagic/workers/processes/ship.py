@@ -26,12 +26,13 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from parmagic.errors import NoShell, NotShippable
+from parmagic.errors import NotShippable
 from parmagic.model.words import long_type_name, message
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt, undo
 from parmagic.workers.loop import names_around
+from parmagic.workers.processes import ipython
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
 
 _SEGMENT = 1 << 16
@@ -279,22 +280,12 @@ class _Popen:
 _arrived: list[int] = []
 
 
-def no_ipython() -> Any:
-    """Stand in for ``get_ipython`` in a process: always raises NoShell."""
-    raise NoShell(
-        "Shell escapes and line magics do not work in processes: there is no IPython there. "
-        "Use subprocess.run(…) in the body, or threads."
-    )
-
-
 def _no_ipython() -> Callable[[], Any]:
-    return no_ipython
+    return ipython.no_ipython
 
 
 def _display() -> Callable[..., None]:
-    from parmagic.workers.processes.child import display  # noqa: PLC0415  (the worker's, found where it is unpickled)
-
-    return display
+    return ipython.display
 
 
 class Reader:

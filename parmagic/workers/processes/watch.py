@@ -8,7 +8,7 @@ from itertools import count
 
 from parmagic.errors import WorkerDied
 from parmagic.model.recording import Samples, WorkerId
-from parmagic.record import sampler
+from parmagic.record import meter, sampler
 from parmagic.system.descriptors import OwnConnection, high
 from parmagic.workers.processes import hub
 
@@ -110,3 +110,11 @@ class Watch:
 
 
 watch = Watch()
+
+
+def _warm() -> None:
+    if meter.why_inferred():
+        watch.warm()
+
+
+hub.at_launch.append(_warm)  # where waits are inferred, the sampler is the first that a server starts
