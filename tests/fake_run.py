@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from parmagic.model.kinds import STATES, WORKER_STATES
+from parmagic.model.kinds import SAMPLED, SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, Usage, WorkerId
 from parmagic.model.timeline import Calls, Lane, Timeline
 
 NAN = float("nan")
 Story = Sequence[tuple[str, float]]
-SAMPLED = {"running": "running", "gil_wait": "gil", "lock_wait": "lock", "sleep": "sleep", "io_wait": "io"}
+KIND_OF = {"running": "running", **{state: kind for kind, state in SAMPLED.items()}}
 
 
 def calls_of(rank: int, *calls: tuple[str, float, float]) -> Calls:
@@ -95,11 +95,11 @@ class FakeRun:
         for state, seconds in story:
             if state in {"startup", "transfer"}:
                 spans.append(Span(state, now, now + seconds))
-            elif state in SAMPLED:
+            elif state in KIND_OF:
                 busy.append((now, now + seconds))
                 count = max(1, round(seconds / 0.01))
                 at.extend(now + seconds * (k + 0.5) / count for k in range(count))
-                states.extend([STATES.index(SAMPLED[state])] * count)
+                states.extend([SEEN.index(KIND_OF[state])] * count)
             now += seconds
         batches = ()
         if busy:

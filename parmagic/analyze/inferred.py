@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
-from parmagic.model.kinds import STATES
+from parmagic.model.kinds import INFERRED, SAMPLED, SEEN
 from parmagic.model.timeline import Lane, Timeline
 
-_BLOCKED = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
-_SAMPLED = [state for state in STATES if state in _BLOCKED]
+_KINDS = tuple(SAMPLED)
 
 
 def divide(timeline: Timeline, lane: Lane) -> tuple[Floats, dict[str, Floats], frozenset[str]]:
     """Return the cells' edges, the seconds of each state in each, and the states about which nothing is known."""
     division = _Division(timeline, lane)
-    absent = {"native"}
-    if not len(division.sample_at):
-        absent |= set(_BLOCKED.values())
+    absent = set(INFERRED)
+    if len(division.sample_at):
+        absent -= set(SAMPLED.values())
     if not timeline.gil:
         absent.discard("gil_wait")
     if len(division.queue) and np.isnan(division.queue).any():
@@ -78,11 +77,11 @@ class _Division:
         parts["cpu_wait"] = awake * (1 - running[interval])
 
     def _seen(self, busy: NDArray[np.bool_]) -> NDArray[np.int_]:
-        """Return what each cell was seen blocked on (a place in ``_SAMPLED``), or -1."""
+        """Return what each cell was seen blocked on (a place in ``_KINDS``), or -1."""
         seen = np.full(len(self.cells.middle), -1)
         if len(self.sample_at):
             nearest = np.searchsorted(self.halfway, self.cells.middle, side="right")
-            translate = np.array([_SAMPLED.index(s) if s in _BLOCKED else -1 for s in STATES])
+            translate = np.array([_KINDS.index(seen) if seen in SAMPLED else -1 for seen in SEEN])
             seen = translate[self.sample_state[nearest]]
         return np.where(busy, seen, -1)
 
@@ -107,12 +106,12 @@ class _Division:
     ) -> None:
         """Give blocked seconds their names; seconds that no sample saw follow the samples around them."""
         count = len(self.clock_at) + 1
-        by_kind = np.array([np.bincount(interval, np.where(seen == k, blocked, 0.0), count) for k in range(len(_SAMPLED))])
+        by_kind = np.array([np.bincount(interval, np.where(seen == k, blocked, 0.0), count) for k in range(len(_KINDS))])
         whole = by_kind.sum(axis=1, keepdims=True)
         here = by_kind.sum(axis=0)
         basis = np.where(here > 0, by_kind, whole)
         total = basis.sum(axis=0)
         share = np.divide(basis, total, out=np.zeros_like(basis), where=total > 0)
-        for k, state in enumerate(_SAMPLED):
-            parts[_BLOCKED[state]] = np.where(seen == k, blocked, 0.0) + more * share[k][interval]
+        for k, kind in enumerate(_KINDS):
+            parts[SAMPLED[kind]] = np.where(seen == k, blocked, 0.0) + more * share[k][interval]
         parts["unknown"] = np.where(total[interval] > 0, 0.0, more)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import SPANS, WORKER_STATES
 from parmagic.model.timeline import Lane, Timeline
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Cells:
             kind[(self.middle >= self.busy[0, 0]) & (self.middle < self.busy[-1, 1])] = "busy"
         ready = min((end for name, _, end in spans if name == "startup"), default=0.0)
         kind[self.middle < ready] = "startup"
-        for wanted in ("startup", "transfer"):
+        for wanted in SPANS:
             for name, begin, end in spans:
                 if name == wanted:
                     kind[(self.middle >= begin) & (self.middle < end)] = wanted
@@ -54,7 +54,7 @@ class Cells:
     def parts(self) -> dict[str, Floats]:
         """Return the seconds of each state in each cell, with what is neither of items nor of waits filled in."""
         parts = {state: np.zeros(len(self.width)) for state in WORKER_STATES}
-        for state in ("startup", "transfer", "idle"):
+        for state in (*SPANS, "idle"):
             parts[state] = np.where(self.kind == state, self.width, 0.0)
         return parts
 

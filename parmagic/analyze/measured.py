@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
-from parmagic.model.kinds import MEASURED, WAIT_STATES
+from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Tally, Wait
 from parmagic.model.timeline import Lane, Timeline
 
@@ -23,7 +23,7 @@ EVENT = np.dtype(list(zip(Wait._fields, ("i8", "i8", "u8", "i4", "i4", "i4", "i4
 """A single wait, as :class:`parmagic.model.recording.Wait` has it."""
 
 _GIL = MEASURED.index("gil_wait")
-_PLACES = np.array([MEASURED.index(state) for state in WAIT_STATES])
+_PLACES = np.array([MEASURED.index(KIND[kind].state) for kind in WAIT_KINDS])
 
 
 def events(lane: Lane) -> NDArray[np.void]:

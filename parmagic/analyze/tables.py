@@ -10,13 +10,14 @@ import pandas as pd
 
 from parmagic.analyze.intervals import Floats
 from parmagic.analyze.ledger import ledger
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import KIND, OWN, SAMPLED, WORKER_STATES
 from parmagic.model.recording import Total
 from parmagic.model.timeline import Lane, Timeline
 from parmagic.model.words import describe_all
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
-_INFERRED_KINDS = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
+_OF_ITEMS = ("running", "gil_wait", "lock_wait", "io_wait")
+"""The states that items are told of."""
 
 
 def workers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
 def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     """Return one row per (arm, item number); items that never started have NaN and say so."""
     frames = [_items_of(timeline) for timeline in timelines]
-    columns = ["rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "error"]
+    columns = ["rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS), "error"]
     if not frames:
         return pd.DataFrame(columns=columns, index=_empty_index("item"))
     keys = [timeline.arm.label for timeline in timelines]
@@ -63,7 +64,7 @@ def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 def _items_of(timeline: Timeline) -> pd.DataFrame:
     n = timeline.n_items
     nan = np.full(n, np.nan)
-    figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s")}
+    figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS))}
     errors, failed = np.full(n, "not started", dtype=object), {}
     for lane in timeline.lanes:
         book = ledger(timeline, lane)
@@ -73,7 +74,7 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
             figures["rank"][place] = lane.worker.rank
             figures["start_s"][place] = begins - timeline.begin
             figures["wall_s"][place] = ends - begins
-            for state in ("running", "gil_wait", "lock_wait", "io_wait"):
+            for state in _OF_ITEMS:
                 figures[f"{state}_s"][place] = book.between(state, begins, ends)
             errors[place] = None
             failed.update(batch.errors)
@@ -105,7 +106,7 @@ def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 
 def _inferred_waits(timeline: Timeline, lane: Lane) -> list[tuple[Any, ...]]:
     book = ledger(timeline, lane)
-    totals = {kind: book.between(state, [timeline.begin], [timeline.end])[0] for kind, state in _INFERRED_KINDS.items()}
+    totals = {kind: book.between(state, [timeline.begin], [timeline.end])[0] for kind, state in SAMPLED.items()}
     return [(kind, None, np.nan, np.nan, total, np.nan) for kind, total in totals.items() if total > 0]
 
 
@@ -121,9 +122,10 @@ _DESCRIPTORS = 1 << 32
 
 def _object(total: Total) -> str | None:
     """Name what was waited for: as the body does, else a lock by its address, I/O by its descriptor."""
-    if total.name or not total.object or total.kind in {"gil", "sleep", "not named"}:
+    known = KIND[total.kind].object
+    if total.name or not total.object or not known:
         return total.name or None
-    return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or total.kind in {"lock", "queue"} else f"fd {total.object}"
+    return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or known == "address" else f"fd {total.object}"
 
 
 def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -172,7 +174,7 @@ def useful_seconds(workers: pd.DataFrame) -> float:
     """
     if (workers["unknown_s"] > 0.02 * workers[["running_s", "unknown_s"]].sum(axis=1)).any():
         return float("nan")
-    return float(workers[["running_s", "native_s", "sleep_s", "io_wait_s"]].sum().sum())
+    return float(workers[[f"{state}_s" for state in OWN]].sum().sum())
 
 
 def summary_table(

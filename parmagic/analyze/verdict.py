@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from parmagic.model.kinds import LOCKS
+
 GAIN = 1.15
 """A speedup below this is called none: it is within what a busy machine does to two runs."""
 
@@ -113,7 +115,7 @@ def _reason(label: Any, tables: Tables) -> str:
 def _locks(label: Any, tables: Tables) -> tuple[str, str]:
     """Say which lock, queue or object that was, where one thing that has a name was most of it: its kind (else empty), and words."""
     waits = tables.waits[tables.waits.index.get_level_values(0) == label]
-    waits = waits[waits["kind"].isin(["lock", "queue", "object", "interpreter"])]
+    waits = waits[waits["kind"].isin(LOCKS)]
     named = waits[waits["object"].map(lambda name: isinstance(name, str) and not name.startswith("0x")).astype(bool)]
     seconds = named.groupby(["kind", "object"])["total_s"].sum()
     if seconds.empty or not seconds.max() > 0.5 * waits["total_s"].sum():

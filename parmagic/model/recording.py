@@ -156,7 +156,7 @@ class Readings:
 class Samples:
     """What a worker's thread was seen doing: ``states[i]`` at ``at[i]``.
 
-    ``states`` are the names' places in ``STATES``.
+    ``states`` are the names' places in ``SEEN``.
     """
 
     at: array[float]

@@ -23,7 +23,7 @@ from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
 
-from parmagic.model.kinds import WAIT_KINDS
+from parmagic.model.kinds import KIND, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 from parmagic.record import objects
 from parmagic.system.descriptors import Descriptor, high
@@ -32,13 +32,6 @@ from parmagic.system.interrupts import held_back, undo
 
 Left = tuple[float, Readings | None, tuple[Total, ...]]
 """What a worker left that will not report any more: its item's begin (0: not known), readings, what it waited for."""
-
-
-_DOING = {
-    "gil": "waits for the GIL", "lock": "waits for a lock", "queue": "waits for a queue", "sleep": "sleeps",
-    "socket": "waits for a socket", "poll": "waits for a descriptor", "file": "waits for a file", "pipe": "waits for a pipe",
-    "child": "waits for a child process",
-}  # fmt: skip
 
 
 JUST_NOW = 500_000
@@ -52,10 +45,10 @@ def doing(worker: WorkerId, left: Left | None, now: float) -> str:
         return "was stopped (SIGSTOP, a debugger)"
     wait = left[1].waits.last if left is not None and left[1] is not None and left[1].waits is not None else None
     if wait is not None and wait.end >= at:  # the account closes with the wait that goes on
-        kind = WAIT_KINDS[wait.kind]
-        if kind == "gil" and worker.pid == os.getpid() and at - wait.begin < JUST_NOW:
+        kind = KIND[WAIT_KINDS[wait.kind]]
+        if kind.name == "gil" and worker.pid == os.getpid() and at - wait.begin < JUST_NOW:
             return "runs Python"
-        return _DOING.get(kind, "is blocked")
+        return kind.doing
     return {"": "", "R": "runs"}.get(state, "is blocked")
 
 
@@ -273,7 +266,8 @@ class MeasuringMeter:
         return tuple(_name(total, known.get(total.object)) for total in totals)
 
 
-_NAMED = {"lock", "queue"}
+_NAMED = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "address")
+"""What hooks know by an address that the body may have a name for."""
 
 STOPPED = (1 << 64) - 1
 """In place of a lock's address: the interpreter had stopped all threads, for its collector or to change itself."""

@@ -21,10 +21,10 @@ from array import array
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from parmagic.model.kinds import STATES
+from parmagic.model.kinds import SEEN
 from parmagic.model.recording import Samples, WorkerId
 
-RUNNING, GIL, LOCK, SLEEP, IO = range(len(STATES))
+RUNNING, GIL, LOCK, SLEEP, IO = map(SEEN.index, ("running", "gil", "lock", "sleep", "io"))
 
 _NUMBERS = {"x86_64": ({202}, {35, 230}), "aarch64": ({98}, {101, 115})}
 """Per machine: the numbers of futex, and of nanosleep and clock_nanosleep."""

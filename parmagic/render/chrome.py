@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from parmagic.model.kinds import STATES, WAIT_KINDS, WAIT_STATES
+from parmagic.model.kinds import KIND, SAMPLED, SEEN, WAIT_KINDS
 from parmagic.model.private import described
 from parmagic.model.timeline import Calls, Lane, Timeline
 from parmagic.render.figures import LOOKS, clean
@@ -51,7 +51,6 @@ class Row(NamedTuple):
 
 
 SUFFIXES = (".html", ".json", ".json.gz")
-_NAMES = {"gil": "gil_wait", "lock": "lock_wait", "sleep": "sleep", "io": "io_wait"}
 
 
 BLOCK = 10_000
@@ -259,14 +258,13 @@ def _measured(lane: Lane) -> Iterator[Piece]:
     """Return the waits that the hooks recorded; those for the GIL are named with its holder, where that was a worker."""
     names = {total.object: clean(total.name) for total in lane.totals if total.name}
     for wait in lane.waits:
-        kind = WAIT_KINDS[wait.kind]
-        state = LOOKS[WAIT_STATES[wait.kind]].words
-        name = f"GIL, held by worker {wait.holder}" if kind == "gil" and wait.holder >= 0 else state
-        args: dict[str, Any] = {"kind": kind}
+        kind = KIND[WAIT_KINDS[wait.kind]]
+        name = f"GIL, held by worker {wait.holder}" if kind.name == "gil" and wait.holder >= 0 else LOOKS[kind.state].words
+        args: dict[str, Any] = {"kind": kind.name}
         if wait.line:
             args["line"] = wait.line
         if wait.object:
-            args["object"] = names.get(wait.object) or (hex(wait.object) if kind in {"lock", "queue"} else wait.object)
+            args["object"] = names.get(wait.object) or (hex(wait.object) if kind.object == "address" else wait.object)
         if wait.with_gil:
             args["held the GIL"] = True
         yield wait.begin * 1e-9, wait.end * 1e-9, name, args
@@ -281,7 +279,7 @@ def _runs(lane: Lane) -> Iterator[Piece]:
             continue
         begin = (at[first - 1] + at[first]) / 2 if first else at[0]
         end = (at[place - 1] + at[place]) / 2 if place < len(at) else at[-1]
-        name = _NAMES.get(STATES[states[first]])
+        name = SAMPLED.get(SEEN[states[first]])
         if name is not None and end > begin:
             yield begin, end, LOOKS[name].words, {"inferred": True, "samples": place - first}
         first = place

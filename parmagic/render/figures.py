@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import INFERRED, STATES
 from parmagic.model.timeline import Lane, Timeline
 
 if TYPE_CHECKING:
@@ -20,40 +20,11 @@ DEAR = 0.05
 """The share of wall time from which tracing bends a speedup: it is shown with ``~`` then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a state is shown: its words, colour, terminal glyphs and 256-colour code."""
-
-    words: str
-    color: str
-    glyph: str
-    ascii: str
-    code: int
-
-
-LOOKS: dict[str, Look] = {
-    # The colours are Okabe and Ito's (2008), which most kinds of colour blindness can tell
-    # apart; neutral greys stand for what is nobody's wait. The order is that of the stack.
-    "running": Look("running", "#009e73", "█", "#", 35),
-    "native": Look("native code", "#0072b2", "n", "n", 25),
-    "gil_wait": Look("GIL wait", "#d55e00", "G", "G", 166),
-    "lock_wait": Look("lock wait", "#e69f00", "L", "L", 214),
-    "io_wait": Look("I/O wait", "#56b4e9", "I", "I", 74),
-    "sleep": Look("sleep", "#cc79a7", "z", "z", 175),
-    "cpu_wait": Look("core wait", "#f0e442", "C", "C", 227),
-    "transfer": Look("transfer", "#882255", "T", "T", 89),
-    "startup": Look("start-up", "#8c8c8c", "s", "s", 245),
-    "unknown": Look("unknown", "#555555", "?", "?", 240),
-    # last, so that it is drawn beneath the others, and see-through on any background
-    "idle": Look("idle", "#8080802e", "·", ".", 0),
-}
-assert set(LOOKS) == set(WORKER_STATES)
+LOOKS = {state.name: state for state in sorted(STATES, key=lambda state: state.layer)}
+"""How states are shown, in the order of the stack."""
 
 FAILED = "#b0003a"
 """The colour of items that failed: no state's."""
-
-INFERRED = frozenset({"native", "gil_wait", "lock_wait", "io_wait", "sleep"})
-"""States that only hooks can measure; everything else follows from clocks."""
 
 # They would change how the text around them reads, or end a line where none ends.
 _CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
@@ -142,7 +113,7 @@ HEADINGS = {
     "baseline": "baseline",
     "efficiency": "efficiency",
     "cores": "cores",
-    "gil": "GIL wait",
+    "gil": LOOKS["gil_wait"].words,
     "most": "most of the time",
 }
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import INFERRED, WORKER_STATES
 from parmagic.render import svg
 from parmagic.render.figures import (
     FAILED,
     HEADINGS,
-    INFERRED,
     LOOKS,
     UNKNOWN,
     ArmRow,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parmagic.model.kinds import INFERRED
 from parmagic.model.timeline import Calls, Lane, Timeline
 from parmagic.render import chrome
-from parmagic.render.figures import INFERRED, LOOKS, clean, legend_words, present, worker_row
+from parmagic.render.figures import LOOKS, clean, legend_words, present, worker_row
 
 if TYPE_CHECKING:
     from parmagic.render import View

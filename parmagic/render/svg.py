@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from parmagic.render.figures import FAILED, INFERRED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
+from parmagic.model.kinds import INFERRED
+from parmagic.render.figures import FAILED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
 
 if TYPE_CHECKING:
     from parmagic.model.timeline import Timeline

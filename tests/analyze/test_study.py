@@ -11,7 +11,7 @@ import pytest
 from parmagic.analyze import compare, tables, verdict
 from parmagic.analyze.merge import merge
 from parmagic.execute import baseline
-from parmagic.model.kinds import STATES, WORKER_STATES
+from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, WorkerId
 from parmagic.model.timeline import Timeline
@@ -33,7 +33,7 @@ def _recording(rank: int = 0, first: int = 0, cpu: float = 4.0, queue: float = 1
 
 def _samples(*names: str) -> Samples:
     """Return one sample a second, in the middle of each second from 2 to 12."""
-    return Samples(_doubles(*(2.5 + i for i in range(len(names)))), array("b", [STATES.index(name) for name in names]))
+    return Samples(_doubles(*(2.5 + i for i in range(len(names)))), array("b", [SEEN.index(name) for name in names]))
 
 
 def _timeline(samples: Samples | None, arm: Arm | None = None, **changes: float) -> Timeline:

@@ -11,7 +11,7 @@ import pytest
 
 from parmagic.analyze import tables
 from parmagic.analyze.merge import overhead_of
-from parmagic.model.kinds import STATES, WORKER_STATES
+from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, TraceFile, Usage, WorkerId
 from parmagic.model.timeline import Lane, Timeline
@@ -36,7 +36,7 @@ def _clocks(*readings):
 
 
 def _seen(*pairs):
-    return Samples(_d(*(at for at, _ in pairs)), array("b", [STATES.index(state) for _, state in pairs]))
+    return Samples(_d(*(at for at, _ in pairs)), array("b", [SEEN.index(state) for _, state in pairs]))
 
 
 def _lane(rank=0, spans=(), batches=(), clocks=None, samples=None, usage=None):
@@ -152,7 +152,7 @@ def test_everything_tiles(seed):
     batches = [_batch(k, (cuts[2 * k], cuts[2 * k + 1])) for k in range(6)]
     at = np.sort(random.uniform(0.0, 10.0, 8))
     clocks = Clocks(_d(*at), _d(*np.cumsum(random.uniform(0.0, 1.5, 8))), _d(*np.cumsum(random.uniform(0.0, 0.5, 8))))
-    samples = _seen(*((t, STATES[random.integers(len(STATES))]) for t in np.sort(random.uniform(0.0, 10.0, 30))))
+    samples = _seen(*((t, SEEN[random.integers(len(SEEN))]) for t in np.sort(random.uniform(0.0, 10.0, 30))))
     lane = _lane(spans=[Span("startup", 0.0, 0.5), Span("transfer", 4.0, 4.2)], batches=batches, clocks=clocks, samples=samples)
     timeline = _timeline(lane, n_items=6)
     row = tables.workers_table([timeline]).iloc[0]
