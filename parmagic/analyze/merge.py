@@ -9,7 +9,7 @@ from typing import Any
 from parmagic.errors import Ended
 from parmagic.model.kinds import MEASURED
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
 
 
@@ -39,10 +39,9 @@ def merge(
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
-    failed_at = None
-    if error is None:
-        error, failed_at = _first_error(parts)
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failed_at)
+    failure = _first_failure(parts) if error is None else None
+    error = failure.error if failure else error
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure)
 
 
 def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
@@ -105,19 +104,16 @@ def all_failed(timeline: Timeline) -> bool:
     return 0 < timeline.n_items <= failed
 
 
-def _first_error(parts: Sequence[Recording]) -> tuple[BaseException | None, tuple[int, int] | None]:
-    """Return the exception that came first in time, and its item and worker."""
+def _first_failure(parts: Sequence[Recording]) -> Failure | None:
+    """Return the failure that came first in time."""
     found = [
-        (batch.ends[item - batch.first], item, part.worker.rank, error)
+        (batch.ends[item - batch.first], Failure(item, part.worker.rank, error))
         for part in parts
         for batch in part.batches
         for item, error in batch.errors.items()
         if not issubclass(type(error), Ended)
     ]
-    if not found:
-        return None, None
-    _, item, rank, error = min(found, key=lambda each: each[0])
-    return error, (item, rank)
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def results_of(timeline: Timeline) -> list[Any]:

@@ -39,8 +39,9 @@ ALLOWED = 0.05
 
 @dataclass(slots=True)
 class _Story:
-    """What is known so far."""
+    """What is known so far; it began at ``begin`` (seconds on our clock)."""
 
+    begin: float = field(default_factory=time.perf_counter)
     timelines: list[Timeline] = field(default_factory=list)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -145,7 +146,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
 
 def _ends_all(timeline: Timeline) -> bool:
     """Tell whether not even --keep-going goes on: after an interrupt, and where it was no item that failed."""
-    return timeline.failed_at is None or issubclass(type(timeline.error), (KeyboardInterrupt, RunTimeout))
+    return timeline.failure is None or issubclass(type(timeline.error), (KeyboardInterrupt, RunTimeout))
 
 
 def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
@@ -239,12 +240,12 @@ def _slowed(timeline: Timeline, trace: str) -> str:
 def _annotate(task: Task, story: _Story) -> None:
     """Say on the exception itself which item, worker and arm it came from."""
     last = story.timelines[-1] if story.timelines else None
-    if last is None or last.failed_at is None or last.error is None or last.error is not story.error:
+    if last is None or (failure := last.failure) is None or failure.error is not story.error:
         return
-    item, rank = last.failed_at
-    value = f" ({words.shown(task.items[item])})" if task.items is not None else ""
-    if not words.add_note(last.error, f"in item {item}{value}, worker {rank}, {last.arm.label}"):
-        story.notes.append(f"The error was raised in item {item}, worker {rank}, {last.arm.label}.")
+    value = f" ({words.shown(task.items[failure.item])})" if task.items is not None else ""
+    where = f"worker {failure.worker}, {last.arm.label}"
+    if not words.add_origin(failure.error, f"in item {failure.item}{value}, {where}", story.begin):
+        story.notes.append(f"The error was raised in item {failure.item}, {where}.")
 
 
 def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", **options: Any) -> Run:

@@ -57,6 +57,19 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that raised: its number, the rank of the worker that ran it, and the exception.
+
+    The same exception may be raised at several items, by several workers and in
+    several runs: what is to be said of one of them stands here, and not on the exception.
+    """
+
+    item: int
+    worker: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class Clocks:
     """A worker's own clocks, read now and then while it works.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parmagic.model.plan import Arm
-from parmagic.model.recording import NO_WAITS, Batch, Clocks, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
+from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Timeline:
     """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order.
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
-    ``failed_at`` is the item and the rank that ``error`` came from; None where it came from no item.
+    ``failure`` is the one that ``error`` came from; None where it came from no item.
     """
 
     arm: Arm
@@ -55,7 +55,7 @@ class Timeline:
     gil: bool = True
     error: BaseException | None = None
     packed: Packed | None = None
-    failed_at: tuple[int, int] | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from time import perf_counter
-from types import GetSetDescriptorType, TracebackType
-from typing import Any
+from types import GetSetDescriptorType, NotImplementedType, TracebackType
+from typing import Any, Self
 
 from parmagic.system.interrupts import Latch, calm, raise_in
 
@@ -174,22 +174,64 @@ def with_traceback(error: BaseException, trace: TracebackType | None) -> BaseExc
     return BaseException.with_traceback(error, trace)
 
 
+class Origin(str):
+    """A note on where an exception was raised; ``at`` is when that was noted (seconds on our clock), which the next run asks for.
+
+    For all others it is a text, and is pickled as one.
+    """
+
+    __slots__ = ("at",)
+    at: float
+
+    def __new__(cls, text: str, at: float) -> Self:
+        """Make a note of that time."""
+        made = super().__new__(cls, text)
+        made.at = at
+        return made
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Be a text where an exception is kept or sent elsewhere."""
+        return str, (str(self),)
+
+
+def as_origin(value: object) -> tuple[Any, ...] | NotImplementedType:
+    """Have a pickler between our own processes keep the time of a note; NotImplemented for anything else."""
+    return (Origin, (str(value), value.at)) if type(value) is Origin else NotImplemented
+
+
 def add_note(error: BaseException, note: str) -> bool:
-    """Add a note to an exception; tell whether it can be read there."""
+    """Add a note to an exception that has it not yet; tell whether it can be read there."""
+    notes = _notes_to_write(error)
+    if notes is not None and not any(type(each) is str and each == note for each in notes):
+        notes.append(note)
+    return notes is not None
+
+
+def add_origin(error: BaseException, text: str, since: float) -> bool:
+    """Note on an exception where a run that began at ``since`` raised it; tell whether it can be read there.
+
+    What earlier runs noted is of no use any more. What was noted since is by runs within this one, and stays.
+    """
+    notes = _notes_to_write(error)
+    if notes is not None:
+        notes[:] = [each for each in notes if type(each) is not Origin or each.at >= since]
+        notes.append(Origin(text, perf_counter()))
+    return notes is not None
+
+
+def _notes_to_write(error: BaseException) -> list[Any] | None:
+    """Return the list of an exception's notes; None where what is in it could not be read by all."""
     reader = _definer(type(error), "__getattribute__")
     if _definer(type(error), "__notes__") or reader is None or module_of(reader) != "builtins":
-        return False
+        return None
     notes = dict.setdefault(_dict_of(error), "__notes__", [])
-    if type(notes) is not list:
-        return False
-    notes.append(note)
-    return True
+    return notes if type(notes) is list else None
 
 
 def notes_of(error: BaseException) -> list[str]:
     """Return the notes of an exception that are texts."""
     notes = dict.get(_dict_of(error), "__notes__")
-    return [each for each in notes if type(each) is str] if type(notes) is list else []
+    return [each for each in notes if type(each) is str or type(each) is Origin] if type(notes) is list else []
 
 
 def show_as(error: BaseException, lines: Callable[[], list[str]]) -> None:

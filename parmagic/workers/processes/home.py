@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.model.words import module_of
+from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.workers.processes.frames import Bytes, Frame, Garbled, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
@@ -45,7 +45,8 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
             if tracked is not None and tracked in _known_classes:
                 return _class_by_id, (tracked,)
-        return super().reducer_override(obj)
+        origin = as_origin(obj)
+        return super().reducer_override(obj) if origin is NotImplemented else origin
 
 
 _known_classes: set[str] = set()

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from parmagic.errors import NotShippable
-from parmagic.model.words import long_type_name, message
+from parmagic.model.words import as_origin, long_type_name, message
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt, undo
@@ -254,7 +254,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
         if reducer is not None:
             return reducer(obj)
-        return super().reducer_override(obj)
+        origin = as_origin(obj)
+        return super().reducer_override(obj) if origin is NotImplemented else origin
 
 
 class _Popen:
