@@ -163,7 +163,8 @@ class Run:
         error = describe(self.error) if self.error is not None else None
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, all(map(all_failed, self.timelines))), error)
+        models = {timeline.arm.label: timeline.arm.model for timeline in self.timelines}
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all(map(all_failed, self.timelines))), error)
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.

@@ -11,7 +11,7 @@ WORTH_A_NOTE = 0.01
 
 def notes(timeline: Timeline) -> list[str]:
     """Return the notes on an arm's recorded waits, of which there are none where waits were inferred, and on its calls."""
-    found = [_held(timeline, lane) for lane in timeline.lanes] if len(timeline.lanes) > 1 and timeline.arm.kind == "threads" else []
+    found = [_held(timeline, lane) for lane in timeline.lanes] if len(timeline.lanes) > 1 and timeline.arm.model.shares_gil else []
     lost = sum(lane.waits.lost for lane in timeline.lanes)
     if lost:
         found.append(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from parmagic.model.kinds import LOCKS
+from parmagic.model.traits import PROCS, Model
 
 GAIN = 1.15
 """A speedup below this is called none: it is within what a busy machine does to two runs."""
@@ -34,6 +36,8 @@ class Tables(NamedTuple):
     summary: pd.DataFrame
     workers: pd.DataFrame
     waits: pd.DataFrame
+    models: Mapping[Any, Model]
+    """Each arm's, by its label."""
     all_failed: bool = False
 
 
@@ -42,7 +46,7 @@ def verdict(tables: Tables, error: str | None) -> str:
     if error is not None:
         return f"The run ended early: {error}"
     summary = tables.summary
-    arms = summary[summary["model"] != "serial"]
+    arms = summary.loc[[label for label in summary.index if not tables.models[label].one_at_a_time]]
     if arms.empty:
         return f"A serial run of {_seconds(summary['wall_s'].iloc[0])}: the baseline that threads and processes have to beat."
     if tables.all_failed:
@@ -131,12 +135,11 @@ _SHARED = {"queue": "", "interpreter": "", "object": " Give each worker one of i
 def _advice(label: Any, tables: Tables) -> str:
     summary = tables.summary
     row = summary.loc[label]
-    has_procs = bool((summary["model"] == "procs").any())
-    if row["gil_wait_share"] > MUCH and not has_procs:
-        return f" Try procs={row['n_workers']}."
+    if row["gil_wait_share"] > MUCH and all(model.shares_gil for model in tables.models.values()):
+        return f" Try {PROCS.with_count(row['n_workers'])}."
     mine = tables.workers.loc[[label]]
     overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
-    if row["model"] == "procs" and overhead > MUCH:
+    if not tables.models[label].shares_memory and overhead > MUCH:
         return " Give each item more work, or stay serial."
     if mine["lock_wait_s"].sum() / mine["wall_s"].sum() > MUCH:
         kind, _ = _locks(label, tables)

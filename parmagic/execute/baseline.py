@@ -20,6 +20,7 @@ from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
 from parmagic.model.recording import Recording
 from parmagic.model.timeline import Timeline
+from parmagic.model.traits import SERIAL
 from parmagic.system.interrupts import held_back, raise_lost
 from parmagic.system.limits import explained
 from parmagic.workers import HEARTBEAT, Job
@@ -104,7 +105,7 @@ class Parked:
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
         job = Job(
-            task.call, items, Arm("serial"), task.plan, False, lambda _: folder.file(f"baseline-{len(items)}.json"),
+            task.call, items, Arm(SERIAL.name), task.plan, False, lambda _: folder.file(f"baseline-{len(items)}.json"),
             claims, in_turn=task.items is None,
         )  # fmt: skip
         screen.begin("serial baseline", len(claims) if claims else len(items))
@@ -128,11 +129,11 @@ class Parked:
 
 def park(task: Task, supply: Supply) -> Parked | None:
     """Prepare the serial run before the first arm, or note why there is none."""
-    kinds = [arm.kind for arm in task.plan.arms]
-    serial_isolated = "serial" in kinds and "threads" in kinds
-    if all(kind == "serial" for kind in kinds):
+    one_at_a_time = [arm.model.one_at_a_time for arm in task.plan.arms]
+    serial_isolated = any(one_at_a_time) and supply.has_threads
+    if all(one_at_a_time):
         return None
-    if not serial_isolated and ("serial" in kinds and task.items is not None):
+    if not serial_isolated and (any(one_at_a_time) and task.items is not None):
         return None
     if not serial_isolated and (task.plan.once or not task.baseline):
         return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])

@@ -114,7 +114,7 @@ def _nowhere() -> list[str]:
 
 def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
     """Leave out a serial arm whose ranks, one after another, could wait for each other for ever."""
-    arms = tuple(arm for arm in task.plan.arms if arm.kind != "serial")
+    arms = tuple(arm for arm in task.plan.arms if not arm.model.one_at_a_time)
     if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
         return task, []
     names = ", ".join(sorted(task.blocking)[:3])
@@ -125,7 +125,7 @@ def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
 def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked: Parked | None, folder: Folder) -> None:
     deadline = time.monotonic() + task.plan.timeout if task.plan.timeout else None
     for number, arm in enumerate(task.plan.arms):
-        isolated = parked is not None and parked.workers is not None and arm.kind == "serial" and supply.has_threads
+        isolated = parked is not None and parked.workers is not None and arm.model.one_at_a_time and supply.has_threads
         if isolated:
             assert parked is not None
             workers: Workers = parked.workers  # type: ignore[assignment]
@@ -151,7 +151,7 @@ def _ends_all(timeline: Timeline) -> bool:
 
 def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
     items = task.items_for(arm)
-    spmd = task.items is None and arm.kind != "serial"
+    spmd = task.items is None and not arm.model.one_at_a_time
     return Job(task.call, items, arm, task.plan, spmd, trace_file, in_turn=task.items is None and not spmd)
 
 
@@ -167,7 +167,7 @@ def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | N
 
 
 def _measure_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
-    own = next((t for t in story.timelines if t.arm.kind == "serial"), None)
+    own = next((t for t in story.timelines if t.arm.model.one_at_a_time), None)
     for timeline in story.timelines:
         if own is not None and (task.items is not None or own.n_items == timeline.n_items):
             story.baselines[timeline.arm.label] = Baseline.of(own)
@@ -191,9 +191,10 @@ def _close_the_story(task: Task, story: _Story) -> None:
             f"The body ran {' + '.join(map(str, counts))} times; the last for the serial baseline "
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
         )
-    kinds = [arm.kind for arm in task.plan.arms if arm.kind == "threads"]
-    if len(kinds) > 1:
-        story.notes.append(f"The body ran in the notebook's memory {len(kinds)} times, once per threads arm.")
+    inside = [arm.kind for arm in task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
+    if len(inside) > 1:
+        models = " or ".join(dict.fromkeys(inside))
+        story.notes.append(f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm.")
     for baseline in story.baselines.values():
         baseline.results.clear()
     story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if _slowdown(t) > ALLOWED]

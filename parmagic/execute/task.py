@@ -108,9 +108,9 @@ class Task:
 
     def ranks(self, arm: Arm) -> int:
         """Return how many ranks an SPMD arm has; the serial one runs those of the first parallel arm."""
-        if arm.kind != "serial":
+        if not arm.model.one_at_a_time:
             return arm.count
-        return next((other.count for other in self.plan.arms if other.kind != "serial"), 1)
+        return next((other.count for other in self.plan.arms if not other.model.one_at_a_time), 1)
 
 
 class CallItem(Wrapped):

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["serial", "threads", "procs"]
+from parmagic.model import traits
 
 Trace = Literal["auto", "full", "off"]
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
-KINDS: tuple[Kind, ...] = ("serial", "threads", "procs")
-
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to run the body: a model and its number of workers."""
+    """One way to run the body: a model, by its name, and its number of workers.
 
-    kind: Kind
+    ``model`` is found when an arm is made, which raises KeyError for a name that is no model's. The arm carries
+    it: what was run can be told when its model is known no more.
+    """
+
+    kind: str
     count: int = 1
+    model: traits.Model = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the model."""
+        object.__setattr__(self, "model", traits.of(self.kind))
 
     @property
     def label(self) -> str:
         """``serial`` or, say, ``threads=4``."""
-        return "serial" if self.kind == "serial" else f"{self.kind}={self.count}"
+        return self.model.with_count(self.count)
 
 
 @dataclass(frozen=True, slots=True)

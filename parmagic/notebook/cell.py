@@ -174,13 +174,13 @@ def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
 def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     """Return notes on what the body meant to give back, and did not."""
     notes = []
-    kinds = {timeline.arm.kind for timeline in run.timelines}
-    if "procs" in kinds and body.shared:
-        notes.append(f"{_some(body.shared)}: what processes assign to a global name does not come back.")
+    apart = ", ".join(dict.fromkeys(each.arm.model.called for each in run.timelines if not each.arm.model.shares_memory))
+    if apart and body.shared:
+        notes.append(f"{_some(body.shared)}: what {apart} assign to a global name does not come back.")
     names = _names(shell)
     private = {name for name in body.mutates if not words.module_of(type(names.get(name))).startswith("multiprocessing")}
-    if "procs" in kinds and private:
-        notes.append(f"{_some(private)}: changed in the body; what processes change stays in them.")
+    if apart and private:
+        notes.append(f"{_some(private)}: changed in the body; what {apart} change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         notes.append("Every result is None: put the name that you want back on the last line of the body.")

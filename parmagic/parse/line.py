@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from parmagic.errors import LineError
+from parmagic.model import traits
 from parmagic.model.plan import Arm, Loop, Plan
 from parmagic.parse.clause import read_clause
-from parmagic.parse.options import COUNTS, FLAGS, MODELS, VALUES, check, check_keywords, expected, model_hint, unknown_option
+from parmagic.parse.options import COUNTS, FLAGS, VALUES, check, check_keywords, either, expected, model_hint, unknown_option
 from parmagic.system.cpus import available_cpus
 
 __all__ = ["available_cpus", "parse", "parse_models"]
@@ -117,6 +118,7 @@ class _Front:
         self.position = 0
         self.expanded: list[_Word] = []  # words that one written word expanded to
         self.arms: dict[Arm, None] = {}  # in written order; a range may have thousands
+        self.models = traits.by_word()
         self.options: dict[str, Any] = {}
         self.bare = ""  # the model just read, when it had no counts
         self.after_dashes = False
@@ -127,13 +129,12 @@ class _Front:
         while word := self.take():
             bare, self.bare = self.bare, ""
             name = word.text.partition("=")[0]
-            if name in MODELS:
+            if name in self.models:
                 self.add_model(word)
             elif name in RESERVED:
                 escape = "" if self.cell else "; an expression that begins so goes after `--`"
-                raise self.error(
-                    f"`{name}` is reserved for later: expected `serial`, `threads` or `procs`{escape}", word
-                )
+                wanted = either([model.name for model in traits.known()])
+                raise self.error(f"`{name}` is reserved for later: expected {wanted}{escape}", word)
             elif word.text.startswith("-") and word.text != "-" and self.clause:
                 self.add_option(word)
             else:
@@ -188,38 +189,38 @@ class _Front:
             return True
         if self.bare and COUNTS.fullmatch(text):
             return False  # `threads 4 f(x) for ...`: to be refused as a count, not read as an expression
-        return not (text[0] in "-$=" or text in MODELS or text in RESERVED or ASSIGNMENT.match(text))
+        return not (text[0] in "-$=" or text in self.models or text in RESERVED or ASSIGNMENT.match(text))
 
     def add_model(self, word: _Word) -> None:
         """``threads``, ``threads=auto``, ``procs=1,2,4``, ``procs=1-8``."""
         name, equals, counts = word.text.partition("=")
-        kind = MODELS[name]
-        if kind == "serial":
+        model = self.models[name]
+        if model.one_at_a_time:
             if equals:
-                raise self.error("`serial` is one worker: expected `serial` without a count", word, 6)
-            self.add_arm(Arm("serial"), word)
+                raise self.error(f"`{name}` is one worker: expected `{name}` without a count", word, len(name))
+            self.add_arm(Arm(model.name), word)
             return
         if not equals:
             self.bare = name
         offset = len(name) + 1
         for part in (counts if equals else "auto").split(","):
             for count in self.counts(part, word, offset):
-                self.add_arm(Arm(kind, count), word, offset if equals else 0)
+                self.add_arm(Arm(model.name, count), word, offset if equals else 0)
             offset += len(part) + 1
 
     def add_arm(self, arm: Arm, word: _Word, offset: int = 0) -> None:
         """Refuse a second arm of the same label."""
         if arm in self.arms:
-            is_auto = arm.kind != "serial" and arm.count == self._auto
+            is_auto = not arm.model.one_at_a_time and arm.count == self._auto
             auto = f" (`auto` is {self._auto} here)" if is_auto else ""
             raise self.error(f"`{arm.label}` is there twice{auto}: expected each arm once", word, offset)
         self.arms[arm] = None
 
     def all_arms(self) -> tuple[Arm, ...]:
-        """Return the arms in written order; a line without models compares all three."""
+        """Return the arms in written order; a line without models compares those of the house."""
         if self.arms:
             return tuple(self.arms)
-        return Arm("serial"), Arm("threads", self.auto()), Arm("procs", self.auto())
+        return tuple(Arm(model.name, 1 if model.one_at_a_time else self.auto()) for model in traits.COMPARED)
 
     def auto(self) -> int:
         """Ask once what ``auto`` means here."""
@@ -294,7 +295,7 @@ class _Front:
             hint = f"; did you mean `{bare}={counts}`?{escape}"
         else:
             hint = model_hint(word.text)
-        wanted = "a model (`serial`, `threads=4`, `procs=4`)"
+        wanted = f"a model ({', '.join(f'`{model.with_count(4)}`' for model in traits.known())})"
         if self.clause:
             wanted += ", an option or `for TARGET in ITERABLE`"
         elif word.text.startswith("-"):

@@ -1,4 +1,4 @@
-"""Words of the magic line: the models, and the options of a run with their checks.
+"""Words of the magic line: hints on models, and the options of a run with their checks.
 
 Options are checked alike for the line and for ``parmagic.run(...)``.
 """
@@ -9,36 +9,25 @@ import keyword
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from parmagic.errors import LineError
-from parmagic.model.plan import Kind
+from parmagic.model import traits
 
 __all__ = [
     "COUNTS",
     "FLAGS",
-    "MODELS",
     "VALUES",
     "check",
     "check_keywords",
+    "either",
     "expected",
     "model_hint",
     "unknown_option",
 ]
 
-MODELS: dict[str, Kind] = {"serial": "serial", "threads": "threads", "procs": "procs", "processes": "procs"}
-# What people write for the models.
-OTHER_WORDS: dict[str, Kind] = {
-    "thread": "threads",
-    "threading": "threads",
-    "t": "threads",
-    "process": "procs",
-    "proc": "procs",
-    "multiprocessing": "procs",
-    "p": "procs",
-}
 COUNTS = re.compile(r"[0-9]+(?:[-,][0-9]+)*")
 _COUNT = re.compile(r"0*[1-9][0-9]{0,8}")  # one that a hint can have: Python refuses to read a number of thousands of digits
 
@@ -111,7 +100,7 @@ def unknown_option(option: str, text: str, following: str) -> str:
     if letters in WORKER_WORDS:
         count = name[len(letters) :] or text or following
         count = count if _COUNT.fullmatch(count) else "auto"
-        return f"there is no option `{option}`; did you mean `threads={count}` or `procs={count}`?"
+        return f"there is no option `{option}`{_did_you_mean(count)}"
     if name in {"h", "help", "?"}:
         return f"there is no option `{option}`: run `%parallel?` to see all of them with examples"
     known = {**FLAGS, **VALUES}
@@ -124,16 +113,26 @@ def model_hint(word: str) -> str:
     name, equals, counts = word.partition("=")
     plain = name.strip("-").lower().replace("-", "_")
     if COUNTS.fullmatch(word):
-        return f"; did you mean `threads={word}` or `procs={word}`?"
-    counts = equals and (f"={counts}" if COUNTS.fullmatch(counts) and int(counts[0]) else "=auto")
+        return _did_you_mean(word)
+    counts = equals and (counts if COUNTS.fullmatch(counts) and int(counts[0]) else "auto")
     if plain in WORKER_WORDS:
-        return f"; did you mean `threads{counts}` or `procs{counts}`?"
-    if plain in OTHER_WORDS:
-        return f"; did you mean `{OTHER_WORDS[plain]}{counts}`?"
-    near = get_close_matches(plain, MODELS, n=1, cutoff=0.7)
-    if not near:
-        return ""
-    return f"; did you mean `{near[0]}{counts if near[0] != 'serial' else ''}`?"
+        return _did_you_mean(counts)
+    if meant := traits.by_meaning().get(plain):
+        return f"; did you mean `{meant.with_count(counts)}`?"
+    known = traits.by_word()
+    near = get_close_matches(plain, known, n=1, cutoff=0.7)
+    return f"; did you mean `{known[near[0]].with_count(counts, near[0])}`?" if near else ""
+
+
+def _did_you_mean(counts: str) -> str:
+    """Suggest all models that take a count."""
+    return f"; did you mean {either([model.with_count(counts) for model in traits.known() if not model.one_at_a_time])}?"
+
+
+def either(words: Sequence[str]) -> str:
+    """Return ```a`, `b` or `c```."""
+    quoted = [f"`{word}`" for word in words]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)
 
 
 def _name(value: Any) -> str:

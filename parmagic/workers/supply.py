@@ -52,18 +52,17 @@ class Supply:
         self._room = ExitStack()
         self._closed = False
         self.notes: list[str] = []
-        kinds = {arm.kind for arm in plan.arms}
-        self.has_threads = "threads" in kinds
-        self.has_procs = "procs" in kinds
+        self.has_threads = any(arm.model.shares_memory and not arm.model.one_at_a_time for arm in plan.arms)
+        self._processes = [arm.count for arm in plan.arms if arm.model.own_process and arm.model.same_host]
 
     def prepare(self) -> None:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
-        hub.hold(starts=self.has_procs)
-        if not self.has_procs:
+        hub.hold(starts=bool(self._processes))
+        if not self._processes:
             return
         if not hub.supported():
             raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
-        self._room.enter_context(capacity.made(max(arm.count for arm in self._plan.arms if arm.kind == "procs")))
+        self._room.enter_context(capacity.made(max(self._processes)))
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return
@@ -119,13 +118,13 @@ class Supply:
 
     def packed(self, arm: Arm) -> Packed | None:
         """Return what packing took, for an arm that lives on it."""
-        if self._cargo is None or arm.kind != "procs" or self._fork is not None:
+        if self._cargo is None or arm.model.shares_memory or self._fork is not None:
             return None
         return Packed(self._cargo.size, self._cargo.seconds)
 
     def workers(self, arm: Arm) -> Workers:
         """Return the workers that an arm runs on."""
-        return self.isolated() if arm.kind == "procs" else SharedWorkers()
+        return self.isolated() if arm.model.own_process else SharedWorkers()
 
     def isolated(self) -> IsolatedWorkers:
         """Return workers with memory of their own."""
@@ -147,7 +146,7 @@ class Supply:
 
     def wait_for_the_sampler(self) -> None:
         """Have what infers waits be there when the first arm begins; what starts processes comes before it."""
-        if self.has_procs and self._fork is None:
+        if self._processes and self._fork is None:
             self._borrowed()
         watch.wait_until_ready()
 
@@ -167,7 +166,7 @@ class Supply:
         self._return()
         self._room.close()
         shipped = self._cargo is not None and self._plan.start_method is None
-        hub.spare(max((arm.count for arm in self._plan.arms if arm.kind == "procs"), default=1) if shipped else None)
+        hub.spare(max(self._processes, default=1) if shipped else None)
         self._closed = True
 
 

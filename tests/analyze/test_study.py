@@ -11,6 +11,7 @@ import pytest
 from parmagic.analyze import compare, tables, verdict
 from parmagic.analyze.merge import merge
 from parmagic.execute import baseline
+from parmagic.model import traits
 from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, WorkerId
@@ -200,7 +201,8 @@ def _verdict(rows: list[tuple[str, int, float, float]], error: str | None = None
     states = dict.fromkeys((f"{state}_s" for state in WORKER_STATES), 0.0)
     index = pd.MultiIndex.from_tuples([(label, 0) for label in labels])
     workers = pd.DataFrame([{**states, "wall_s": 1.0, "measured": False}] * len(rows), index=index)
-    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([])), error)
+    models = {label: traits.of(model) for label, (model, *_) in zip(labels, rows, strict=True)}
+    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([]), models), error)
 
 
 def test_verdict_names_what_to_do():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from parmagic.analyze.verdict import Tables, verdict
+from parmagic.model import traits
 from parmagic.model.kinds import WORKER_STATES
 
 
@@ -24,8 +25,9 @@ def _verdict(*arms, measured=False):
         waits += [(label, *row) for row in more.get("waits", ())]
         for rank in range(count):
             workers[label, rank] = {**{f"{s}_s": 2.0 * more.get(s, 0.0) for s in WORKER_STATES}, "wall_s": 2.0, "measured": measured}
+    models = {f"{model}={count}": traits.of(model) for model, count, *_ in arms}
     table = pd.DataFrame(waits, columns=["arm", "rank", "kind", "object", "line", "total_s"]).set_index(["arm", "rank"])
-    return verdict(Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table), None)
+    return verdict(Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table, models), None)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from parmagic.errors import LimitReached, NotShippable
 from parmagic.model import words
 from parmagic.model.progress import Displayed
 from parmagic.model.recording import Batch, Moved, Readings, Recording, Span, WorkerId
+from parmagic.model.traits import PROCS
 from parmagic.record import meter, tracing
 from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
 from parmagic.system import limits
@@ -76,7 +77,7 @@ def _rehearse() -> None:
         trace.start()
         trace.attach(0)
         channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
-        worker = Worker(0, 1, "procs")
+        worker = Worker(0, 1, PROCS.name)
         work(call, list, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, keep_going=False)
         trace.detach()
         written = trace.finish(None)
