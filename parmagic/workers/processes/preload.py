@@ -23,9 +23,16 @@ NEVER = frozenset({"IPython", "__main__", "builtins", "ipykernel", "parmagic", "
 
 def wanted(space: Mapping[str, Any]) -> list[str]:
     """Return the installed modules that a notebook with these names has imported, in the order in which it did."""
+    global _known  # noqa: PLW0603
     packages = {_package(value) for value in list(space.values())} - NEVER
     modules = list(sys.modules.items())
-    return [name for name, module in modules if name.partition(".")[0] in packages and _installed(module)]
+    state = packages, len(modules), modules[-1][0]  # what is imported comes last
+    if state != _known[0]:
+        _known = state, [name for name, module in modules if name.partition(".")[0] in packages and _installed(module)]
+    return list(_known[1])
+
+
+_known: tuple[Any, list[str]] = None, []  # of thousands of modules, the same ones are wanted run after run
 
 
 def _package(value: Any) -> str:
