@@ -24,7 +24,7 @@ import numpy as np
 from common import where
 
 import parmagic
-from parmagic.record import meter
+from parmagic.record import hooks
 
 BLOCK = bytes(1 << 22)
 LOCK = threading.Lock()
@@ -119,7 +119,7 @@ def worst(work: Callable[[int], object], models: str, items: int) -> str:
 
 def main() -> None:
     """Print the table."""
-    why = meter.why_inferred()
+    why = hooks.why_inferred()
     if why:
         raise SystemExit(f"waits are not measured here: {why}")
     print(where(), "- the largest share of any worker that is unknown, and that has no name, %")

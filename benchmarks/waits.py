@@ -18,7 +18,7 @@ from contextlib import nullcontext
 
 from common import arguments, seconds, where
 
-from parmagic.record import meter
+from parmagic.record import hooks, meter
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two threads with two of BLAS's each measure the scheduler's moods
 try:
@@ -64,7 +64,7 @@ def threads(work: Callable[[], None], count: int, *, recorded: bool) -> None:
             gauge.take()
             gauge.close()
 
-    with meter.hooks() if recorded else nullcontext():
+    with hooks.hooked() if recorded else nullcontext():
         crew = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
         for thread in crew:
             thread.start()
@@ -82,7 +82,7 @@ def interval(ratios: list[float], rounds: int = 2000) -> tuple[float, float]:
 def main() -> None:
     """Print a line for each kind of work."""
     pairs = int(arguments()[0]) if arguments() else 21
-    why = meter.why_inferred()
+    why = hooks.why_inferred()
     if why:
         raise SystemExit(f"nothing to compare: {why}")
     print(where(), f"- {pairs} interleaved pairs")

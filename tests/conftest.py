@@ -19,7 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from kin import other_servers
 
 import parmagic
-from parmagic.record import meter
+from parmagic.record import hooks
 from parmagic.workers.processes import hub, watch
 
 
@@ -29,7 +29,7 @@ def _threads() -> set[str]:
 
 def _hooks() -> int:
     """Return how many calls of this process still go to the recorder."""
-    return 0 if meter.why_inferred() else sys.modules["parmagic.record._waits"].state()["patched"]
+    return 0 if hooks.why_inferred() else sys.modules["parmagic.record._waits"].state()["patched"]
 
 
 def _strangers(before: set[int]) -> list[psutil.Process]:
@@ -88,7 +88,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """Run in a folder of its own, and leave no thread, process, descriptor, stream or hook behind."""
     monkeypatch.chdir(tmp_path)
     hub.get()
-    if meter.why_inferred():
+    if hooks.why_inferred():
         watch.watch.wait_until_ready()
     streams, threads = (sys.stdout, sys.stderr), _threads()  # what an earlier test left is not blamed on this one
     children = {child.pid for child in psutil.Process().children()}

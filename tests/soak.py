@@ -49,7 +49,7 @@ from traitlets.config import Config
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
-from parmagic.record import meter
+from parmagic.record import hooks
 from parmagic.workers.output import MOST
 from parmagic.workers.processes import hub, watch
 
@@ -954,7 +954,7 @@ def _stage(seed: int) -> Iterator[Stage]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         hub.close()
         hub.get()
-        if meter.why_inferred():
+        if hooks.why_inferred():
             watch.watch.wait_until_ready()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the bodies', about what they leave running

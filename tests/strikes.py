@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 import parmagic
-from parmagic.record import meter
+from parmagic.record import hooks
 
 HOUSE = str(Path(parmagic.__file__).parent)
 LIBRARY = ("contextlib.py", "threading.py", "subprocess.py", "queue.py", "socket.py")
@@ -65,7 +65,7 @@ def left() -> Iterator[str]:
             yield f"threads: {threads}"
             break
         time.sleep(0.002)
-    if not meter.why_inferred() and (patched := sys.modules["parmagic.record._waits"].state()["patched"]):
+    if not hooks.why_inferred() and (patched := sys.modules["parmagic.record._waits"].state()["patched"]):
         yield f"{patched} hooks"
 
 

@@ -24,7 +24,7 @@ from parmagic.model import words
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Timeline
 from parmagic.parse import line
-from parmagic.record import meter, tracing
+from parmagic.record import hooks, tracing
 from parmagic.result import Run, remember
 from parmagic.system.files import Folder, RunFile
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
@@ -66,7 +66,7 @@ def execute(task: Task, screen: Screen) -> Run:
         with explained():
             tracing.warm(task.plan.trace)
             supply.prepare()
-            if meter.why_inferred():
+            if hooks.why_inferred():
                 supply.wait_for_the_sampler()
             parked = park(task, supply)
             raise_lost()

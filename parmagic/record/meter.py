@@ -8,13 +8,11 @@ another process takes (:mod:`parmagic.record.sampler`).
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import math
 import os
 import sys
 import threading
-import time
 from array import array
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,9 +24,10 @@ from typing import Any, Protocol
 from parmagic.model.kinds import KIND, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 from parmagic.record import objects
+from parmagic.record.hooks import extension
+from parmagic.record.usage import Used
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.gil import gil_enabled
-from parmagic.system.interrupts import held_back, undo
 
 Left = tuple[float, Readings | None, tuple[Total, ...]]
 """What a worker left that will not report any more: its item's begin (0: not known), readings, what it waited for."""
@@ -99,105 +98,16 @@ class Meter(Protocol):
         ...
 
 
-_loading = threading.Lock()
-_loaded: tuple[ModuleType | None, str] | None = None
-
-
-def _load() -> tuple[ModuleType | None, str]:
-    try:
-        import parmagic.record._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
-    except ImportError:
-        return None, "the C extension was not built when parmagic was installed"
-    why = _waits.why_not()
-    atexit.register(_waits.stop)  # where the interpreter ends within a run
-    if why:
-        return None, why
-    _introduce(_waits)
-    return _waits, ""
-
-
-_PASS = -2
-_LIBRARY = {
-    "threading.py": "lock",
-    "queue.py": "queue",
-    "multiprocessing/synchronize.py": "lock",
-    "multiprocessing/queues.py": "queue",
-    "multiprocessing/connection.py": _PASS,
-    "concurrent/futures/_base.py": "lock",
-    "subprocess.py": _PASS,
-    "selectors.py": _PASS,
-}
-"""What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
-
-
-def _introduce(extension: ModuleType) -> None:
-    """Tell the extension where the standard library's own locks and queues are at work."""
-    folder = Path(threading.__file__).parent
-    for name, kind in _LIBRARY.items():
-        extension.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
-
-
-def _extension() -> tuple[ModuleType | None, str]:
-    """Return the extension, or None and why waits have to be inferred."""
-    global _loaded  # noqa: PLW0603  (asked once per process, by one thread: it looks at the GIL while it drops it)
-    if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
-        return None, "PARMAGIC_WAITS is off"
-    with _loading:
-        if _loaded is None:
-            _loaded = _load()
-        return _loaded
-
-
-def why_inferred() -> str:
-    """Return why waits cannot be measured in this process; empty where they can."""
-    return _extension()[1]
-
-
-class hooks:  # noqa: N801  (a block, as in contextlib)
-    """While entered, what waits is hooked in this process, if it can be; tells whether this run's meters can measure.
-
-    The hooks belong to one run: another one beside it, or inside of it, infers.
-    """
-
-    def __init__(self, *, wanted: bool = True) -> None:
-        self._extension = _extension()[0] if wanted else None
-        self._on = False
-
-    def __enter__(self) -> bool:
-        """Hook what waits."""
-        if self._extension is not None:
-            try:
-                with held_back():
-                    self._on = self._extension.start()
-            except BaseException:
-                self.__exit__()
-                raise
-        return self._on
-
-    def __exit__(self, *_: object) -> None:
-        """Take the hooks off."""
-        try:
-            undo(self.end)
-        finally:
-            undo(self.end)
-
-    def end(self) -> None:
-        """Take the hooks off; where a Ctrl-C has come at the very begin of ``__exit__``, nobody has."""
-        if self._on and self._extension is not None:
-            self._on = False
-            self._extension.stop()
-
-
 def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:
-    """Return a meter for the calling thread; ``measuring`` is what :func:`hooks` yielded.
+    """Return a meter for the calling thread; ``measuring`` is what :class:`~parmagic.record.hooks.hooked` yielded.
 
     ``box`` is a file of :func:`box_size` bytes that the account survives in.
     """
-    extension, _ = _extension()
-    used = _Used(own_process=own_process)
-    if not measuring or extension is None:
+    waits, _ = extension()
+    used = Used(own_process=own_process)
+    if not measuring or waits is None:
         return InferringMeter(used)
-    return MeasuringMeter(extension, rank, box, used)
+    return MeasuringMeter(waits, rank, box, used)
 
 
 def runtime_address() -> int:
@@ -216,7 +126,7 @@ class MeasuringMeter:
     every = 50e-6
     measures = True
 
-    def __init__(self, extension: ModuleType, rank: int, box: int, used: _Used) -> None:
+    def __init__(self, extension: ModuleType, rank: int, box: int, used: Used) -> None:
         self._extension = extension
         self._used = used
         self._function: Any = None
@@ -292,8 +202,8 @@ def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> t
 
 def box_size() -> int:
     """Return how many bytes a file must have that a worker's account is kept in; 0 where none is kept."""
-    extension, _ = _extension()
-    return int(extension.box_size()) if extension is not None else 0
+    waits, _ = extension()
+    return int(waits.box_size()) if waits is not None else 0
 
 
 def autopsy(box: int, now: float, cpu_s: float) -> Left | None:
@@ -302,8 +212,8 @@ def autopsy(box: int, now: float, cpu_s: float) -> Left | None:
     ``now`` is when it died, ``cpu_s`` what its process had used by then. None
     where it left nothing.
     """
-    extension, _ = _extension()
-    return _left(extension.autopsy(box, now, cpu_s)) if extension is not None else None
+    waits, _ = extension()
+    return _left(waits.autopsy(box, now, cpu_s)) if waits is not None else None
 
 
 def _left(found: Any) -> Left | None:
@@ -313,21 +223,13 @@ def _left(found: Any) -> Left | None:
     return begin, _readings(rows, events, lost), _totals(totals)
 
 
-def cpu_seconds(pid: int, tid: int | None = None) -> float:
-    """Return the CPU time of a thread, by default a process's main one; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/task/{tid or pid}/schedstat").read_text().split()[0]) * 1e-9
-    except OSError:
-        return 0.0
-
-
 class InferringMeter:
     """Reads the thread's CPU clock and its run queue; between two readings they are taken to run evenly."""
 
     every = 500e-6  # a reading takes about 2 µs
     measures = False
 
-    def __init__(self, used: _Used) -> None:
+    def __init__(self, used: Used) -> None:
         self._used = used
         self._schedstat: Descriptor | None = None
         self._schedstat = _open_schedstat()
@@ -389,26 +291,6 @@ class InferringMeter:
         self._at, self._cpu, self._queue = array("d"), array("d"), array("d")
 
 
-class _Used:
-    """What the calling thread, or its whole process, used since this was made."""
-
-    def __init__(self, *, own_process: bool) -> None:
-        self._own_process = own_process
-        self._switches = _switches()
-        self._process_cpu = time.process_time()
-        self._cpu = thread_time()
-
-    def so_far(self) -> Usage:
-        voluntary, involuntary = _switches()
-        return Usage(
-            cpu_s=thread_time() - self._cpu,
-            process_cpu_s=time.process_time() - self._process_cpu if self._own_process else math.nan,
-            ctx_voluntary=voluntary - self._switches[0],
-            ctx_involuntary=involuntary - self._switches[1],
-            rss_mb=peak_rss_mb(),
-        )
-
-
 def _open_schedstat() -> Descriptor | None:
     """Open the calling thread's scheduler figures, where the system has them."""
     if not sys.platform.startswith("linux"):
@@ -417,34 +299,3 @@ def _open_schedstat() -> Descriptor | None:
         return Descriptor(high(os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)))
     except OSError:
         return None
-
-
-def _switches() -> tuple[float, float]:
-    """Return the calling thread's context switches so far: voluntary, involuntary."""
-    try:
-        import resource  # noqa: PLC0415  (POSIX only)
-
-        usage = resource.getrusage(resource.RUSAGE_THREAD)
-    except (ImportError, AttributeError, OSError):
-        return math.nan, math.nan
-    return usage.ru_nvcsw, usage.ru_nivcsw
-
-
-def peak_rss_mb() -> float:
-    """Return the peak resident memory of this process, in MB (10**6 bytes); NaN where the system does not tell."""
-    try:
-        if not sys.platform.startswith("linux"):
-            return _peak_by_psutil()
-        # not getrusage: a forked child inherits its parent's peak there
-        with Path("/proc/self/status").open("rb") as status:
-            peak = next((line for line in status if line.startswith(b"VmHWM")), None)
-    except OSError:
-        return math.nan
-    return int(peak.split()[1]) * 1024 / 1e6 if peak else math.nan
-
-
-def _peak_by_psutil() -> float:
-    import psutil  # noqa: PLC0415  (only where Linux does not tell)
-
-    memory = psutil.Process().memory_info()
-    return float(getattr(memory, "peak_wset", memory.rss)) / 1e6

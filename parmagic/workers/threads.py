@@ -14,7 +14,8 @@ from parmagic.errors import Ended, ParmagicError
 from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
-from parmagic.record import meter, tracing
+from parmagic.record import meter, tracing, usage
+from parmagic.record.hooks import hooked
 from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
 from parmagic.system import limits
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
@@ -40,7 +41,7 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        output, hooks = ThreadOutput(crew.reports.put), meter.hooks()
+        output, hooks = ThreadOutput(crew.reports.put), hooked()
 
         def end() -> None:
             hooks.end()
@@ -164,7 +165,7 @@ class _Crew:
             if rank not in self.who:
                 continue
             me = self.who[rank]
-            left = gauge.peek(now, meter.cpu_seconds(me.pid, me.tid))
+            left = gauge.peek(now, usage.cpu_seconds(me.pid, me.tid))
             if left is None and gauge.measures:
                 continue  # it has come back meanwhile, and reported
             begin, readings, totals = left or (0.0, None, ())

@@ -12,7 +12,7 @@ from parmagic.execute.story import execute
 from parmagic.execute.task import CallItem, Quiet, Task
 from parmagic.notebook import cell
 from parmagic.parse.line import parse_models
-from parmagic.record import meter
+from parmagic.record import hooks
 from parmagic.system.gil import gil_enabled
 
 
@@ -37,7 +37,7 @@ def pulses(function, items, models, monkeypatch):
     return seen.told
 
 
-@pytest.mark.skipif(bool(meter.why_inferred()), reason="waits are not seen while they go on")
+@pytest.mark.skipif(bool(hooks.why_inferred()), reason="waits are not seen while they go on")
 def test_threads(monkeypatch):
     """Of two threads that compute, one runs and one waits for the GIL; others sleep, or wait for a lock."""
     lock, end = threading.Lock(), time.monotonic() + 1.0
@@ -62,7 +62,7 @@ def test_threads(monkeypatch):
         assert any(look.count("runs") == 2 for look in told)
 
 
-@pytest.mark.skipif(bool(meter.why_inferred()), reason="waits are not seen while they go on")
+@pytest.mark.skipif(bool(hooks.why_inferred()), reason="waits are not seen while they go on")
 def test_processes(monkeypatch):
     """What processes do is read from their black boxes."""
 

@@ -12,20 +12,20 @@ import sys
 
 import pytest
 
-from parmagic.record import meter
+from parmagic.record import hooks
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 pytestmark = [
-    pytest.mark.skipif(bool(meter.why_inferred()), reason=f"waits are inferred here: {meter.why_inferred()}"),
+    pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}"),
     pytest.mark.skipif(COMPILER is None, reason="there is no C compiler"),
 ]
 
 START = r"""
 import _ctypes, ctypes, os, re, shutil, sys, threading
 from pathlib import Path
-from parmagic.record import meter
-assert not meter.why_inferred(), meter.why_inferred()
+from parmagic.record import hooks
+assert not hooks.why_inferred(), hooks.why_inferred()
 waits = sys.modules["parmagic.record._waits"]
 
 loader = ctypes.CDLL(os.path.abspath("loader.so"))

@@ -17,11 +17,11 @@ import pytest
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
-from parmagic.record import meter
+from parmagic.record import hooks
 from parmagic.system.cpus import available_cpus
 from parmagic.system.gil import gil_enabled, gil_notes
 
-pytestmark = pytest.mark.skipif(bool(meter.why_inferred()), reason=f"waits are inferred here: {meter.why_inferred()}")
+pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
 
 under_a_gil = pytest.mark.skipif(not gil_enabled(), reason="there is no GIL")
 without_a_gil = pytest.mark.skipif(gil_enabled(), reason="there is a GIL")
@@ -373,7 +373,7 @@ time.sleep(0.01)""")
 def test_off_by_the_environment(ip, monkeypatch):
     """PARMAGIC_WAITS=off infers, in threads and in processes, and every figure that is inferred says so."""
     monkeypatch.setenv("PARMAGIC_WAITS", "off")
-    assert meter.why_inferred() == "PARMAGIC_WAITS is off"
+    assert hooks.why_inferred() == "PARMAGIC_WAITS is off"
     run = ip("%%parallel threads=2 procs=2 -q --once --trace off for _ in range(8)\nimport time\ntime.sleep(0.05)")
     assert not run.workers["measured"].any()
     assert "~" in repr(run)
@@ -473,7 +473,7 @@ def test_many_threads_that_come_back_late(ip):
 def test_libc_is_called_whatever_happens():
     """Hooked calls keep their results and errno: an error of the system is the same with the hooks on."""
     extension = waits()
-    with meter.hooks():
+    with hooks.hooked():
         extension.attach(0)
         try:
             with pytest.raises(OSError, match="Bad file descriptor") as caught:
@@ -492,7 +492,7 @@ def test_misuse_of_the_extension():
         with pytest.raises(RuntimeError):
             call()
     assert extension.peek(123456789, 0.0, 0.0) is None
-    with meter.hooks(), tempfile.TemporaryFile() as small:
+    with hooks.hooked(), tempfile.TemporaryFile() as small:
         assert extension.start() is False
         with pytest.raises(OSError, match="Invalid argument"):
             extension.attach(0, small.fileno())
@@ -507,7 +507,7 @@ def test_misuse_of_the_extension():
 def test_time_within_and_between_marks():
     """The states between two marks add up to the time between them, to a microsecond."""
     extension = waits()
-    with meter.hooks():
+    with hooks.hooked():
         extension.attach(0)
         extension.mark()
         begin = time.perf_counter()
@@ -545,14 +545,14 @@ def test_a_ctrl_c_while_hooks_come_on_leaves_none(monkeypatch):
         return on
 
     monkeypatch.setattr(extension, "start", struck)
-    with pytest.raises(KeyboardInterrupt), meter.hooks():
+    with pytest.raises(KeyboardInterrupt), hooks.hooked():
         raise AssertionError("the block is not entered")
     assert not extension.state()["patched"]
 
 
 def test_a_ctrl_c_just_before_hooks_go_off_leaves_none(monkeypatch):
     """Where it comes before they are taken off, they are taken off all the same."""
-    undo, calls = meter.undo, []
+    undo, calls = hooks.undo, []
 
     def struck(what):
         calls.append(what)
@@ -560,8 +560,8 @@ def test_a_ctrl_c_just_before_hooks_go_off_leaves_none(monkeypatch):
             raise KeyboardInterrupt
         undo(what)
 
-    monkeypatch.setattr(meter, "undo", struck)
-    with pytest.raises(KeyboardInterrupt), meter.hooks() as on:
+    monkeypatch.setattr(hooks, "undo", struck)
+    with pytest.raises(KeyboardInterrupt), hooks.hooked() as on:
         assert on
     assert not sys.modules["parmagic.record._waits"].state()["patched"]
 

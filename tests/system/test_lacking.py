@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parmagic.record import meter
+from parmagic.record import hooks
 
 SYSCALLS = {  # memfd_create, pidfd_open, sched_getaffinity
     "x86_64": {"memfd_create": 319, "pidfd_open": 434, "sched_getaffinity": 204},
@@ -111,7 +111,7 @@ def test_it_works_without(lack, tmp_path):
         assert found["calls"], found["notes"]
         hidden = "/proc" in lack
         assert found["unknown"] == hidden
-        assert found["measured"] == (not hidden and not meter.why_inferred())
+        assert found["measured"] == (not hidden and not hooks.why_inferred())
 
 
 @root

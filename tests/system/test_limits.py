@@ -16,7 +16,7 @@ from parmagic.errors import LimitReached, ParmagicError
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import Quiet
 from parmagic.parse.line import parse_models
-from parmagic.record import meter
+from parmagic.record import usage
 from parmagic.system import limits
 from parmagic.system.files import Folder
 from parmagic.workers import Job
@@ -267,4 +267,4 @@ def test_what_is_no_limit(error):
 
 def test_peak_memory_without_proc():
     """Peak memory is a number here (where it is not, it is NaN: see above)."""
-    assert meter.peak_rss_mb() > 1
+    assert usage.peak_rss_mb() > 1

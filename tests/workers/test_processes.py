@@ -286,7 +286,7 @@ def test_standing_still_is_told(ip, model, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "item 1" in shown
     assert "no item has ended" in shown
-    if not parmagic.record.meter.why_inferred():
+    if not parmagic.record.hooks.why_inferred():
         assert "waits for a lock" in shown
         assert "sleeps" in shown
     if model == "threads":

@@ -24,7 +24,7 @@ from parmagic.model import words
 from parmagic.model.progress import Displayed
 from parmagic.model.recording import Batch, Moved, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
-from parmagic.record import meter, tracing
+from parmagic.record import hooks, meter, tracing
 from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, OwnSocket, base_of_ours, high
@@ -70,7 +70,7 @@ def _rehearse() -> None:
     ours, theirs = socket.socketpair()
     channel = _Channel(theirs, 0)
     call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
-    with meter.hooks() as measuring, os.fdopen(anonymous_file(), "r+b") as box, ours, channel:
+    with hooks.hooked() as measuring, os.fdopen(anonymous_file(), "r+b") as box, ours, channel:
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
@@ -94,7 +94,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     needed = [Descriptor(descriptors[BOARD])] if orders.claims is None else []
     channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), orders.worker[0], needed)
     try:
-        with meter.hooks(wanted=orders.measure) as measuring:
+        with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, descriptors, inherited, measuring=measuring)
     except Lost:
         os._exit(LOST)
@@ -314,7 +314,7 @@ class _Channel:
         self._return_s += end - begin
 
 
-meter.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks
+hooks.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks
 
 
 def _give_up_on_values(batch: Batch) -> None:

@@ -25,7 +25,7 @@ from parmagic.model.private import Private, say
 from parmagic.model.progress import Displayed, Pulse, Standing
 from parmagic.model.recording import Recording, WorkerId
 from parmagic.model.words import describe
-from parmagic.record import meter
+from parmagic.record import hooks, meter, usage
 from parmagic.record.items import NOTHING, STOP, item_slot
 from parmagic.system import limits
 from parmagic.system.interrupts import forget, held_back, is_interrupt, undo
@@ -152,7 +152,7 @@ class _Crew:
         orders = Orders(
             (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
             claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
-            environment(tracked=tracker is not None) if cargo else None, not meter.why_inferred(),
+            environment(tracked=tracker is not None) if cargo else None, not hooks.why_inferred(),
         )  # fmt: skip
         descriptors = [
             member.theirs[0], self._board.file, out, err, member.box, member.stack,
@@ -371,7 +371,7 @@ class _Crew:
 
     def _doing(self, member: Member) -> str:
         now = perf_counter()
-        left = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid))
+        left = meter.autopsy(member.box, now, usage.cpu_seconds(member.pid))
         return meter.doing(WorkerId(member.rank, member.pid, member.pid), left, now)
 
     def _pulse(self) -> Pulse:
@@ -393,7 +393,7 @@ class _Crew:
         for member in self._members:
             if (item := self._on(member)) is not None:
                 now = perf_counter()
-                begin, readings, totals = meter.autopsy(member.box, now, meter.cpu_seconds(member.pid)) or (0.0, None, ())  # it still runs
+                begin, readings, totals = meter.autopsy(member.box, now, usage.cpu_seconds(member.pid)) or (0.0, None, ())  # it still runs
                 yield cut_off(WorkerId(member.rank, member.pid, member.pid), item, (begin or member.heard, readings, totals), now, Ended())
 
     def _told(self, notes: Iterable[str]) -> Recording:

@@ -8,7 +8,7 @@ from itertools import count
 
 from parmagic.errors import WorkerDied
 from parmagic.model.recording import Samples, WorkerId
-from parmagic.record import meter, sampler
+from parmagic.record import hooks, sampler
 from parmagic.system.descriptors import OwnConnection, high
 from parmagic.workers.processes import hub
 
@@ -113,7 +113,7 @@ watch = Watch()
 
 
 def _warm() -> None:
-    if meter.why_inferred():
+    if hooks.why_inferred():
         watch.warm()
 
 

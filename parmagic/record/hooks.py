@@ -1,0 +1,100 @@
+"""The hooks: our C extension, where it was built and fits, put on what waits in this process and taken off again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+from types import ModuleType
+
+from parmagic.model.kinds import WAIT_KINDS
+from parmagic.system.interrupts import held_back, undo
+
+_loading = threading.Lock()
+_loaded: tuple[ModuleType | None, str] | None = None
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        import parmagic.record._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
+    except ImportError:
+        return None, "the C extension was not built when parmagic was installed"
+    why = _waits.why_not()
+    atexit.register(_waits.stop)  # where the interpreter ends within a run
+    if why:
+        return None, why
+    _introduce(_waits)
+    return _waits, ""
+
+
+_PASS = -2
+_LIBRARY = {
+    "threading.py": "lock",
+    "queue.py": "queue",
+    "multiprocessing/synchronize.py": "lock",
+    "multiprocessing/queues.py": "queue",
+    "multiprocessing/connection.py": _PASS,
+    "concurrent/futures/_base.py": "lock",
+    "subprocess.py": _PASS,
+    "selectors.py": _PASS,
+}
+"""What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
+
+
+def _introduce(waits: ModuleType) -> None:
+    """Tell the extension where the standard library's own locks and queues are at work."""
+    folder = Path(threading.__file__).parent
+    for name, kind in _LIBRARY.items():
+        waits.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
+
+
+def extension() -> tuple[ModuleType | None, str]:
+    """Return the extension, or None and why waits have to be inferred."""
+    global _loaded  # noqa: PLW0603  (asked once per process, by one thread: it looks at the GIL while it drops it)
+    if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
+        return None, "PARMAGIC_WAITS is off"
+    with _loading:
+        if _loaded is None:
+            _loaded = _load()
+        return _loaded
+
+
+def why_inferred() -> str:
+    """Return why waits cannot be measured in this process; empty where they can."""
+    return extension()[1]
+
+
+class hooked:  # noqa: N801  (a block, as in contextlib)
+    """While entered, what waits is hooked in this process, if it can be; tells whether this run's meters can measure.
+
+    The hooks belong to one run: another one beside it, or inside of it, infers.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._extension = extension()[0] if wanted else None
+        self._on = False
+
+    def __enter__(self) -> bool:
+        """Hook what waits."""
+        if self._extension is not None:
+            try:
+                with held_back():
+                    self._on = self._extension.start()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self._on
+
+    def __exit__(self, *_: object) -> None:
+        """Take the hooks off."""
+        try:
+            undo(self.end)
+        finally:
+            undo(self.end)
+
+    def end(self) -> None:
+        """Take the hooks off; where a Ctrl-C has come at the very begin of ``__exit__``, nobody has."""
+        if self._on and self._extension is not None:
+            self._on = False
+            self._extension.stop()
