@@ -12,7 +12,8 @@ from parmagic.analyze import holding
 from parmagic.model.plan import Arm
 from parmagic.model.recording import TraceFile
 from parmagic.model.timeline import Timeline
-from parmagic.record import tracing
+from parmagic.record import profiler, tracing
+from parmagic.record.profiler import Profiler
 from parmagic.record.ring import Count, Ring
 from parmagic.system.files import Folder
 
@@ -23,12 +24,9 @@ _kept_alive: list = []
 @pytest.fixture
 def small(monkeypatch):
     """A tracer whose ring has room for 1,000 entries; it lives on, as freeing one corrupts memory."""
-    made = _kept_alive[0] if _kept_alive else (None, None, None)
-    for name, value in zip(("_tracer", "_ring", "_thread_hook"), made, strict=True):
-        monkeypatch.setattr(tracing, name, value)
-    monkeypatch.setattr(tracing, "ENTRIES", KEPT)
-    tracing._get()
-    _kept_alive[:] = [(tracing._tracer, tracing._ring, tracing._thread_hook)]
+    if not _kept_alive:
+        _kept_alive.append(Profiler(KEPT))
+    monkeypatch.setattr(profiler, "_profiler", _kept_alive[0])
 
 
 def test_count_goes_round():
@@ -62,7 +60,7 @@ def record(tmp_path, times, looks):
     recorded = tracing.prepare("full")
     recorded.start()
     try:
-        recorded._controller.end()  # it looks from a thread of its own, whenever it gets there
+        recorded.controller.end()  # it looks from a thread of its own, whenever it gets there
         recorded.attach(0)
         for _ in range(looks):
             for _ in range(times):
@@ -86,7 +84,7 @@ def test_what_falls_out_is_counted_exactly(tmp_path):
     assert file.lost_exactly
     assert KEPT - 40 < every <= KEPT  # marks take a place, too
     assert file.lost + every == pytest.approx(20 * 430 + own, abs=60)  # setting a mark are some calls of our own
-    assert file.overhead_s == pytest.approx((file.lost + every) * tracing.call_cost())
+    assert file.overhead_s == pytest.approx((file.lost + every) * profiler.call_cost())
 
 
 @pytest.mark.usefixtures("small")
@@ -108,7 +106,7 @@ def test_too_few_looks_make_a_lower_bound(tmp_path):
 @pytest.mark.usefixtures("small")
 def test_a_tracer_that_looks_different(tmp_path, monkeypatch):
     """Where the ring's place is not to be found, VizTracer's own word that there was more is all that is known."""
-    monkeypatch.setattr(tracing, "_ring", Ring(tracing._tracer, KEPT - 1))
+    monkeypatch.setattr(profiler.get(), "ring", Ring(profiler.get()._tracer, KEPT - 1))
     file, *_ = record(tmp_path, 1200, 1)
     assert file.lost != file.lost
     assert "nobody knows how many lost" in holding.notes(Timeline(Arm("threads", 1), 0.0, 1.0, 1, (), (file,)))[0]

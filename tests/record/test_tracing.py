@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import parmagic
-from parmagic.record import tracing
+from parmagic.record import budget, profiler, tracing
 from parmagic.system import limits
 from parmagic.system.gil import FREE_THREADED
 
@@ -94,12 +94,12 @@ def test_recording_falls_silent_once_without_a_gil():
     finally:
         done.set()
         thread.join()
-    assert tracing._other_profiler() is None
+    assert profiler.other() is None
 
 
 _UNHOOK_AMONG_SHORT_LIVES = """
 import sys, threading
-from parmagic.record import tracing
+from parmagic.record import profiler
 
 def born():
     while not over:
@@ -111,7 +111,7 @@ threads = [threading.Thread(target=born) for _ in range(3)]
 for thread in threads:
     thread.start()
 for _ in range(3_000):
-    tracing._unhook_threads()
+    profiler.unhook_threads()
 over = True
 for thread in threads:
     thread.join()
@@ -126,6 +126,9 @@ def test_hooks_are_taken_away_while_threads_begin_and_end():
     assert done.stdout == "fine\n", (done.returncode, done.stderr[-2000:])
 
 
+OURS = {tracing.__file__, profiler.__file__, budget.__file__, limits.__file__}
+
+
 class _Struck(BaseException):
     """What a Ctrl-C raises."""
 
@@ -136,7 +139,7 @@ def _begin_struck_at(trace: tracing.Tracing, line: int) -> bool:
 
     def strike(frame, event, _):
         nonlocal left
-        if frame.f_code.co_filename not in {tracing.__file__, limits.__file__} or frame.f_code.co_name == "_own":
+        if frame.f_code.co_filename not in OURS or frame.f_code.co_name == "take":
             return None  # the latter's lock is let go at a line where this would be heard, and no signal is
         left -= event == "line"
         if left < 0:
@@ -168,7 +171,7 @@ def test_whatever_interrupts_its_begin_a_recording_can_be_ended(mode):
                 thread._started.wait(5)  # struck before it was known to have begun
                 thread.join(5)
                 assert not thread.is_alive(), lines
-        assert tracing._owner is None
+        assert profiler.get().owner is None
         assert sys.getprofile() is None
         if not struck:
             break

@@ -151,9 +151,9 @@ def _settle() -> None:
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.stream = sys.stderr
-    from parmagic.record import tracing  # noqa: PLC0415  (only where there is something to stop)
+    from parmagic.record import profiler  # noqa: PLC0415  (only where there is something to stop)
 
-    tracing.forked()
+    profiler.forked()
 
 
 at_launch: list[Callable[[], object]] = []

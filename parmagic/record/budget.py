@@ -1,0 +1,125 @@
+"""How much of a run is traced: a thread that counts what is recorded, and keeps ``auto`` within its budget.
+
+``auto`` keeps the slowdown within 5 % or 50 ms, whichever is more. Tracing
+makes a call up to five times as expensive, so no more than four fifths of the CPU
+time that is spent while tracing can be lost. The thread therefore
+counts *traced CPU seconds*: it switches tracing off when a window is used up,
+and on again when the allowance has grown by another one. Cells that mostly
+wait (sleep, I/O) use little CPU and keep all their functions; cells that
+compute keep windows of them, ever more rarely.
+
+Without a GIL, recording cannot be stopped safely while threads record. On free-threaded builds ``auto``
+therefore keeps the first window only, at whose end the recording falls silent; it is stopped when the workers have ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import perf_counter, process_time
+from typing import Protocol
+
+from parmagic.model.plan import Trace
+from parmagic.record.ring import Ring
+from parmagic.system import limits
+from parmagic.system.gil import FREE_THREADED
+from parmagic.system.interrupts import Latch
+
+LOOK = 0.05
+"""Seconds between two looks at the ring, which takes two to three times as long to be filled."""
+
+WINDOW = 0.015
+"""Traced CPU seconds that a window gets at least."""
+
+LATENCY = 0.02
+"""What a window may run over: the controller waits for the GIL as every thread does."""
+
+AT_ONCE = 0.04
+"""Traced CPU seconds that any run may use."""
+
+SHARE = 0.045
+"""Traced CPU seconds per second of wall time that a long run may use."""
+
+CHECK = 0.01
+"""Seconds between two looks at the CPU clock while tracing is on."""
+
+
+class Recorded(Protocol):
+    """What is switched on and off."""
+
+    @property
+    def ring(self) -> Ring:
+        """Where the calls go."""
+        ...
+
+    def switch(self, *, on: bool) -> None:
+        """Switch the recording of functions on or off for all threads of this process."""
+        ...
+
+    def silence(self) -> None:
+        """Record no further call, without touching what other threads have recorded."""
+        ...
+
+
+class Controller:
+    """Counts what is recorded, and keeps ``auto`` within its budget, from a thread of its own."""
+
+    def __init__(self, recorded: Recorded, mode: Trace) -> None:
+        self._recorded = recorded
+        self._mode = mode
+        self._ended = Latch()
+        self._begin = perf_counter()
+        self._spent = 0.0
+        self._thread = threading.Thread(target=self._run, name="parmagic tracing", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look at the clocks."""
+        limits.start(self._thread)
+
+    def end(self) -> None:
+        """Let tracing be as it is."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        if self._mode == "auto":
+            self._keep_within_budget()
+            return
+        self._recorded.ring.hide()
+        while not self._ended.wait(LOOK):
+            self._recorded.ring.look()
+
+    def _keep_within_budget(self) -> None:
+        while True:
+            self._recorded.ring.hide()
+            opened, cpu = perf_counter(), process_time()
+            while not self._used_up(process_time() - cpu, perf_counter() - opened):
+                if self._ended.wait(CHECK):
+                    return
+                self._recorded.ring.look()
+            if FREE_THREADED:
+                self._recorded.silence()
+                return
+            self._recorded.switch(on=False)
+            self._spent += process_time() - cpu
+            if self._ended.wait(self._until_allowed()):
+                return
+            self._recorded.switch(on=True)
+
+    def _used_up(self, used: float, seconds: float) -> bool:
+        """Tell whether a window that used that much CPU in so many seconds has to close now.
+
+        What it may run over until it is closed depends on how busy the run is.
+        """
+        allowed = max(AT_ONCE, SHARE * (perf_counter() - self._begin))
+        busy = min(1.0, used / max(seconds, CHECK))
+        return self._spent + used + LATENCY * busy >= allowed
+
+    def _until_allowed(self) -> float:
+        """Return the seconds until another window fits into the allowance.
+
+        At least as long as the run has lasted: windows grow rarer, so that a
+        long run does not fill the ring, nor its user's time when it is written.
+        """
+        elapsed = perf_counter() - self._begin
+        return max((self._spent + WINDOW + LATENCY) / SHARE - elapsed, elapsed)
