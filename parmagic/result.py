@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from parmagic.execute.baseline import Baseline
-    from parmagic.model.timeline import Calls, Lane
+    from parmagic.model.timeline import Baseline, Calls, Lane, Slice
     from parmagic.render import View
     from parmagic.render.plot import RunFigure
 
@@ -35,9 +34,9 @@ class Trace:
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write the timeline; ``.html`` is a page, ``.json`` and ``.json.gz`` open in Perfetto and vizviewer."""
-        from parmagic.render import chrome  # noqa: PLC0415  (only when asked to save)
+        from parmagic.render import save  # noqa: PLC0415  (only when asked to save)
 
-        chrome.save(self.view, path)
+        save.save(self.view, path)
         return str(path)
 
     def show(self, height: int = 640) -> Shown:
@@ -171,9 +170,9 @@ class Run:
 
         Item values, and error messages that may hold them, only where ``show_items`` is set.
         """
-        from parmagic.render import chrome, page  # noqa: PLC0415  (only when asked to save)
+        from parmagic.render import page, save  # noqa: PLC0415  (only when asked to save)
 
-        chrome.save_page(path, page.page(self, tables=True))
+        save.save_page(path, page.page(self, tables=True))
         return str(path)
 
     def plot(self) -> RunFigure:
@@ -206,6 +205,12 @@ class Run:
         from parmagic.analyze.ledger import ledger  # noqa: PLC0415
 
         return ledger(timeline, lane).shares(edges)
+
+    def slices(self, lane: Lane) -> list[Slice]:
+        """Return what a worker did instead of its work: its waits, and the spans that it recorded."""
+        from parmagic.analyze import waits  # noqa: PLC0415  (only when drawn)
+
+        return waits.slices(lane)
 
     def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return VizTracer's calls within items, by the arm's number; read from the traces."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from parmagic.analyze import waits
 from parmagic.model.kinds import SAMPLED, SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, Usage, WorkerId
-from parmagic.model.timeline import Calls, Lane, Timeline
+from parmagic.model.timeline import Calls, Lane, Slice, Timeline
 
 NAN = float("nan")
 Story = Sequence[tuple[str, float]]
@@ -72,6 +73,10 @@ class FakeRun:
     def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return the hand-written calls."""
         return self.calls
+
+    def slices(self, lane: Lane) -> list[Slice]:
+        """Return the waits that the samples of the story tell, and its spans."""
+        return waits.slices(lane)
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray) -> dict[str, np.ndarray]:
         """Return the seconds of each state between the edges, exactly as the story has them."""

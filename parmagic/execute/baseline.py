@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from parmagic.errors import LimitReached, ParmagicError, WorkerDied
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
 from parmagic.model.recording import Recording
-from parmagic.model.timeline import Timeline
+from parmagic.model.timeline import Baseline, Timeline
 from parmagic.model.traits import SERIAL
 from parmagic.system.interrupts import held_back, raise_lost
 from parmagic.system.limits import explained
@@ -37,31 +36,6 @@ AT_LEAST = 5.0
 """Seconds that a baseline may take in any case; else about as long as the arms took."""
 
 PATIENCE = 1.0
-
-
-@dataclass(slots=True)
-class Baseline:
-    """Serial seconds, and how they are known: ``measured``, ``sampled`` or ``estimated``.
-
-    An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
-    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
-    """
-
-    serial_s: float | None
-    how: str
-    isolated: bool = False
-    results: dict[int, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, timeline: Timeline) -> Baseline:
-        """Take a serial arm of the line as the baseline."""
-        found = dict(enumerate(results_of(timeline)))
-        return cls(_first_to_last(timeline), "measured", results=found)
-
-    @classmethod
-    def estimated(cls) -> Baseline:
-        """Take the arm's own useful seconds."""
-        return cls(None, "estimated")
 
 
 class Parked:
@@ -125,6 +99,11 @@ class Parked:
         if scaled.how == "sampled":
             self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
         return scaled
+
+
+def taken_from(serial: Timeline) -> Baseline:
+    """Take a serial arm of the line as the baseline."""
+    return Baseline(_first_to_last(serial), "measured", results=dict(enumerate(results_of(serial))))
 
 
 def park(task: Task, supply: Supply) -> Parked | None:

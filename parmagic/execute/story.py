@@ -17,12 +17,12 @@ from typing import Any
 from parmagic.analyze import compare
 from parmagic.analyze.merge import overhead_of, results_of
 from parmagic.errors import LimitReached, RunTimeout
-from parmagic.execute.baseline import Baseline, Parked, park
+from parmagic.execute.baseline import Parked, park, taken_from
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import words
 from parmagic.model.plan import Arm
-from parmagic.model.timeline import Timeline
+from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, remember
@@ -170,7 +170,7 @@ def _measure_baselines(task: Task, screen: Screen, story: _Story, parked: Parked
     own = next((t for t in story.timelines if t.arm.model.one_at_a_time), None)
     for timeline in story.timelines:
         if own is not None and (task.items is not None or own.n_items == timeline.n_items):
-            story.baselines[timeline.arm.label] = Baseline.of(own)
+            story.baselines[timeline.arm.label] = taken_from(own)
         elif parked is not None and parked.workers is not None:
             story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder, screen)
 

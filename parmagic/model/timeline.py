@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from parmagic.model.plan import Arm
 from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
@@ -56,6 +56,46 @@ class Timeline:
     error: BaseException | None = None
     packed: Packed | None = None
     failure: Failure | None = None
+
+
+class Slice(NamedTuple):
+    """A part of a worker's time, in seconds on our clock, in which it was in one state that is not work.
+
+    ``state`` is one of ``WORKER_STATES``. Of a wait that was measured, ``kind`` is one of ``WAIT_KINDS``; ``holder`` is the rank
+    that held the GIL when it began, or -1; ``line`` is the cell's, or 0; ``object`` is an address or a descriptor, or 0, and
+    ``name`` what the body calls it, where that is known; ``with_gil`` tells whether the worker held the GIL while it waited.
+    Of a wait that was inferred, ``samples`` is how many it was seen in; elsewhere 0.
+    """
+
+    begin: float
+    end: float
+    state: str
+    kind: str = ""
+    holder: int = -1
+    line: int = 0
+    object: int = 0
+    name: str = ""
+    with_gil: bool = False
+    samples: int = 0
+
+
+@dataclass(slots=True)
+class Baseline:
+    """The serial seconds that an arm is measured against, and how they are known: ``measured``, ``sampled`` or ``estimated``.
+
+    An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
+    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
+    """
+
+    serial_s: float | None
+    how: str
+    isolated: bool = False
+    results: dict[int, Any] = field(default_factory=dict)
+
+    @classmethod
+    def estimated(cls) -> Baseline:
+        """Take the arm's own useful seconds."""
+        return cls(None, "estimated")
 
 
 @dataclass(frozen=True, slots=True)

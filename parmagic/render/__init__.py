@@ -10,6 +10,7 @@ pictures from :meth:`View.shares`, so they can't disagree.
          ─▶ page.page     one .html file, zoomable (scene: what it draws) ─▶ frame, serve.link
          ─▶ plot.figure   matplotlib
          ─▶ chrome.written .json for Perfetto and vizviewer ─▶ serve.open_trace
+    a page or a trace ─▶ save.save   a file
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from parmagic.model.timeline import Calls, Lane, Timeline
+    from parmagic.model.timeline import Calls, Lane, Slice, Timeline
 
 
 class View(Protocol):
@@ -72,6 +73,10 @@ class View(Protocol):
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the seconds of each state in each of the n bins between the n + 1 ``edges``."""
+        ...
+
+    def slices(self, lane: Lane) -> list[Slice]:
+        """Return what a worker did instead of its work: its waits, and the spans that it recorded."""
         ...
 
     def functions(self) -> list[tuple[int, list[Calls]]]:

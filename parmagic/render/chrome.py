@@ -1,4 +1,4 @@
-"""The run in Chrome's Trace Event format, for Perfetto and vizviewer; and saving to files.
+"""The run in Chrome's Trace Event format, for Perfetto and vizviewer.
 
 Each arm is a process of the trace, each worker three threads: its function
 calls, its items, its waits. They are apart because Perfetto silently drops
@@ -14,29 +14,18 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from parmagic.model.kinds import KIND, SAMPLED, SEEN, WAIT_KINDS
-from parmagic.model.private import described
-from parmagic.model.timeline import Calls, Lane, Timeline
-from parmagic.render.figures import LOOKS, clean
-from parmagic.system.interrupts import held_back, undo
+from parmagic.model.timeline import Calls, Lane, Slice, Timeline
+from parmagic.render.figures import clean, error_words, slice_words
 
 if TYPE_CHECKING:
     from parmagic.render import View
-
-Piece = tuple[float, float, str, dict[str, Any]]
-"""A slice: begin and end in seconds, its name, its arguments."""
-
 
 class Row(NamedTuple):
     """The slices of one thread of the trace.
@@ -50,9 +39,6 @@ class Row(NamedTuple):
     words: Callable[[Any], Iterable[tuple[str, str]]]
 
 
-SUFFIXES = (".html", ".json", ".json.gz")
-
-
 BLOCK = 10_000
 """Slices that are written at once."""
 
@@ -60,78 +46,10 @@ LEVEL = 4
 """How hard a trace is compressed: harder saves a few percent more, and takes a quarter longer."""
 
 
-def save(view: View, path: str | os.PathLike[str]) -> None:
-    """Write the run to ``path``: a page (.html) or a trace (.json, .json.gz).
-
-    The file is readable by its owner only, and is either whole or not there.
-    Raises ValueError for any other suffix, OSError where it can't be written.
-    """
-    target = Path(path)
-    name = target.name.lower()
-    if name.endswith(".html"):
-        from parmagic.render.page import page  # noqa: PLC0415  (the other suffixes do without)
-
-        _write(target, (page(view).encode("utf-8"),))
-    elif name.endswith(".json.gz"):
-        with _whole(target) as file:
-            pack(view, file)
-    elif name.endswith(".json"):
-        _write(target, written(view))
-    else:
-        raise ValueError(f"can't save to {target.name!r}: it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-
-
-def save_page(path: str | os.PathLike[str], text: str) -> None:
-    """Write a page to ``path`` in the same way; ValueError where that does not end in .html."""
-    target = Path(path)
-    if not target.name.lower().endswith(".html"):
-        raise ValueError(f"can't save to {target.name!r}: it must end in .html")
-    _write(target, (text.encode("utf-8"),))
-
-
-def _write(target: Path, parts: Iterable[bytes]) -> None:
-    with _whole(target) as file:
-        file.writelines(parts)
-
-
 def pack(view: View, file: IO[bytes]) -> None:
     """Write the trace, compressed, to an open file."""
     with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed:
         packed.writelines(written(view))
-
-
-def _folder_of(target: Path) -> Path:
-    """Return the folder of a file that is to be saved, whole: the working directory may be gone."""
-    try:
-        folder = target.parent.resolve(strict=True)
-        if folder.is_dir():
-            return folder
-    except OSError:
-        pass
-    raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to save {target.name!r} to")
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside the target (0600, as mkstemp makes it), and move it there at the end: no reader sees half of it.
-
-    Nothing of it is left where this is interrupted or fails.
-    """
-    folder = _folder_of(target)
-    opened = ExitStack()
-    try:
-        with held_back():
-            handle, temporary = tempfile.mkstemp(prefix=".parmagic-", dir=folder)
-            opened.callback(Path(temporary).unlink, missing_ok=True)
-            file = opened.enter_context(os.fdopen(handle, "wb"))
-        yield file
-        file.close()
-        os.replace(temporary, target)  # noqa: PTH105  (the pair of mkstemp, which gives a str)
-    finally:
-        try:
-            undo(opened.close)
-        finally:
-            undo(opened.close)
 
 
 def dumps(view: View) -> bytes:
@@ -144,7 +62,7 @@ def written(view: View) -> Iterator[bytes]:
     view = view.saved
     zero = view.timelines[0].begin if view.timelines else 0.0
     calls = dict(view.functions())
-    arms = (_arm(number, timeline, calls.pop(number, []), zero) for number, timeline in enumerate(view.timelines))
+    arms = (_arm(view, number, timeline, calls.pop(number, []), zero) for number, timeline in enumerate(view.timelines))
     before = '{"traceEvents":['
     for events in chain.from_iterable(arms):
         yield (before + events).encode("ascii")
@@ -164,7 +82,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _arm(number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -> Iterator[str]:
+def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -> Iterator[str]:
     """Yield the events of an arm, as JSON, one or more at a time with commas between them."""
     pid = number + 1
     yield _meta("process_name", pid, 0, name=timeline.arm.label)
@@ -174,7 +92,7 @@ def _arm(number: int, timeline: Timeline, calls: Sequence[Calls], zero: float) -
         rows: tuple[tuple[str, str, Callable[[], Row]], ...] = (
             (_who(timeline, lane), "function", partial(_functions, [each for each in calls if each.rank == rank])),
             ("items", "item", partial(_items, lane)),
-            ("waits", "wait", partial(_waits, lane)),
+            ("waits", "wait", partial(_waits, view, lane)),
         )
         for place, (name, category, row) in enumerate(rows):
             # unique in the whole trace, and never the pid, which would be a main thread
@@ -226,10 +144,15 @@ def _items(lane: Lane) -> Row:
     return Row(begins, ends, lambda some: map(words, items[some].tolist()))
 
 
-def _waits(lane: Lane) -> Row:
-    pieces = waits(lane)
-    begins, ends = (np.array([piece[edge] for piece in pieces], dtype=float) for edge in (0, 1))
-    return Row(begins, ends, lambda some: ((_json(pieces[key][2]), _args(pieces[key][3])) for key in some.tolist()))
+def _waits(view: View, lane: Lane) -> Row:
+    slices = view.slices(lane)
+    begins, ends = (np.array([piece[edge] for piece in slices], dtype=float) for edge in (0, 1))
+
+    def words(piece: Slice) -> tuple[str, str]:
+        name, known = slice_words(piece)
+        return _json(name), _args(known)
+
+    return Row(begins, ends, lambda some: (words(slices[key]) for key in some.tolist()))
 
 
 def _args(known: dict[str, Any]) -> str:
@@ -237,72 +160,6 @@ def _args(known: dict[str, Any]) -> str:
 
 
 _NONE = np.empty(0, dtype=int)
-
-
-def error_words(error: BaseException) -> str:
-    """Return an error's type and message, cut."""
-    return clean(described(error), 80)
-
-
-def waits(lane: Lane) -> list[Piece]:
-    """Return a worker's waits: recorded spans, and between them what it waited for while it had items."""
-    spans: list[Piece] = [(s.begin, s.end, LOOKS[s.kind].words if s.kind in LOOKS else clean(s.kind), {}) for s in lane.spans]
-    if not lane.batches:
-        return spans
-    begin, end = lane.batches[0].begins[0], max(batch.ends[-1] for batch in lane.batches)
-    seen = _inside(_runs(lane) if lane.tally is None else _measured(lane), begin, end)
-    return spans + [part for wait in seen for part in _without(wait, spans)]
-
-
-def _measured(lane: Lane) -> Iterator[Piece]:
-    """Return the waits that the hooks recorded; those for the GIL are named with its holder, where that was a worker."""
-    names = {total.object: clean(total.name) for total in lane.totals if total.name}
-    for wait in lane.waits:
-        kind = KIND[WAIT_KINDS[wait.kind]]
-        name = f"GIL, held by worker {wait.holder}" if kind.name == "gil" and wait.holder >= 0 else LOOKS[kind.state].words
-        args: dict[str, Any] = {"kind": kind.name}
-        if wait.line:
-            args["line"] = wait.line
-        if wait.object:
-            args["object"] = names.get(wait.object) or (hex(wait.object) if kind.object == "address" else wait.object)
-        if wait.with_gil:
-            args["held the GIL"] = True
-        yield wait.begin * 1e-9, wait.end * 1e-9, name, args
-
-
-def _runs(lane: Lane) -> Iterator[Piece]:
-    """Join consecutive samples of one state; a state lasts until halfway to the next sample."""
-    at, states = lane.samples.at, lane.samples.states
-    first = 0
-    for place in range(1, len(at) + 1):
-        if place < len(at) and states[place] == states[first]:
-            continue
-        begin = (at[first - 1] + at[first]) / 2 if first else at[0]
-        end = (at[place - 1] + at[place]) / 2 if place < len(at) else at[-1]
-        name = SAMPLED.get(SEEN[states[first]])
-        if name is not None and end > begin:
-            yield begin, end, LOOKS[name].words, {"inferred": True, "samples": place - first}
-        first = place
-
-
-def _inside(pieces: Iterable[Piece], low: float, high: float) -> list[Piece]:
-    """Cut pieces to a range; what lies outside is left out."""
-    return [(max(b, low), min(e, high), name, args) for b, e, name, args in pieces if b <= high and e >= low]
-
-
-def _without(piece: Piece, holes: Sequence[Piece]) -> list[Piece]:
-    """Cut recorded spans out of an inferred wait."""
-    begin, end, name, args = piece
-    parts = []
-    for low, high, *_ in sorted(holes, key=lambda hole: hole[0]):
-        if low > begin:
-            parts.append((begin, min(low, end), name, args))
-        begin = max(begin, high)
-        if begin >= end:
-            break
-    if begin < end:
-        parts.append((begin, end, name, args))
-    return [part for part in parts if part[1] > part[0]]
 
 
 def _cut(row: Row, timeline: Timeline) -> Row:

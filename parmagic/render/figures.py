@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model.kinds import INFERRED, STATES
-from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.kinds import INFERRED, KIND, STATES
+from parmagic.model.private import described
+from parmagic.model.timeline import Lane, Slice, Timeline
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -238,3 +239,26 @@ def legend_words(view: View, state: str) -> str:
     if state == "running" and len(view.workers) and not bool(view.workers["measured"].all()):
         return "running (on a core)"
     return LOOKS[state].words
+
+
+def slice_words(piece: Slice) -> tuple[str, dict[str, Any]]:
+    """Name a slice of a worker's time, a wait for the GIL with its holder where that was a worker; return what is known of it, too."""
+    look = LOOKS.get(piece.state)
+    name = look.words if look else clean(piece.state)
+    if piece.samples:
+        return name, {"inferred": True, "samples": piece.samples}
+    if not piece.kind:
+        return name, {}
+    known: dict[str, Any] = {"kind": piece.kind}
+    if piece.line:
+        known["line"] = piece.line
+    if piece.object:
+        known["object"] = clean(piece.name) or (hex(piece.object) if KIND[piece.kind].object == "address" else piece.object)
+    if piece.with_gil:
+        known["held the GIL"] = True
+    return f"GIL, held by worker {piece.holder}" if piece.kind == "gil" and piece.holder >= 0 else name, known
+
+
+def error_words(error: BaseException) -> str:
+    """Return an error's type and message, cut."""
+    return clean(described(error), 80)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parmagic.model.kinds import INFERRED
-from parmagic.model.timeline import Calls, Lane, Timeline
-from parmagic.render import chrome
-from parmagic.render.figures import LOOKS, clean, legend_words, present, worker_row
+from parmagic.model.timeline import Calls, Lane, Slice, Timeline
+from parmagic.render.figures import LOOKS, clean, error_words, legend_words, present, slice_words, worker_row
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -56,9 +55,9 @@ class _Scene:
         self._shortest_call = self._shortest(
             [each.ends - each.begins for calls in self._calls.values() for each in calls], MAX_CALLS, "recorded function calls"
         )
-        self._waits = {(n, k): chrome.waits(lane) for n, t in enumerate(run.timelines) for k, lane in enumerate(t.lanes)}
+        self._waits = {(n, k): run.slices(lane) for n, t in enumerate(run.timelines) for k, lane in enumerate(t.lanes)}
         self._shortest_wait = self._shortest(
-            [np.array([end - begin for begin, end, *_ in pieces]) for pieces in self._waits.values()], MAX_WAITS, "waits"
+            [np.array([piece.end - piece.begin for piece in pieces]) for pieces in self._waits.values()], MAX_WAITS, "waits"
         )
 
     def _shortest(self, took: list[Any], most: int, what: str) -> float:
@@ -116,28 +115,30 @@ class _Scene:
         begins = np.array([begin for batch in lane.batches for begin in batch.begins])
         ends = np.array([end for batch in lane.batches for end in batch.ends])
         numbers = np.array([batch.first + k for batch in lane.batches for k in range(len(batch.begins))], dtype=int)
-        errors = {item: chrome.error_words(error) for batch in lane.batches for item, error in batch.errors.items()}
+        errors = {item: error_words(error) for batch in lane.batches for item, error in batch.errors.items()}
         kept = numbers % every == 0
         return {**self._slices(begins[kept], ends[kept], numbers[kept]), "errors": errors}
 
-    def _pieces(self, pieces: Sequence[chrome.Piece], timeline: Timeline) -> dict[str, str]:
+    def _pieces(self, pieces: Sequence[Slice], timeline: Timeline) -> dict[str, str]:
         """Return waits, with the place of what is known of each in ``kinds``."""
         inside = [
-            (max(begin, timeline.begin), min(end, timeline.end), self._kind(name, known))
-            for begin, end, name, known in sorted(pieces, key=lambda piece: piece[0])
-            if begin <= timeline.end and end >= timeline.begin and end - begin >= self._shortest_wait
+            (max(each.begin, timeline.begin), min(each.end, timeline.end), self._kind(each))
+            for each in sorted(pieces, key=lambda piece: piece.begin)
+            if each.begin <= timeline.end and each.end >= timeline.begin and each.end - each.begin >= self._shortest_wait
         ]
         begins, ends, kinds = zip(*inside, strict=True) if inside else ((), (), ())
         return self._slices(np.array(begins), np.array(ends), np.array(kinds, dtype=int))
 
-    def _kind(self, name: str, known: dict[str, Any]) -> int:
+    def _kind(self, piece: Slice) -> int:
         """Return the place of a wait's description; there are few of them."""
+        name, known = slice_words(piece)
         key = f"{name} {known}"
         place = self._kinds.setdefault(key, len(self.kinds))
         if place == len(self.kinds):
             words = {name: clean(value) for name, value in known.items() if value is not True}
             flags = [name for name, value in known.items() if value is True]
-            self.kinds.append({"name": clean(name), "color": _color(name), "known": words, "flags": flags})
+            color = LOOKS.get(piece.state, LOOKS["unknown"]).color
+            self.kinds.append({"name": clean(name), "color": color, "known": words, "flags": flags})
         return place
 
     def _rows(self, calls: Iterable[Calls]) -> list[dict[str, str]]:
@@ -158,13 +159,6 @@ class _Scene:
         at = np.rint((begins - self.zero) * 1e9) if len(begins) else np.empty(0)
         took = np.maximum(np.rint((ends - self.zero) * 1e9) - at, 0) if len(begins) else np.empty(0)
         return {"begin": packed(at, "<f8"), "took": packed(took, "<f4"), "key": packed(keys, "<u4")}
-
-
-_COLORS = {look.words: look.color for look in LOOKS.values()}
-
-
-def _color(name: str) -> str:
-    return LOOKS["gil_wait"].color if name.startswith("GIL, held by") else _COLORS.get(name, LOOKS["unknown"].color)
 
 
 def packed(values: Any, kind: str) -> str:

@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 
 from parmagic.analyze import holding, tables
+from parmagic.analyze import waits as waits_of
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.merge import merge
 from parmagic.model.kinds import MEASURED, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Readings, Recording, Span, Tally, Total, Waits, WorkerId
+from parmagic.model.timeline import Slice
 from parmagic.record import meter
-from parmagic.render import chrome
+from parmagic.render.figures import slice_words
 
 STARTUP = (Span("startup", 0.0, 1.0),)
 EMPTY = dict.fromkeys(MEASURED, 0.0)
@@ -216,8 +218,9 @@ def test_lost_waits_are_noted():
 def test_trace_names_the_holder():
     """A wait for the GIL is drawn with the worker that held it, at the place where it was."""
     arm = timeline((tally((1.0, {}), (9.0, {"running": 6.0, "gil_wait": 2.0})), waits(("gil", 2.0, 4.0, {"holder": 3, "line": 7}))))
-    pieces = [piece for piece in chrome.waits(arm.lanes[0]) if piece[2] != "start-up"]
-    assert pieces == [(2.0, 4.0, "GIL, held by worker 3", {"kind": "gil", "line": 7})]
+    (piece,) = [piece for piece in waits_of.slices(arm.lanes[0]) if piece.state != "startup"]
+    assert piece == Slice(2.0, 4.0, "gil_wait", "gil", holder=3, line=7)
+    assert slice_words(piece) == ("GIL, held by worker 3", {"kind": "gil", "line": 7})
 
 
 def test_gil_free_native_is_absent():

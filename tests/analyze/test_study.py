@@ -15,7 +15,7 @@ from parmagic.model import traits
 from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, WorkerId
-from parmagic.model.timeline import Timeline
+from parmagic.model.timeline import Baseline, Timeline
 
 
 def _doubles(*values: float) -> array[float]:
@@ -125,7 +125,7 @@ def test_summary_formulas():
     parts = [_recording(0), _recording(1, first=2)]
     timeline = merge(Arm("threads", 2), 0.0, 14.0, 4, parts, {0: gil, 1: gil}, cpu_s=7.0)
     workers = tables.workers_table([timeline])
-    row = tables.summary_table([timeline], workers, [baseline.Baseline(21.0, "measured")], [0.7]).loc["threads=2"]
+    row = tables.summary_table([timeline], workers, [Baseline(21.0, "measured")], [0.7]).loc["threads=2"]
     assert row["speedup"] == pytest.approx(1.5)
     assert row["efficiency"] == pytest.approx(0.75)
     assert row["cores_used"] == pytest.approx(0.5)
@@ -163,7 +163,7 @@ def test_estimate_leaves_out_what_others_caused():
     """The estimate counts running, sleep and I/O, and no wait for the GIL or a core."""
     timeline = _timeline(_samples("running", "running", "running", "running", "running", "gil", "gil", "gil", "sleep", "sleep"))
     workers = tables.workers_table([timeline])
-    table = tables.summary_table([timeline], workers, [baseline.Baseline.estimated()], [0.0])
+    table = tables.summary_table([timeline], workers, [Baseline.estimated()], [0.0])
     assert table["serial_s"].iloc[0] == pytest.approx(4.0 + 2.0)
 
 

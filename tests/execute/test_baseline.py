@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from parmagic.execute import baseline
-from parmagic.execute.baseline import Baseline, Parked, expected, sample
+from parmagic.execute.baseline import Parked, expected, sample, taken_from
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
@@ -29,7 +29,7 @@ def _timeline(*items, n_items=None, errors=None, error=None, kind="procs"):
 
 def test_a_serial_arm_is_the_baseline():
     """Serial seconds are from the first item's begin to the last one's end, gaps included."""
-    found = Baseline.of(_timeline((0, 1.0, 2.0), (1, 3.0, 5.0), kind="serial"))
+    found = taken_from(_timeline((0, 1.0, 2.0), (1, 3.0, 5.0), kind="serial"))
     assert (found.serial_s, found.how, found.results) == (4.0, "measured", {0: 0, 1: 1})
 
 

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_run import calls_of, two_arms
+from fake_run import FakeRun, calls_of, two_arms
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.timeline import Slice
 from parmagic.render import figures, scene
 from parmagic.render.page import embed, page
 from parmagic.system.gil import gil_enabled
@@ -31,7 +32,7 @@ def run():
 
 def dressed(run, **changes):
     """Return the run's view with some attributes changed."""
-    names = ("title", "verdict", "notes", "error", "timelines", "summary", "workers", "shares", "functions")
+    names = ("title", "verdict", "notes", "error", "timelines", "summary", "workers", "shares", "slices", "functions")
     view = SimpleNamespace(**{name: getattr(run, name) for name in names} | changes)
     view.saved = view
     return view
@@ -180,13 +181,13 @@ def test_nest():
 
 def test_waits_tell_what_is_known_of_them():
     """A wait's slice has its words and colour, its kind and object, and who held the GIL."""
-    seen = [(1000.1, 1000.2, "GIL, held by worker 1", {"kind": "gil"}), (1000.3, 1000.4, "lock wait", {"object": "forks[2]", "line": 3})]
+    seen = [Slice(1000.1, 1000.2, "gil_wait", "gil", holder=1), Slice(1000.3, 1000.4, "lock_wait", "lock", line=3, object=7, name="forks[2]")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene.chrome, "waits", lambda lane: seen if lane.worker.rank == 0 else [])
+        patch.setattr(FakeRun, "slices", lambda _, lane: seen if lane.worker.rank == 0 else [])
         data, _ = scene.scene(two_arms())
     assert [kind["name"] for kind in data["waits"]] == ["GIL, held by worker 1", "lock wait"]
     assert [kind["color"] for kind in data["waits"]] == [figures.LOOKS["gil_wait"].color, figures.LOOKS["lock_wait"].color]
-    assert data["waits"][1]["known"] == {"object": "forks[2]", "line": "3"}
+    assert data["waits"][1]["known"] == {"kind": "lock", "object": "forks[2]", "line": "3"}
     drawn = data["arms"][0]["lanes"][0]["waits"]
     assert unpacked(drawn["begin"], "<f8").tolist() == [100_000_000, 300_000_000]
     assert unpacked(drawn["took"], "<f4").tolist() == [100_000_000, 100_000_000]

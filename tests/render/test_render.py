@@ -18,7 +18,7 @@ from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.render import chrome, figures, html, page, svg, text
+from parmagic.render import chrome, figures, html, page, save, svg, text
 
 HOSTILE = "</script><script>alert(1)</script> \"'& \x1b[31mred\x07 \u202egnp.exe\u2066 \u2028next \ud800 end"
 
@@ -381,7 +381,7 @@ def test_save_writes_privately(tmp_path, suffix: str) -> None:
     """Each suffix gives its file, for the owner's eyes only, with nothing left beside it."""
     path = tmp_path / f"x{suffix}"
     path.write_text("older")
-    chrome.save(two_arms(), path)
+    save.save(two_arms(), path)
     data = path.read_bytes()
     data = gzip.decompress(data) if suffix == ".json.gz" else data
     assert data.startswith(b"<!doctype html>" if suffix == ".html" else b'{"traceEvents"')
@@ -393,7 +393,7 @@ def test_save_writes_privately(tmp_path, suffix: str) -> None:
 def test_save_refuses_other_suffixes(tmp_path, name: str) -> None:
     """The error names the file and the suffixes that there are; nothing is written."""
     with pytest.raises(ValueError, match=rf"'{name}'.*\.html, \.json or \.json\.gz"):
-        chrome.save(two_arms(), tmp_path / name)
+        save.save(two_arms(), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -401,5 +401,5 @@ def test_a_failed_save_leaves_nothing(tmp_path) -> None:
     """Where the target can't be replaced, the temporary file goes away and the error comes through."""
     (tmp_path / "x.json").mkdir()
     with pytest.raises(OSError, match=r"x\.json"):
-        chrome.save(two_arms(), tmp_path / "x.json")
+        save.save(two_arms(), tmp_path / "x.json")
     assert [one.name for one in tmp_path.iterdir()] == ["x.json"]

@@ -18,8 +18,8 @@ from fake_run import FakeRun, calls_of, two_arms
 
 from parmagic.model.recording import TraceFile
 from parmagic.model.timeline import Calls
-from parmagic.render import chrome
-from parmagic.render.figures import clean
+from parmagic.render import chrome, save
+from parmagic.render.figures import clean, error_words, slice_words
 
 HOSTILE = '</script>\x1b[31m"\\\u2028\ud800 größe'
 
@@ -45,10 +45,11 @@ def plainly(run):
             who = f"{timeline.arm.kind} {worker.pid if timeline.arm.kind == 'procs' else worker.tid}"
             functions = [(b, e, clean(name, 300), {}) for each in arm_calls if each.rank == worker.rank for b, e, name in each]
             items = [
-                (b, e, f"item {item}", {"item": item} | ({"error": chrome.error_words(batch.errors[item])} if item in batch.errors else {}))
+                (b, e, f"item {item}", {"item": item} | ({"error": error_words(batch.errors[item])} if item in batch.errors else {}))
                 for batch in lane.batches for item, (b, e) in enumerate(zip(batch.begins, batch.ends, strict=True), batch.first)
             ]  # fmt: skip
-            rows = ((who, "function", functions), ("items", "item", items), ("waits", "wait", chrome.waits(lane)))
+            waits = [(piece.begin, piece.end, *slice_words(piece)) for piece in run.slices(lane)]
+            rows = ((who, "function", functions), ("items", "item", items), ("waits", "wait", waits))
             for place, (name, category, pieces) in enumerate(rows):
                 index = 10 * worker.rank + place
                 tid = 1_000_000 * pid + index
@@ -81,8 +82,8 @@ def test_the_stream_is_the_whole(monkeypatch, tmp_path, block):
     monkeypatch.setattr(chrome, "BLOCK", block)
     for run in (busy_run(), FakeRun({}), two_arms(error=ValueError("x"))):
         expected = json.dumps(plainly(run), separators=(",", ":"), allow_nan=False).encode("ascii")
-        chrome.save(run, tmp_path / "x.json")
-        chrome.save(run, tmp_path / "x.json.gz")
+        save.save(run, tmp_path / "x.json")
+        save.save(run, tmp_path / "x.json.gz")
         assert (tmp_path / "x.json").read_bytes() == expected
         assert gzip.decompress((tmp_path / "x.json.gz").read_bytes()) == expected
 
@@ -104,13 +105,13 @@ from fake_run import FakeRun
 from parmagic.analyze import functions
 from parmagic.model.plan import Arm
 from parmagic.model.recording import TraceFile
-from parmagic.render import chrome, page
+from parmagic.render import chrome, page, save
 trace = TraceFile({record!r}, 1, ((0.0, 1000.0), (1e6, 1001.0)), {{7: 0}})
 run = FakeRun({{Arm("threads", 1): [[("running", 1.0)]]}})
 chrome.dumps(run)  # what is loaded once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run.functions = lambda: [(0, functions.read(trace))]
-chrome.save(run, {target!r})
+save.save(run, {target!r})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -168,7 +169,7 @@ def test_a_save_that_is_ended_leaves_nothing(tmp_path, suffix, strike, raised):
     target = tmp_path / f"x{suffix}"
     target.write_text("older")
     with pytest.raises(raised):
-        chrome.save(strikes(two_arms(), strike), target)
+        save.save(strikes(two_arms(), strike), target)
     assert target.read_text() == "older"
     assert [one.name for one in tmp_path.iterdir()] == [target.name]
 
@@ -177,9 +178,9 @@ def test_a_save_that_is_ended_leaves_nothing(tmp_path, suffix, strike, raised):
 def test_a_full_disk_leaves_nothing(tmp_path):
     """Where no more can be written, the error comes through and the part that was is gone."""
     script = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from fake_run import two_arms; from parmagic.render import chrome\n"
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from fake_run import two_arms; from parmagic.render import save\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: chrome.save(two_arms(), sys.argv[2])\n"
+        "try: save.save(two_arms(), sys.argv[2])\n"
         "except OSError as error: print(error.errno)"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parents[1]), str(tmp_path / "x.json")]
@@ -198,7 +199,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path):
         timer = threading.Timer(microseconds * 1e-6, os.kill, (os.getpid(), signal.SIGINT))
         try:
             timer.start()
-            chrome.save(run, target)
+            save.save(run, target)
             timer.join()
         except KeyboardInterrupt:
             ended.add("early")
