@@ -24,7 +24,8 @@ from parmagic.system.interrupts import held_back, raise_lost
 from parmagic.system.limits import explained
 from parmagic.workers import HEARTBEAT, Job
 from parmagic.workers.processes import hub
-from parmagic.workers.processes.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.processes.forked import user_threads
+from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 
 if TYPE_CHECKING:

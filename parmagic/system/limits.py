@@ -57,6 +57,17 @@ def why(error: BaseException) -> str | None:
     return None
 
 
+def why_not(number: int, text: str) -> str:
+    """Say why another process could not start one: its error's number and text, and what to try."""
+    cause = {
+        errno.EAGAIN: "the limit on processes is reached (ulimit -u, or a container's). Take fewer workers, or end other programs.",
+        errno.ENOMEM: "there is no memory for it. Take fewer workers, or delete what is large.",
+        errno.EMFILE: "it may have no more open files (ulimit -n). Take fewer workers, or close files.",
+        errno.ENFILE: "the system has no room for more open files. Take fewer workers.",
+    }
+    return f"{text}: {cause[number]}" if number in cause else f"{text}."
+
+
 def _is_of_a_stream(error: BaseException) -> bool:
     """Tell whether a stream could not take what was written to it at once: the system refused nothing."""
     return hasattr(error, "characters_written")

@@ -17,8 +17,8 @@ from parmagic.model.words import module_of, type_name
 from parmagic.system.interrupts import held_back
 from parmagic.workers import Call, Workers
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import capacity, hub, preload
-from parmagic.workers.processes.isolated import IsolatedWorkers, user_threads
+from parmagic.workers.processes import capacity, forked, hub, preload
+from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 from parmagic.workers.processes.watch import watch
 from parmagic.workers.threads import SharedWorkers
@@ -90,7 +90,7 @@ class Supply:
         return [f"{all_of_them}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
 
     def _fork_now(self, reason: str) -> None:
-        alive = user_threads()
+        alive = forked.user_threads()
         if alive:
             raise NotShippable(
                 f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
@@ -102,7 +102,7 @@ class Supply:
     def fork(self, call: Call, items: Sequence[Any]) -> hub.Hub:
         """Fork a server off the notebook; it lives until this supply is closed."""
         with held_back():
-            self._forks.append(hub.fork(call, items))
+            self._forks.append(forked.fork(call, items))
         return self._forks[-1]
 
     def cargo(self) -> Cargo:

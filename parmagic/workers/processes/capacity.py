@@ -5,13 +5,11 @@ What would stop a run halfway is told before anything of it has run.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from parmagic.errors import ParmagicError
 from parmagic.system.cpus import cgroup_folders
@@ -127,14 +125,3 @@ def _number(path: Path, otherwise: float = math.inf) -> float:
         return float(path.read_text())
     except (OSError, ValueError):
         return otherwise
-
-
-def why_not(number: int, text: str) -> str:
-    """Say why a process could not be started, and what to try."""
-    cause: Any = {
-        errno.EAGAIN: "the limit on processes is reached (ulimit -u, or a container's). Take fewer workers, or end other programs.",
-        errno.ENOMEM: "there is no memory for it. Take fewer workers, or delete what is large.",
-        errno.EMFILE: "it may have no more open files (ulimit -n). Take fewer workers, or close files.",
-        errno.ENFILE: "the system has no room for more open files. Take fewer workers.",
-    }
-    return f"{text}: {cause[number]}" if number in cause else f"{text}."

@@ -7,10 +7,8 @@ of the server, while that one goes on serving: when the successor is ready, it t
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 import os
-import signal
 import site
 import socket
 import subprocess
@@ -18,7 +16,6 @@ import sys
 import sysconfig
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,11 +27,11 @@ from parmagic.model.private import Private, say
 from parmagic.system.files import anonymous_file
 from parmagic.system.interrupts import held_back
 from parmagic.workers.processes import fresh, preload, server
-from parmagic.workers.processes.handle import Handle, descriptor_of, is_below
+from parmagic.workers.processes.handle import descriptor_of, is_below
 from parmagic.workers.processes.link import MOST_SPARES, TURN, Hub
 
 __all__ = [
-    "MOST_SPARES", "Hub", "at_launch", "borrow", "close", "fork", "get", "give_back", "hold", "launch", "refresh", "spare", "supported",
+    "MOST_SPARES", "Hub", "at_launch", "borrow", "close", "get", "give_back", "hold", "launch", "refresh", "spare", "supported",
 ]  # fmt: skip
 
 BASE = ("parmagic.workers.processes.child", "viztracer")
@@ -100,60 +97,6 @@ def _search_path() -> list[str]:
     packages = [p for p in kept if {"site-packages", "dist-packages"} & set(Path(p).parts)]
     # before the packages: another parmagic may be installed there than the one that runs here
     return [*zipped, *(p for p in kept if p not in packages), ours, *packages]
-
-
-def fork(call: Any, items: Any) -> Hub:
-    """Fork a server off this process: it carries our memory as it is now, the body and the items with it.
-
-    Only while no other thread of the user's is alive, see
-    :func:`parmagic.workers.processes.isolated.user_threads`.
-    """
-    # what a worker needs is imported here: the child would do it each time anew
-    from parmagic.workers import loop  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
-    from parmagic.workers.processes import child, home  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
-
-    home.track_classes(loop.names_around(call))
-    ours, theirs = socket.socketpair()
-    me = descriptor_of(os.getpid())
-    with warnings.catch_warnings(), held_back():
-        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
-        try:
-            pid = os.fork()
-        except OSError:
-            for each in (ours, theirs):
-                each.close()
-            if me >= 0:
-                os.close(me)
-            raise
-        if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
-            try:
-                ours.close()
-                _settle()
-                server.serve(theirs, me, (call, items))
-            finally:
-                os._exit(1)
-    theirs.close()
-    if me >= 0:
-        os.close(me)
-    return Hub(ours, server=Handle(pid, descriptor_of(pid)))
-
-
-def _settle() -> None:
-    """In the forked child: let go of the notebook's terminal, streams and signals."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.stream = sys.stderr
-    from parmagic.record import profiler  # noqa: PLC0415  (only where there is something to stop)
-
-    profiler.forked()
 
 
 at_launch: list[Callable[[], object]] = []

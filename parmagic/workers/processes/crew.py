@@ -1,0 +1,310 @@
+"""The processes of one arm: they are started, listened to, replaced, and ended together."""
+
+from __future__ import annotations
+
+import select
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from parmagic.errors import WorkerDied
+from parmagic.model.recording import Recording, WorkerId
+from parmagic.record import hooks, meter
+from parmagic.record.items import NOTHING, STOP, item_slot
+from parmagic.system.interrupts import held_back, undo
+from parmagic.workers import HEARTBEAT, Job, Patience, Report
+from parmagic.workers.dispatch import claimed
+from parmagic.workers.endings import Mercy, cut_off, where
+from parmagic.workers.loop import body_file
+from parmagic.workers.processes import messages
+from parmagic.workers.processes.board import BoardFile
+from parmagic.workers.processes.deaths import (
+    Abort,
+    Dismiss,
+    Ended,
+    Event,
+    Fail,
+    Ignore,
+    Kill,
+    Note,
+    Refused,
+    Replace,
+    State,
+    Stop,
+    decide,
+)
+from parmagic.workers.processes.hub import Hub
+from parmagic.workers.processes.member import Member
+from parmagic.workers.processes.orders import Orders, environment, tracker_descriptor
+from parmagic.workers.processes.status import Status
+from parmagic.workers.stack import Frame, last_stack
+
+if TYPE_CHECKING:
+    from parmagic.workers.processes.ship import Cargo
+
+_ENTRY = "parmagic.workers.processes.child:main"
+
+
+class _Wreck(NamedTuple):
+    """What is found where a worker has died: when, what its black box tells (its last item's begin, readings, waits), where it crashed."""
+
+    pid: int
+    now: float
+    left: meter.Left
+    stack: list[Frame]
+
+
+class Crew:
+    """The processes of one arm."""
+
+    def __init__(self, hub: Hub, cargo: Cargo | None, job: Job) -> None:
+        self._hub = hub
+        self._cargo = cargo
+        self._job = job
+        self._begin = perf_counter()
+        self._members: list[Member] = []
+        self._board = BoardFile(job.arm.count)
+        self._status = Status(hub, job, self._board, self._members)
+        self._at_gate = 0
+        self._given_back = False
+        self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
+        self._asking: Member | None = None  # its order has not been sent yet
+
+    def open(self) -> None:
+        """Make what all workers share."""
+        self._board.open()
+
+    def _start_some(self) -> None:
+        """Have as many workers started as the server takes orders for, without waiting for it: it has to be listened to, too."""
+        while self._to_start or self._asking:
+            with held_back():
+                if self._asking is None:
+                    self._asking = self._ordered(*self._to_start.popleft())
+                assert self._asking.order is not None
+                if not self._hub.sent(self._asking.order):
+                    return
+                self._asking.release()
+                self._asking = None
+
+    def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
+        job, cargo = self._job, self._cargo
+        member = Member(rank, left, self._board.places[item_slot(rank) + 2])
+        self._members.append(member)  # from here on it is closed, whatever happens
+        member.open_files()
+        out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
+        claims = job.claims
+        if job.spmd:
+            claims = (range(rank, rank + 1),)
+        null, tracker = self._board.file, tracker_descriptor() if cargo else None
+        orders = Orders(
+            (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
+            claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
+            environment(tracked=tracker is not None) if cargo else None, not hooks.why_inferred(),
+        )  # fmt: skip
+        descriptors = [
+            member.theirs[0], self._board.file, out, err, member.box, member.stack,
+            null if tracker is None else tracker, *((member.open_folder(null), cargo.file, *cargo.descriptors) if cargo else (null, null)),
+        ]  # fmt: skip
+        fresh = cargo is not None and job.plan.start_method == "spawn"
+        member.order = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)
+        member.key = member.order.key
+        return member
+
+    def listen(self) -> Iterator[Report]:
+        """Yield what workers send and print, until all of them have said their last word or have ended."""
+        patience, beat = Patience(), perf_counter()
+        while self._to_start or self._asking or any(member.ended is None for member in self._members):
+            self._start_some()
+            ready = self._wait()
+            for member in list(self._members):
+                for report in self._read(member, ready):
+                    patience.hear(report)
+                    yield report
+            if self._hub.fileno() in ready:
+                yield from self._news()
+            if not ready or perf_counter() - beat > HEARTBEAT:
+                yield None
+                beat = perf_counter()
+            if patience.is_over():
+                yield from self._status.standing()
+            if patience.pulse_is_due():
+                yield self._status.pulse()
+            if self._hub.left:
+                yield self._status.immune()
+
+    def unfinished(self) -> Iterator[Report]:
+        """Yield the items that workers are on, as ended before their time; and who was stopped."""
+        yield from self._status.unfinished()
+
+    def _wait(self) -> set[int]:
+        if self._hub.fileno() < 0:
+            self._hub.listen()  # which raises, and says why
+        poll = select.poll()
+        poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._hub.pending else 0))
+        for member in self._members:
+            for descriptor in member.pipes:
+                poll.register(descriptor, select.POLLIN)
+            if member.ended is None and not member.broken and not member.done:
+                poll.register(member.inbox.fileno(), select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(HEARTBEAT * 1000)}
+
+    def _read(self, member: Member, ready: set[int]) -> Iterator[Report]:
+        for descriptor in ready & set(member.pipes):
+            yield from member.printed(descriptor)
+        if member.inbox.fileno() in ready:
+            yield from self._message(member)
+            if member.done:
+                yield from self._over(member)
+
+    def _over(self, member: Member) -> Iterator[Report]:
+        """Let go of a worker that has said its last word, and printed its last line before: its end is the server's business."""
+        member.ended = 0
+        yield from member.last_prints()
+        undo(member.close)
+
+    def _message(self, member: Member) -> Iterator[Report]:
+        """Take a worker's next message, where all of it is there."""
+        what = messages.take(member)
+        if isinstance(what, Event):
+            yield from self._deal_with(member, what)
+            return
+        if isinstance(what, Recording):
+            self._note(member, what)
+        if what is not None:
+            yield what
+
+    def _note(self, member: Member, recording: Recording) -> None:
+        if not member.pid:
+            member.pid = recording.worker.pid
+            self._at_gate += 1
+            if self._job.spmd and self._all_greeted:
+                for each in self._members:
+                    if each.ended is None:
+                        each.inbox.answer(b"g")
+        member.heard = perf_counter()
+        for batch in recording.batches:
+            member.reported = max(member.reported, batch.first + len(batch.begins))
+
+    @property
+    def _all_greeted(self) -> bool:
+        return self._at_gate == self._job.arm.count
+
+    def _news(self) -> Iterator[Report]:
+        try:
+            self._hub.listen()
+            while self._hub.events:
+                verb, key, *words = self._hub.events.popleft()
+                for member in self._members:
+                    if member.key != key or member.ended is not None:
+                        continue
+                    if verb == "ended":
+                        yield from self._ended(member, *words)
+                    elif verb == "failed":
+                        yield from self._deal_with(member, Refused(*words))
+        except WorkerDied:  # often as the server has gone, and its workers with it: take what they had sent
+            for member in self._members:
+                yield from self._last_messages(member)
+            raise
+
+    def _last_messages(self, member: Member) -> Iterator[Report]:
+        while not member.done and not member.broken and member.inbox.waits():
+            yield from self._message(member)
+
+    def _ended(self, member: Member, pid: int, code: int, cpu_s: float) -> Iterator[Report]:
+        """Take what an ended worker left in its pipes; where it was not done, it died."""
+        member.ended = code
+        yield from self._last_messages(member)
+        yield from member.last_prints()
+        wreck = None
+        if not member.done:
+            now = perf_counter()
+            left = meter.autopsy(member.box, now, cpu_s) or (member.heard, None, ())
+            wreck = _Wreck(pid, now, left, last_stack(member.stack, crash=True))
+        undo(member.close)
+        yield from self._deal_with(member, Ended(pid, code), wreck)
+
+    def _deal_with(self, member: Member, event: Event, wreck: _Wreck | None = None) -> Iterator[Report]:
+        """Do what is to be done about an event."""
+        for action in decide(self._state(member, event), event):
+            match action:
+                case Ignore(fault):
+                    member.broken, member.fault = True, fault
+                case Kill():
+                    self._hub.end({member.key})
+                case Replace(undone):
+                    self._board.places[item_slot(member.rank)] = NOTHING
+                    self._to_start.append((member.rank, undone))
+                case Stop():
+                    self._board.places[STOP] = 1
+                case Dismiss():
+                    self.end()
+                case Fail(item, text):
+                    assert wreck is not None
+                    yield self._failed(member, wreck, item, text)
+                case Note(text):
+                    assert wreck is not None
+                    yield Recording(WorkerId(member.rank, wreck.pid, wreck.pid), notes=(text,))
+                case Abort(kind, text, cause):
+                    raise kind(text) from cause
+
+    def _state(self, member: Member, event: Event) -> State:
+        job = self._job
+        share: Literal["common", "fixed", "own"] = "own" if job.spmd else "common" if job.claims is None else "fixed"
+        mark, had, until = NOTHING, job.claims or (), 0
+        if isinstance(event, Ended) and member.pid and share != "own":  # only then: somebody may have cut the board short
+            places, slot = self._board.places, item_slot(member.rank)
+            mark, until = places[slot], places[slot + 2]
+            had = (*member.left, claimed(places, member.rank, member.since)) if job.claims is None else job.claims
+        return State(
+            rank=member.rank, workers=job.arm.count, n_items=len(job.items), share=share, keep_going=job.plan.keep_going,
+            greeted=bool(member.pid), all_greeted=self._all_greeted, done=member.done, ended=member.ended is not None, fault=member.fault,
+            mark=mark, had=had, claimed_until=until, reported=member.reported,
+        )  # fmt: skip
+
+    def _failed(self, member: Member, wreck: _Wreck, item: int, text: str) -> Recording:
+        """Report a death's item."""
+        error = WorkerDied(text)
+        if wreck.stack:
+            error.add_note(f"It was in {where(wreck.stack, body_file(self._job.call))}.")
+        begin, readings, totals = wreck.left
+        left = (begin or member.heard, readings, totals)  # it may have died before its account knew of an item
+        return cut_off(WorkerId(member.rank, wreck.pid, wreck.pid), item, left, wreck.now, error, text)
+
+    def end(self) -> None:
+        """End what still runs, and give everything back; once."""
+        if self._given_back:
+            return
+        try:
+            self._end_all()
+        finally:
+            try:
+                undo(self._close)
+            finally:
+                if not self._given_back:
+                    undo(self._close)
+
+    def _end_all(self) -> None:
+        self._board.places[STOP] = 1
+        self._to_start.clear()
+        asking, self._asking = self._asking, None
+        if asking is not None and asking.order is not None:
+            self._hub.withdraw(asking.order)
+        alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
+        with suppress(WorkerDied):  # without their server they are dead already
+            self._hub.end(alive | {member.key for member in self._members if member.done})
+            patience = Mercy(self._hub)
+            while alive and not patience.is_over():
+                self._hub.listen(HEARTBEAT)
+                alive -= {event[1] for event in self._hub.events if event[0] in {"ended", "immune"}}
+                self._hub.events.clear()
+
+    def _close(self) -> None:
+        for member in self._members:
+            if member.ended is None:
+                member.ended = -signal.SIGKILL
+            member.close()
+        self._board.close()
+        self._given_back = True

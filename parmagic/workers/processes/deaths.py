@@ -1,0 +1,224 @@
+"""What becomes of a crew where something happens to one of its processes: a table, written as a function.
+
+::
+
+    State (of the worker and its crew) + Event (what happened) ── decide ──▶ Action, Action, …
+
+The crew carries the actions out, in their order. Nothing in here looks at a process, a file or a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from parmagic.errors import LimitReached, NotShippable, ParmagicError, WorkerDied
+from parmagic.system.limits import why_not
+from parmagic.workers.dispatch import lost
+from parmagic.workers.endings import how_it_ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of a worker and its crew when something happens to it.
+
+    ``share`` is how the items are shared out: in ``common``, in claims that are ``fixed`` from the beginning, or each worker has
+    its ``own``, and all start together.
+    """
+
+    rank: int
+    workers: int
+    n_items: int
+    share: Literal["common", "fixed", "own"]
+    keep_going: bool
+    greeted: bool  # it has said that it is there,
+    all_greeted: bool  # and so has every other one
+    done: bool  # it has said its last word
+    ended: bool
+    fault: str  # what was wrong with what it has sent
+    mark: int  # what it wrote in the place of its current item
+    had: tuple[range, ...]  # all that it had claimed, in the order in which it runs that
+    claimed_until: int  # the item behind the last one that it claimed of what is in common
+    reported: int  # the item behind the last one that it reported
+
+    @property
+    def replaces(self) -> bool:
+        """Whether another worker takes a dead one's place."""
+        return self.keep_going and self.share == "common"
+
+    @property
+    def none_left(self) -> bool:
+        """Whether no item is left that a worker in its place could claim."""
+        return self.share != "common" or self.claimed_until >= self.n_items
+
+
+class Event:
+    """Something that has happened to a worker."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """The system has no process for it: its error's number and text."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """Its process has ended, and all that it had sent was taken; ``code`` is negative for a signal."""
+
+    pid: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class HungUp(Event):
+    """Its way to us is closed; its end comes, or has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled(Event):
+    """It sent what cannot be right, so what would come next cannot be read either."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted(Event):
+    """A limit of the system was reached, in the worker or here, so that no result can arrive."""
+
+    text: str
+    cause: BaseException | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyUnreadable(Event):
+    """It cannot unpickle the body."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultUnreadable(Event):
+    """What it sent can be unpickled there, and not here."""
+
+    why: str
+    cause: BaseException | None = field(default=None, compare=False)
+
+
+class Action:
+    """Something that the crew is to do."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore(Action):
+    """Take nothing from this worker any more; ``fault`` is what was wrong with what it has sent."""
+
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill(Action):
+    """End this worker: it counts as died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(Action):
+    """Start another worker of this rank, which runs first what the dead one has left undone."""
+
+    undone: tuple[range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Action):
+    """Let no worker begin another item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss(Action):
+    """End all others: they wait for this one, and would for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail(Action):
+    """Report the item that the worker was on as failed, with a WorkerDied of this text."""
+
+    item: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Action):
+    """Tell of a death that has cost no item."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort(Action):
+    """End the arm with this error."""
+
+    kind: type[ParmagicError]
+    text: str
+    cause: BaseException | None = field(default=None, compare=False)
+
+
+def decide(state: State, event: Event) -> tuple[Action, ...]:
+    """Return what the crew is to do about an event, in this order."""
+    match event:
+        case Ended(pid, code):
+            return () if state.done else _died(state, pid, code)
+        case Refused(number, text):
+            return (Abort(WorkerDied, f"Worker {state.rank} of {state.workers} could not be started: {why_not(number, text)}"),)
+        case HungUp():
+            return (Ignore(),)
+        case Garbled(fault):
+            return (Ignore(fault),) if state.ended else (Ignore(fault), Kill())
+        case Exhausted(text, cause):
+            return (Abort(LimitReached, text, cause),)
+        case BodyUnreadable(why):
+            missing = "Is a module missing, or does it live only in the notebook?"
+            return (Abort(NotShippable, f"A worker process cannot read the body: {why.rstrip('.')}. {missing}"),)
+        case ResultUnreadable(why, cause):
+            instead = "Return what is in it (a list, an array, a number), or use threads."
+            return (Abort(NotShippable, f"A result of worker {state.rank} cannot be read here ({why}). {instead}", cause),)
+    raise TypeError(event)
+
+
+def _died(state: State, pid: int, code: int) -> tuple[Action, ...]:
+    """Return what a worker's end leads to that has not said its last word before."""
+
+    def told(when: str) -> str:
+        return f"Worker {state.rank} (process {pid}) {how_it_ended(code, when, state.fault)}."
+
+    if not state.greeted:
+        return (Abort(WorkerDied, told("before its first item")),)
+    item, undone = _lost(state)
+    if item is not None:
+        return (*_without_it(state, undone), Fail(item, told(f"in item {item}")))
+    if state.none_left and not undone:
+        return (Note(told("after its last item")),)
+    if state.replaces:
+        return Replace(undone), Note(told("between two items"))
+    return (Abort(WorkerDied, told("between two items")),)
+
+
+def _lost(state: State) -> tuple[int | None, tuple[range, ...]]:
+    """Return the item that a dead worker was on, None where it was between two, and what else it had and did not report."""
+    if state.share == "own":
+        return (None if state.reported > state.rank else state.rank), ()
+    return lost(state.mark, state.had, state.reported)
+
+
+def _without_it(state: State, undone: tuple[range, ...]) -> tuple[Action, ...]:
+    """Return how the others go on where a worker has died in an item."""
+    if state.replaces:
+        return (Replace(undone),)
+    together = state.share == "own"
+    stop = () if together and state.keep_going else (Stop(),)
+    return (*stop, Dismiss()) if together and not state.all_greeted else stop

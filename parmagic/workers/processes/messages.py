@@ -1,0 +1,47 @@
+"""What a worker process sends, as the notebook takes it: a report, or an event where something is wrong with it."""
+
+from __future__ import annotations
+
+from parmagic.errors import LimitReached
+from parmagic.model.progress import Displayed
+from parmagic.model.recording import Recording
+from parmagic.model.words import describe
+from parmagic.system import limits
+from parmagic.system.interrupts import is_interrupt
+from parmagic.workers.processes import deaths, home
+from parmagic.workers.processes.frames import Garbled
+from parmagic.workers.processes.member import Member
+from parmagic.workers.processes.orders import Unreadable
+
+
+def take(member: Member) -> Recording | Displayed | deaths.Event | None:
+    """Take a worker's next message; None where not all of it is there, or where it was its last word."""
+    try:
+        parcel = home.receive(member.inbox)
+    except Garbled as error:
+        return deaths.Garbled(str(error))
+    except (EOFError, OSError) as error:
+        why = limits.why(error)  # the descriptor of a large result did not arrive: there was no number for it
+        return deaths.Exhausted(why, error) if why else deaths.HungUp()
+    return None if parcel is None else _read(member, parcel)
+
+
+def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | deaths.Event | None:
+    try:
+        what = home.unpack(parcel)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        return deaths.ResultUnreadable(describe(error, 500), error)
+    if what is None:
+        member.done = True
+        return None
+    if isinstance(what, Recording) and what.worker.rank == member.rank:
+        return what
+    if isinstance(what, Displayed) and what.rank == member.rank:
+        return what
+    if isinstance(what, LimitReached):
+        return deaths.Exhausted(str(what))
+    if isinstance(what, Unreadable):
+        return deaths.BodyUnreadable(str(what))
+    return deaths.Garbled(f"it is no message of this worker's (a {type(what).__name__})")
