@@ -79,10 +79,8 @@ class Parked:
         limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
-        job = Job(
-            task.call, items, Arm(SERIAL.name), task.plan, False, lambda _: folder.file(f"baseline-{len(items)}.json"),
-            claims, in_turn=task.items is None,
-        )  # fmt: skip
+        alone = Arm(SERIAL.name)
+        job = Job(task.call, items, alone, task.plan, task.sharing(alone), lambda _: folder.file(f"baseline-{len(items)}.json"), claims)
         screen.begin("serial baseline", len(claims) if claims else len(items))
         try:
             return listen(self.workers, job, 1.5 * limit, _longest(arm), screen.done)

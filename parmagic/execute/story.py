@@ -150,9 +150,7 @@ def _ends_all(timeline: Timeline) -> bool:
 
 
 def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
-    items = task.items_for(arm)
-    spmd = task.items is None and not arm.model.one_at_a_time
-    return Job(task.call, items, arm, task.plan, spmd, trace_file, in_turn=task.items is None and not spmd)
+    return Job(task.call, task.items_for(arm), arm, task.plan, task.sharing(arm), trace_file)
 
 
 def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:

@@ -11,6 +11,7 @@ from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
 from parmagic.record.items import Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
+from parmagic.workers.dispatch import Sharing
 from parmagic.workers.loop import Wrapped
 
 
@@ -105,6 +106,12 @@ class Task:
     def items_for(self, arm: Arm) -> Sequence[Any]:
         """Return the items of an arm: its ranks, in SPMD."""
         return self.items if self.items is not None else range(self.ranks(arm))
+
+    def sharing(self, arm: Arm) -> Sharing:
+        """Return how an arm's workers share out the items: in SPMD, a worker is a rank, or the only one runs all ranks in turn."""
+        if self.items is not None:
+            return Sharing.DECK
+        return Sharing.IN_TURN if arm.model.one_at_a_time else Sharing.OWN
 
     def ranks(self, arm: Arm) -> int:
         """Return how many ranks an SPMD arm has; the serial one runs those of the first parallel arm."""

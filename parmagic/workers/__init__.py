@@ -21,6 +21,7 @@ from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standi
 from parmagic.model.recording import Recording
 from parmagic.record.items import Worker
 from parmagic.system.files import RunFile
+from parmagic.workers.dispatch import Sharing
 
 Call = Callable[[Any, Worker], Any]
 Report = Recording | Printed | Displayed | Standing | Pulse | None
@@ -73,20 +74,32 @@ class Patience:
 class Job:
     """An arm's work: ``call(item, worker)`` for every item.
 
-    ``spmd``: worker ``rank`` runs item ``rank``, and only that, all starting
-    together. ``claims``: only these item numbers, in this order (a sampled
-    baseline). ``in_turn``: one worker runs the ranks of an SPMD body, as the
-    items. ``trace_file`` tells where the functions of a worker's process go.
+    ``sharing`` tells which worker runs which items. ``claims``: only these item
+    numbers, in this order (a sampled baseline). ``trace_file`` tells where the
+    functions of a worker's process go.
     """
 
     call: Call
     items: Sequence[Any]
     arm: Arm
     plan: Plan
-    spmd: bool
+    sharing: Sharing
     trace_file: Callable[[int], RunFile]
     claims: tuple[range, ...] | None = None
-    in_turn: bool = False
+
+    @property
+    def spmd(self) -> bool:
+        """Whether every worker has an item of its own, and all start together."""
+        return self.sharing is Sharing.OWN
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one worker runs ranks."""
+        return self.sharing is Sharing.IN_TURN
+
+    def claims_of(self, rank: int) -> tuple[range, ...] | None:
+        """Return the items that only worker ``rank`` may run, and in which order; None where it takes what nobody has."""
+        return (range(rank, rank + 1),) if self.spmd else self.claims
 
 
 class Workers(Protocol):

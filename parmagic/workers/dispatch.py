@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from enum import Enum
 from typing import Protocol
 
 from parmagic.record.items import NOTHING, STOP, Board, item_slot, loading
 
 AIM = 2e-3
+
+
+class Sharing(Enum):
+    """How the items of an arm are shared out among its workers."""
+
+    DECK = "each takes the next ones that nobody has"
+    OWN = "worker n runs item n, its rank, and no other; all start together"
+    IN_TURN = "one worker runs all, each as the rank that the item is"
 
 
 class Pace:

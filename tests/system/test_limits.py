@@ -20,6 +20,7 @@ from parmagic.record import usage
 from parmagic.system import limits
 from parmagic.system.files import Folder
 from parmagic.workers import Job
+from parmagic.workers.dispatch import Sharing
 from parmagic.workers.threads import SharedWorkers
 
 LINUX = sys.platform.startswith("linux")
@@ -150,19 +151,20 @@ apart(greedily)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be a user who has no other process")
-@pytest.mark.parametrize("spmd", [False, True])
-def test_a_thread_that_cannot_be_started(spmd):
+@pytest.mark.parametrize("sharing", [Sharing.DECK, Sharing.OWN])
+def test_a_thread_that_cannot_be_started(sharing):
     """Where the third thread of four cannot be started, the others end, at the gate as well, and the error names the limit."""
     script = f"""
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import Quiet
 from parmagic.workers import Job
+from parmagic.workers.dispatch import Sharing
 from parmagic.workers.threads import SharedWorkers
 from parmagic.parse.line import parse_models
 plan = parse_models("threads=4", trace="off")
 def patient(item, worker):
     while True: time.sleep(0.002)
-job = Job(patient, range(4), plan.arms[0], plan, {spmd}, lambda rank: None)
+job = Job(patient, range(4), plan.arms[0], plan, {sharing!s}, lambda rank: None)
 def few():
     resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))  # this one, and two more
     os.setuid({NOBODY})
@@ -213,7 +215,7 @@ class Items(Sequence):
         return list(range(4))[place]
 
 
-@pytest.mark.parametrize("spmd", [False, True])
+@pytest.mark.parametrize("sharing", [Sharing.DECK, Sharing.OWN])
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
@@ -224,10 +226,10 @@ class Items(Sequence):
         (KeyboardInterrupt(), ParmagicError, "ended by KeyboardInterrupt"),
     ],
 )  # fmt: skip
-def test_whatever_ends_a_worker_reaches_the_notebook(error, kind, text, spmd):
+def test_whatever_ends_a_worker_reaches_the_notebook(error, kind, text, sharing):
     """What a thread raises outside of the body ends the arm, as an error of ours; what others have done is kept."""
     plan = parse_models("threads=4", trace="off", chunk=1)
-    job = Job(lambda item, _: item, Items(error), plan.arms[0], plan, spmd, lambda rank: Folder().file(f"0-{rank}.json"))
+    job = Job(lambda item, _: item, Items(error), plan.arms[0], plan, sharing, lambda rank: Folder().file(f"0-{rank}.json"))
     timeline, _ = conduct(SharedWorkers(), job, Quiet())
     assert type(timeline.error) is kind
     assert text in str(timeline.error)
