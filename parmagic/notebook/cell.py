@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import sys
-import time
-import traceback
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
-from IPython import version_info
 from IPython.core.compilerop import code_name
 from IPython.core.error import UsageError
-from IPython.display import display
 from IPython.utils.text import DollarFormatter
 
 from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
-from parmagic.execute.task import Quiet, Task
+from parmagic.execute.task import Task
 from parmagic.model import words
 from parmagic.model.plan import Plan, Trace
-from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standing
+from parmagic.notebook.failures import fail, without_traceback
 from parmagic.notebook.hush import hush
+from parmagic.notebook.screen import NoBar, WithBar
 from parmagic.parse import body as door
 from parmagic.parse import line as grammar
 from parmagic.result import Run, load_tables, remember
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
-from parmagic.system.interrupts import forget, is_interrupt, noticed, raise_lost
+from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
-
-
-NARROW = 90
-"""Columns of a terminal from which on a progress bar has room beside the words on what the workers are doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     try:
         body, items, notes = _read(shell, line, cell, plan)
     except ParmagicError as refused:
-        raise _without_traceback(refused) from None
+        raise without_traceback(refused) from None
     task = Task(
         body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
@@ -79,14 +70,14 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
         with explained():
             if not (plan.quiet and plan.once):
                 load_tables()
-            run = remember(execute(task, NoBar() if plan.quiet else Shown()))
+            run = remember(execute(task, NoBar() if plan.quiet else WithBar()))
     except ParmagicError as refused:
-        raise _without_traceback(refused) from None
+        raise without_traceback(refused) from None
     run.notes += _advice(shell, run, body, plan)
     if plan.name:
         shell.user_ns[plan.name] = run
     if run.error is not None:
-        _fail(shell, run, body, plan)
+        fail(run, body, plan, _names(shell))
     if plan.quiet or silent:
         hush(run)
     return run
@@ -185,133 +176,6 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         notes.append("Every result is None: put the name that you want back on the last line of the body.")
     return notes
-
-
-def _fail(shell: Any, run: Run, body: door.Body, plan: Plan) -> NoReturn:
-    """Show the report, then raise what ended the run."""
-    __tracebackhide__ = True
-    error = run.error
-    assert error is not None
-    ours = is_interrupt(error) or issubclass(type(error), ParmagicError)
-    if ours and not _comes_from(error, body.filename):
-        _without_traceback(error)
-    elif not words.is_readable(error):
-        _with_plain_traceback(error)
-    if issubclass(type(error), NameError):
-        advice = door.unbound_help(error, body, _names(shell))
-        if advice:
-            words.add_note(error, advice)
-    if not plan.quiet and run.timelines:
-        display(run)
-    if version_info < (8, 15):  # from there on, IPython prints the notes itself
-        for note in words.notes_of(error):
-            print(note, file=sys.stderr)  # noqa: T201  (under the cell)
-    raise error
-
-
-class Shown(Quiet):
-    """Progress and prints under the cell."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._begin = 0.0
-
-    def begin(self, arm: str, n_items: int) -> None:
-        """Prepare the bar of an arm."""
-        from tqdm import tqdm  # noqa: PLC0415  (loads when a run needs it)
-
-        self._begin, stream = time.perf_counter(), _bar_stream()
-        if stream is not None:
-            narrow = stream is sys.stderr and shutil.get_terminal_size().columns < NARROW
-            self._bar = tqdm(
-                total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True,
-                bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]" if narrow else None,
-            )  # fmt: skip
-
-    def done(self, n_items: int) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(n_items)
-
-    def printed(self, printed: Printed, model: str) -> None:
-        """Print above the bar."""
-        if self._bar is not None and time.perf_counter() - self._begin > QUIET_FOR:
-            self._bar.clear()
-        super().printed(printed, model)
-
-    def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
-        """Display as the notebook does."""
-        display(displayed.data, metadata=displayed.metadata, raw=True)
-
-    def standing(self, standing: Standing, model: str) -> None:
-        """Say it on a line of its own."""
-        line = f", line {standing.line}" if standing.line else ""
-        doing = f": {standing.doing}" if standing.doing else ""
-        text = f"no item has ended for a while; item {standing.item}{line}{doing}\n"
-        self.printed(Printed(standing.rank, "stdout", text), model)
-
-    def pulse(self, pulse: Pulse) -> None:
-        """Say behind the bar how many workers are doing what."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(_counted(pulse.doing))
-
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-def _counted(doing: Iterable[str]) -> str:
-    """Count what workers are doing: ``2 running · 1 waiting for the GIL · 1 asleep``."""
-    texts = (text.replace("waits", "waiting") for text in doing if text)
-    found = Counter(_AT_IT.get(text, text) for text in texts)
-    return " · ".join(f"{n} {text}" for text, n in found.most_common())
-
-
-_AT_IT = {"runs Python": "running", "runs": "running", "sleeps": "asleep", "is blocked": "blocked"}
-
-
-def _bar_stream() -> Any:
-    """Return where a bar is drawn; None in a file or a pipe, where its frames would pile up.
-
-    In a notebook that is stdout: its stderr is shown as an alarm.
-    """
-    if sys.stderr.isatty():
-        return sys.stderr
-    return sys.stdout if type(sys.stdout).__module__.startswith("ipykernel") else None
-
-
-class NoBar(Shown):
-    """Prints under the cell, without a bar (``-q``)."""
-
-    def begin(self, arm: str, n_items: int) -> None:
-        """Show nothing."""
-
-    def standing(self, standing: Standing, model: str) -> None:
-        """Show nothing."""
-
-
-def _without_traceback(error: BaseException) -> BaseException:
-    """Have IPython show an error by its message alone: its frames are all ours, and tell the user nothing."""
-    words.show_as(error, lambda: [f"{words.type_name(error)}: {words.message(error)}".rstrip(": "), *words.notes_of(error)])
-    BaseException.__setattr__(error, "__context__", None)
-    return words.with_traceback(error, None)
-
-
-def _with_plain_traceback(error: BaseException) -> None:
-    """Have IPython show an error without asking it for its message, which may never come."""
-
-    def lines() -> list[str]:
-        trace = traceback.format_tb(words.traceback_of(error))
-        return [*"".join(trace).splitlines(), words.describe(error, words.MOST), *words.notes_of(error)]
-
-    words.show_as(error, lines)
-
-
-def _comes_from(error: BaseException, filename: str) -> bool:
-    """Tell whether a frame of that file is in an error's traceback."""
-    return any(frame.f_code.co_filename == filename for frame, _ in traceback.walk_tb(words.traceback_of(error)))
 
 
 def _cell_number(shell: Any) -> int:

@@ -10,7 +10,7 @@ import pytest
 from parmagic import workers
 from parmagic.execute.story import execute
 from parmagic.execute.task import CallItem, Quiet, Task
-from parmagic.notebook import cell
+from parmagic.notebook import screen
 from parmagic.parse.line import parse_models
 from parmagic.record import hooks
 from parmagic.system.gil import gil_enabled
@@ -86,5 +86,5 @@ def test_quick_cells_stay_quiet(monkeypatch):
 def test_words():
     """Workers that do the same are counted, the most common first; what is not known is left out."""
     doing = ["runs Python", "waits for the GIL", "runs", "sleeps", "", "waits for a lock", "is blocked"]
-    assert cell._counted(doing) == "2 running · 1 waiting for the GIL · 1 asleep · 1 waiting for a lock · 1 blocked"
-    assert cell._counted([""]) == ""
+    assert screen.counted(doing) == "2 running · 1 waiting for the GIL · 1 asleep · 1 waiting for a lock · 1 blocked"
+    assert screen.counted([""]) == ""
