@@ -7,7 +7,7 @@ from typing import Literal
 
 from parmagic.model import traits
 
-Trace = Literal["auto", "full", "off"]
+TraceMode = Literal["auto", "full", "off"]
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
@@ -56,7 +56,7 @@ class Plan:
     name: str | None = None  # -o NAME
     quiet: bool = False
     once: bool = False
-    trace: Trace = "auto"
+    trace: TraceMode = "auto"
     timeout: float | None = None
     keep_going: bool = False
     chunk: int | None = None

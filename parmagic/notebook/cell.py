@@ -18,7 +18,7 @@ from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
 from parmagic.execute.task import Task
 from parmagic.model import words
-from parmagic.model.plan import Plan, Trace
+from parmagic.model.plan import Plan, TraceMode
 from parmagic.notebook.failures import fail, without_traceback
 from parmagic.notebook.hush import hush
 from parmagic.notebook.screen import NoBar, WithBar
@@ -39,7 +39,7 @@ class Settings:
 
     baseline: bool = True
     show_items: bool = False
-    trace: Trace = "auto"
+    trace: TraceMode = "auto"
     folder: str = ""
     keep_runs: int = KEEP_RUNS
     keep_bytes: int = KEEP_BYTES
@@ -83,7 +83,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     return run
 
 
-def _plan(shell: Any, line: str, cell: str | None, trace: Trace) -> Plan:
+def _plan(shell: Any, line: str, cell: str | None, trace: TraceMode) -> Plan:
     """Read the line; what is wrong with it is a UsageError, which IPython shows without a traceback."""
     try:
         plan = grammar.parse(line, cell=cell is not None, expand=lambda word: _expanded(shell, word))

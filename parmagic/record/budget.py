@@ -18,7 +18,7 @@ import threading
 from time import perf_counter, process_time
 from typing import Protocol
 
-from parmagic.model.plan import Trace
+from parmagic.model.plan import TraceMode
 from parmagic.record.ring import Ring
 from parmagic.system import limits
 from parmagic.system.gil import FREE_THREADED
@@ -63,7 +63,7 @@ class Recorded(Protocol):
 class Controller:
     """Counts what is recorded, and keeps ``auto`` within its budget, from a thread of its own."""
 
-    def __init__(self, recorded: Recorded, mode: Trace) -> None:
+    def __init__(self, recorded: Recorded, mode: TraceMode) -> None:
         self._recorded = recorded
         self._mode = mode
         self._ended = Latch()

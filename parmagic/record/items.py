@@ -87,6 +87,9 @@ class Worker:
         return f"<worker {self.rank} of {self.count}, {self.model}>"
 
 
+Call = Callable[[Any, Worker], Any]
+"""How a body is called: with an item, and the worker that runs it."""
+
 _here = threading.local()
 
 
@@ -111,7 +114,7 @@ def enter(worker: Worker | None) -> None:
 
 
 def perform(
-    call: Callable[[Any, Worker], Any],
+    call: Call,
     items: Sequence[Any],
     claim: range,
     worker: Worker,

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from time import perf_counter
 
-from parmagic.model.plan import Trace
+from parmagic.model.plan import TraceMode
 from parmagic.model.recording import TraceFile
 from parmagic.record import dump, profiler
 from parmagic.record.budget import Controller
@@ -24,7 +24,7 @@ from parmagic.system.files import RunFile
 class Tracing:
     """One arm's recording in this process; see :func:`prepare`."""
 
-    def __init__(self, made: Profiler | None, mode: Trace, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, made: Profiler | None, mode: TraceMode, notes: tuple[str, ...] = ()) -> None:
         self._made = made
         self._mode = mode
         self._notes = list(notes)
@@ -185,7 +185,7 @@ _NOWHERE = "Functions were not traced: VizTracer does not start where the workin
 OFF = Tracing(None, "off")
 
 
-def prepare(mode: Trace) -> Tracing:
+def prepare(mode: TraceMode) -> Tracing:
     """Return a recording of functions in this process, which has to be started.
 
     Where another profiler is at work, nothing is recorded and a note says so.
@@ -205,7 +205,7 @@ def prepare(mode: Trace) -> Tracing:
     return Tracing(made, mode)
 
 
-def warm(mode: Trace) -> None:
+def warm(mode: TraceMode) -> None:
     """Load and calibrate VizTracer, so that no arm pays for it."""
     if mode != "off" and not profiler.other():
         with suppress(OSError):  # a note says so

@@ -19,11 +19,10 @@ from typing import Any, Protocol
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standing
 from parmagic.model.recording import Recording
-from parmagic.record.items import Worker
+from parmagic.record.items import Call
 from parmagic.system.files import RunFile
 from parmagic.workers.dispatch import Sharing
 
-Call = Callable[[Any, Worker], Any]
 Report = Recording | Printed | Displayed | Standing | Pulse | None
 
 HEARTBEAT = 0.05

@@ -9,11 +9,9 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from parmagic.model.recording import Batch, Readings
-from parmagic.record.items import NOTHING, STOP, Board, Worker, item_slot, loading, perform
+from parmagic.record.items import NOTHING, STOP, Board, Call, Worker, item_slot, loading, perform
 from parmagic.record.meter import Meter
 from parmagic.workers.dispatch import Deck
-
-Call = Callable[[Any, Worker], Any]
 
 
 def work(

@@ -14,8 +14,9 @@ from parmagic.errors import NotShippable, ParmagicError
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.timeline import Packed
 from parmagic.model.words import module_of, type_name
+from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
-from parmagic.workers import Call, Workers
+from parmagic.workers import Workers
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import capacity, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
