@@ -120,10 +120,13 @@ def _text(name: bytes | str) -> str:
 def within_items(calls: Calls, lane: Lane) -> Calls:
     """Return the part of a worker's calls that happened inside of its items, none reaching beyond its item's end.
 
-    What lies between items (pickling, the next claim) is our own work, not the body's.
+    What lies between items (pickling, the next claim) is our own work, not the body's. All of
+    the time that a worker without items is accounted for is its own.
     """
     begins = np.array([begin for batch in lane.batches for begin in batch.begins])
     ends = np.array([end for batch in lane.batches for end in batch.ends])
+    if not lane.worker.takes_items and lane.at_work is not None:
+        begins, ends = np.array(lane.at_work).reshape(2, 1)
     if not len(begins):
         return Calls(calls.rank, calls.begins[:0], calls.ends[:0], calls.places[:0], calls.names)
     place = np.searchsorted(begins, calls.begins, side="right") - 1

@@ -114,4 +114,4 @@ class _Division:
         share = np.divide(basis, total, out=np.zeros_like(basis), where=total > 0)
         for k, kind in enumerate(_KINDS):
             parts[SAMPLED[kind]] = np.where(seen == k, blocked, 0.0) + more * share[k][interval]
-        parts["unknown"] = np.where(total[interval] > 0, 0.0, more)
+        parts["unknown"] += np.where(total[interval] > 0, 0.0, more)

@@ -18,7 +18,8 @@ class Cells:
     """The time from the arm's begin to its end in cells; ``cuts`` are further places where to cut.
 
     ``edges`` (n + 1 times), ``width`` and ``middle`` (n), and ``kind`` (n): startup,
-    transfer, busy (in items, and on the way from one claim to the next) or idle.
+    transfer, busy (in items, and on the way from one claim to the next) or idle. A lane
+    that takes no items is busy between its readings; outside of them nothing is known of it.
     """
 
     def __init__(self, timeline: Timeline, lane: Lane, *cuts: Any) -> None:
@@ -28,17 +29,18 @@ class Cells:
         self.edges: Floats = np.unique(np.clip(np.concatenate([*own, *cuts]), timeline.begin, timeline.end))
         self.width = np.diff(self.edges)
         self.middle = self.edges[:-1] + self.width / 2
-        self.kind = self._kinds(spans)
+        self.kind = self._kinds(spans, lane)
 
-    def _kinds(self, spans: Sequence[tuple[str, float, float]]) -> NDArray[np.str_]:
+    def _kinds(self, spans: Sequence[tuple[str, float, float]], lane: Lane) -> NDArray[np.str_]:
         """Say of each cell what the worker did: items win over transfer, and that over start-up.
 
         Between its first and its last item a worker is never idle: what is
         left there is the way from one claim to the next, with the waits on it.
         """
-        kind = np.full(len(self.middle), "idle", dtype="U8")
-        if len(self.busy):
-            kind[(self.middle >= self.busy[0, 0]) & (self.middle < self.busy[-1, 1])] = "busy"
+        kind = np.full(len(self.middle), "idle" if lane.worker.takes_items else "unknown", dtype="U8")
+        if lane.at_work is not None:
+            begin, end = lane.at_work
+            kind[(self.middle >= begin) & (self.middle < end)] = "busy"
         ready = min((end for name, _, end in spans if name == "startup"), default=0.0)
         kind[self.middle < ready] = "startup"
         for wanted in SPANS:
@@ -54,7 +56,7 @@ class Cells:
     def parts(self) -> dict[str, Floats]:
         """Return the seconds of each state in each cell, with what is neither of items nor of waits filled in."""
         parts = {state: np.zeros(len(self.width)) for state in WORKER_STATES}
-        for state in (*SPANS, "idle"):
+        for state in (*SPANS, "idle", "unknown"):
             parts[state] = np.where(self.kind == state, self.width, 0.0)
         return parts
 

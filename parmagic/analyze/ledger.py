@@ -4,9 +4,10 @@ It is the one source of every figure and every picture. A row of a table is the
 ledger between two times; so is a bin of a drawn lane.
 
 ``startup`` and ``transfer`` are spans that the worker recorded (all before it was
-ready is start-up); ``idle`` is what is left outside of items. Inside of items, the
-hooks' account divides the time (:mod:`parmagic.analyze.measured`), or the clocks and samples
-of a worker without hooks (:mod:`parmagic.analyze.inferred`).
+ready is start-up); ``idle`` is what is left outside of items, of a worker that takes
+some. Inside of items (of any other worker: between its first reading and its last),
+the hooks' account divides the time (:mod:`parmagic.analyze.measured`), or the clocks and
+samples of a worker without hooks (:mod:`parmagic.analyze.inferred`).
 """
 
 from __future__ import annotations

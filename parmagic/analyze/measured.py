@@ -45,7 +45,7 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     # between a dead worker's last reading and its successor's first one, nothing was counted
     counted = np.append(spent.sum(axis=1) > 0, False)
     known = busy & (interval >= 0) & counted[np.clip(interval, 0, len(rows) - 1)]
-    parts["unknown"] = np.where(busy & ~known, cells.width, 0.0)
+    parts["unknown"] += np.where(busy & ~known, cells.width, 0.0)
     state_of_wait = _waiting(begins, ends, _PLACES[waits["kind"]], cells.middle)
     first = cells.busy[0, 0] if len(cells.busy) else timeline.begin
     wants_the_gil = (cells.kind == "idle") & (state_of_wait == _GIL) & (cells.middle < first)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
 from parmagic.model.kinds import MEASURED
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits
 from parmagic.model.timeline import Lane, Packed, Timeline
 
 
@@ -28,13 +30,14 @@ def merge(
 ) -> Timeline:
     """Join the parts that an arm's workers reported into its timeline.
 
-    ``samples`` are by rank. ``cpu_s`` is the arm's CPU time where it was
+    Parts from other machines are put on our clock. ``samples`` are ours, by rank. ``cpu_s`` is the arm's CPU time where it was
     measured as a whole (threads); where it is NaN and every worker had a
     process to itself, it is the sum over these. ``error`` is what ended the arm; without one,
     it is the first that an item raised.
     """
+    parts = [on_ours(part) for part in parts]
     ranks = sorted({part.worker.rank for part in parts})
-    lanes = tuple(_lane(rank, [p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
+    lanes = tuple(_lane([p for p in parts if p.worker.rank == rank], samples.get(rank)) for rank in ranks)
     if cpu_s != cpu_s:
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
@@ -44,25 +47,36 @@ def merge(
     return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure)
 
 
-def _lane(rank: int, parts: Sequence[Recording], samples: Samples | None) -> Lane:
+def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
     spans: list[Span] = sorted((s for p in parts for s in p.spans), key=lambda s: s.begin)
     batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
     usages = [part.usage for part in parts if part.usage]
     readings = [part.readings for part in parts if part.readings]
     moved = [part.moved for part in parts if part.moved]
-    worker: WorkerId = parts[-1].worker
     return Lane(
-        WorkerId(rank, worker.pid, worker.tid),
+        replace(parts[-1].worker, runtime=0),  # an address is nobody's business but the sampler's
         tuple(spans),
         tuple(batches),
         _join(r.clocks for r in readings if r.clocks),
-        samples or Samples(array("d"), array("b")),
+        _seen([each for each in (samples, *(part.samples for part in parts)) if each]),
         usages[-1] if usages else None,
         _add_up([r.tally for r in readings if r.tally]),
         Waits(b"".join(r.waits.events for r in readings if r.waits), sum(r.waits.lost for r in readings if r.waits)),
         tuple(total for part in parts for total in part.totals),
         sum(moved, Moved()) if moved else None,
+        max(part.clock.uncertainty for part in parts),
     )
+
+
+def _seen(parts: Sequence[Samples]) -> Samples:
+    """Join samples in time order."""
+    if len(parts) == 1:
+        return parts[0]
+    at, states = array("d"), array("b")
+    for part in sorted((p for p in parts if p.at), key=lambda p: p.at[0]):
+        at.extend(part.at)
+        states.extend(part.states)
+    return Samples(at, states)
 
 
 def _join(parts: Iterable[Clocks]) -> Clocks:

@@ -9,13 +9,12 @@ from parmagic.model.timeline import Lane, Slice
 
 
 def slices(lane: Lane) -> list[Slice]:
-    """Return a worker's recorded spans, and between them what it waited for while it had items."""
+    """Return a worker's recorded spans, and between them what it waited for while it was at work."""
     spans = [Slice(span.begin, span.end, span.kind) for span in lane.spans]
-    if not lane.batches:
+    if lane.at_work is None:
         return spans
-    begin, end = lane.batches[0].begins[0], max(batch.ends[-1] for batch in lane.batches)
     holes = sorted(spans, key=lambda span: span.begin)
-    seen = _inside(_sampled(lane) if lane.tally is None else _measured(lane), begin, end)
+    seen = _inside(_sampled(lane) if lane.tally is None else _measured(lane), *lane.at_work)
     return spans + [part for wait in seen for part in _without(wait, holes)]
 
 

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from parmagic.analyze import holding
+from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
@@ -56,7 +57,7 @@ def conduct(
             if isinstance(report, Recording):
                 if report.worker.runtime and any(span.kind == "startup" for span in report.spans):
                     watch.add(watched, report.worker)
-                parts.append(report)
+                parts.append(on_ours(report))
                 if report.batches:
                     end, cpu_after = perf_counter(), time.process_time()
                     screen.done(sum(len(batch.begins) for batch in report.batches))
@@ -107,7 +108,7 @@ def _close(reports: Any, error: BaseException) -> list[Recording]:
         pass
     finally:
         reports.close()
-    return [report for report in left if isinstance(report, Recording)]
+    return [on_ours(report) for report in left if isinstance(report, Recording)]
 
 
 def _show(screen: Screen, report: Report, model: str, lost: Counter[int]) -> None:

@@ -58,8 +58,10 @@ def described(error: BaseException) -> Private:
 
 
 def public_timeline(timeline: Timeline) -> Timeline:
-    """Return an arm without results, and with errors and names as a file may have them."""
-    return replace(timeline, lanes=tuple(map(_public_lane, timeline.lanes)), error=public_error(timeline.error))
+    """Return an arm without results, and with errors and names as a file may have them; machines are numbered."""
+    hosts = list(dict.fromkeys(lane.worker.host for lane in timeline.lanes))
+    lanes = tuple(_public_lane(lane, f"host {hosts.index(lane.worker.host)}") for lane in timeline.lanes)
+    return replace(timeline, lanes=lanes, error=public_error(timeline.error))
 
 
 def public_error(error: BaseException | None) -> BaseException | None:
@@ -72,9 +74,9 @@ def _stand_in(name: str) -> type[BaseException]:
     return type(name, (Exception,), {})
 
 
-def _public_lane(lane: Lane) -> Lane:
+def _public_lane(lane: Lane, host: str) -> Lane:
     totals = tuple(replace(total, name=public(total.name)) if total.name else total for total in lane.totals)
-    return replace(lane, batches=tuple(map(_public_batch, lane.batches)), totals=totals)
+    return replace(lane, worker=replace(lane.worker, host=host), batches=tuple(map(_public_batch, lane.batches)), totals=totals)
 
 
 def _public_batch(batch: Batch) -> Batch:

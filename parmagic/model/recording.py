@@ -1,7 +1,8 @@
 """What workers report.
 
 All is frozen; times are float seconds on ``CLOCK_MONOTONIC`` (what
-``time.perf_counter`` reads on Linux and macOS), which all processes share.
+``time.perf_counter`` reads on Linux and macOS), which all processes of a
+machine share; a recording says whose clock its times are on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, NamedTuple
 
+from parmagic.system.host import HOST
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerId:
@@ -19,7 +22,10 @@ class WorkerId:
 
     ``runtime`` is where its process keeps ``_PyRuntime``: the sampler tells
     the GIL from other locks by it. 0 where no sampler is needed. ``gil`` tells
-    whether its process had a GIL when it began.
+    whether its process had a GIL when it began. ``host`` is the machine that it is on.
+
+    ``takes_items`` tells what its time is about: a worker that items are handed to is idle outside of
+    them, also where it got none; all others are accounted for from their first reading to their last.
     """
 
     rank: int
@@ -27,6 +33,29 @@ class WorkerId:
     tid: int
     runtime: int = 0
     gil: bool = True
+    host: str = HOST
+    takes_items: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clock that times are on: its machine, the seconds to add to be on ours, and by how many these may be wrong.
+
+    Only who reads a recording can know how that clock differs from its own: who writes it
+    says :data:`HERE`, and that is what it is where it is read.
+    """
+
+    host: str
+    offset: float = 0.0
+    uncertainty: float = 0.0
+
+    def __reduce__(self) -> str | tuple[type[Clock], tuple[str, float, float]]:
+        """Cross a border as the one clock that nobody has to look at, where it is that."""
+        return "HERE" if self is HERE else (Clock, (self.host, self.offset, self.uncertainty))
+
+
+HERE = Clock(HOST)
+"""The clock that all processes of this machine share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +162,12 @@ class Waits:
     def __iter__(self) -> Iterator[Wait]:
         """Yield them in the order in which they ended."""
         return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
+
+    def shifted(self, seconds: float) -> Waits:
+        """Return them so much later."""
+        by = round(seconds * 1e9)
+        moved = (wait._replace(begin=wait.begin + by, end=wait.end + by) for wait in self)
+        return Waits(b"".join(WAIT_LAYOUT.pack(*wait) for wait in moved), self.lost)
 
 
 NO_WAITS = Waits()
@@ -246,7 +281,9 @@ def on_our_clock(anchors: tuple[tuple[float, float], tuple[float, float]], at: A
 class Recording:
     """A part of what a worker reports; the only thing that crosses its border.
 
-    Parts of one worker add up: see :func:`parmagic.analyze.merge.merge`.
+    Parts of one worker add up: see :func:`parmagic.analyze.merge.merge`. All times in it are on its
+    ``clock``, which need not be that of the worker's machine: a death is noted by who saw it.
+    ``samples`` are those that were taken where the worker is; ours are not part of any recording.
     """
 
     worker: WorkerId
@@ -258,3 +295,5 @@ class Recording:
     trace: TraceFile | None = None
     notes: tuple[str, ...] = ()
     moved: Moved | None = None
+    samples: Samples | None = None
+    clock: Clock = HERE

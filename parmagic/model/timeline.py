@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from parmagic.model.kinds import MEASURED
 from parmagic.model.plan import Arm
 from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
 
@@ -15,6 +16,7 @@ class Lane:
     """One worker's whole story in one arm: the parts of its Recordings, in time order.
 
     Where it has a tally its waits were measured; else they are inferred from clocks and samples.
+    All its times are on our clock, to within ``uncertainty`` seconds.
     """
 
     worker: WorkerId
@@ -27,6 +29,15 @@ class Lane:
     waits: Waits = NO_WAITS
     totals: tuple[Total, ...] = ()
     moved: Moved | None = None
+    uncertainty: float = 0.0
+
+    @property
+    def at_work(self) -> tuple[float, float] | None:
+        """From when until when its time is divided: from its first item to its last, without items from its first reading to its last."""
+        if self.worker.takes_items:
+            return (self.batches[0].begins[0], max(batch.ends[-1] for batch in self.batches)) if self.batches else None
+        read = self.clocks.at if self.tally is None else self.tally.rows[:: 1 + len(MEASURED)]
+        return (read[0], read[-1]) if read else None
 
 
 @dataclass(frozen=True, slots=True)
