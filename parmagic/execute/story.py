@@ -29,7 +29,7 @@ from parmagic.result import Run, remember
 from parmagic.system.files import Folder, RunFile
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
 from parmagic.system.limits import explained
-from parmagic.workers import Job, Workers
+from parmagic.workers import Job, Workers, registry
 from parmagic.workers.loop import code_of
 from parmagic.workers.supply import Supply
 
@@ -130,7 +130,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
             assert parked is not None
             workers: Workers = parked.workers  # type: ignore[assignment]
         else:
-            workers = supply.workers(arm)
+            workers = registry.workers(arm.model, supply)
         job = _job(task, arm, lambda rank, number=number: folder.file(f"{number}-{rank}.json"))  # type: ignore[misc]
         timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
         story.timelines.append(timeline)

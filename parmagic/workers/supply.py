@@ -1,4 +1,4 @@
-"""Which workers an arm gets, and what has to be shipped or forked for them."""
+"""What is made once a run for the workers of its arms: what has to be shipped or forked for them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from parmagic.model.timeline import Packed
 from parmagic.model.words import module_of, type_name
 from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
-from parmagic.workers import Workers
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import capacity, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 from parmagic.workers.processes.watch import watch
-from parmagic.workers.threads import SharedWorkers
 
 if TYPE_CHECKING:
     from parmagic.workers.processes.ship import Cargo, Weight
@@ -37,7 +35,7 @@ FORKED = (
 
 
 class Supply:
-    """The workers of one run: a cargo packed once, a server, or a fork of the notebook."""
+    """What the workers of one run live on: a cargo packed once, a server, or a fork of the notebook."""
 
     def __init__(self, call: Call, items: Sequence[Any], plan: Plan, names: frozenset[str]) -> None:
         self._call = call
@@ -122,10 +120,6 @@ class Supply:
         if self._cargo is None or arm.model.shares_memory or self._fork is not None:
             return None
         return Packed(self._cargo.size, self._cargo.seconds)
-
-    def workers(self, arm: Arm) -> Workers:
-        """Return the workers that an arm runs on."""
-        return self.isolated() if arm.model.own_process else SharedWorkers()
 
     def isolated(self) -> IsolatedWorkers:
         """Return workers with memory of their own."""
