@@ -9,20 +9,23 @@ user's is alive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.analyze.merge import merge, results_of
 from parmagic.errors import LimitReached, ParmagicError, WorkerDied
+from parmagic.execute.conductor import listen
+from parmagic.execute.task import Quiet
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
+from parmagic.model.progress import Displayed, Printed
 from parmagic.model.recording import Recording
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.model.traits import SERIAL
-from parmagic.system.interrupts import held_back, raise_lost
+from parmagic.system.interrupts import held_back
 from parmagic.system.limits import explained
-from parmagic.workers import HEARTBEAT, Job
+from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.processes import hub
 from parmagic.workers.processes.forked import user_threads
 from parmagic.workers.processes.isolated import IsolatedWorkers
@@ -81,11 +84,10 @@ class Parked:
         claims = sample(expected(arms, arm.n_items), limit)
         alone = Arm(SERIAL.name)
         job = Job(task.call, items, alone, task.plan, task.sharing(alone), lambda _: folder.file(f"baseline-{len(items)}.json"), claims)
-        screen.begin("serial baseline", len(claims) if claims else len(items))
-        try:
-            return listen(self.workers, job, 1.5 * limit, _longest(arm), screen.done)
-        finally:
-            screen.end()
+        heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, _longest(arm)))
+        if heard.error is not None and not isinstance(heard.error, ParmagicError):
+            raise heard.error
+        return merge(job.arm, heard.begin, heard.end, len(items), heard.parts, {}, error=heard.error)
 
     def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
         ended_well = serial.error is None or keep_going
@@ -176,37 +178,56 @@ def sample(busy: Sequence[float], limit: float) -> tuple[range, ...] | None:
     return tuple(range(number, number + 1) for number in sorted({(2 * i + 1) * n // (2 * count) for i in range(count)}))
 
 
-def listen(
-    workers: IsolatedWorkers, job: Job, limit: float, longest: float, done: Callable[[int], None] = lambda _: None
-) -> Timeline:
-    """Run the serial job, whose prints are dropped, and tell how many more items are done; end it at the limit, or when it seems to hang.
+class _UntilEnough:
+    """Listens to a serial run, whose prints are dropped, until its time is up or it seems to hang.
 
     It hangs when no item finished and its process used no CPU for a while: a
     second and three times the longest item.
     """
-    parts: list[Recording] = []
-    begin = perf_counter()
-    heard, error = begin, None
-    cpu = _Cpu()
-    reports = workers.map(job)
-    try:
-        for report in reports:
-            now = perf_counter()
-            raise_lost()
-            if isinstance(report, Recording):
-                parts.append(report)
-                cpu.of(report.worker.pid)
-                heard = now
-                done(sum(len(batch.begins) for batch in report.batches))
-            elif cpu.moved():
-                heard = now
-            if now - begin > limit or now - heard > PATIENCE + 3 * longest:
-                break
-    except ParmagicError as failed:
-        error = failed
-    finally:
-        reports.close()  # type: ignore[attr-defined]
-    return merge(job.arm, begin, perf_counter(), len(job.items), parts, {}, error=error)
+
+    def __init__(self, screen: Screen, n_items: int, limit: float, longest: float) -> None:
+        self.screen: Screen = _OnlyProgress(screen, n_items)
+        self._limit = limit
+        self._patience = PATIENCE + 3 * longest
+        self._begin = self._heard = perf_counter()
+        self._cpu = _Cpu()
+
+    def goes_on(self, report: Report) -> bool:
+        """Look at both clocks."""
+        now = perf_counter()
+        if isinstance(report, Recording):
+            self._cpu.of(report.worker.pid)
+            self._heard = now
+        elif self._cpu.moved():
+            self._heard = now
+        return now - self._begin <= self._limit and now - self._heard <= self._patience
+
+
+class _OnlyProgress(Quiet):
+    """Shows how many items of the serial baseline are done, and nothing that its worker prints."""
+
+    def __init__(self, screen: Screen, n_items: int) -> None:
+        self._screen = screen
+        self._n_items = n_items
+
+    def begin(self, arm: str, n_items: int) -> None:  # noqa: ARG002  (as all screens)
+        """Announce it by its name, with the items of its sample."""
+        self._screen.begin("serial baseline", self._n_items)
+
+    def done(self, n_items: int) -> None:
+        """Tell how many more items are done."""
+        if n_items:
+            self._screen.done(n_items)
+
+    def printed(self, printed: Printed, model: str) -> None:
+        """Show nothing."""
+
+    def displayed(self, displayed: Displayed, model: str) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """The baseline is over."""
+        self._screen.end()
 
 
 class _Cpu:

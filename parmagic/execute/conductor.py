@@ -1,13 +1,13 @@
-"""One arm, from its workers to its timeline."""
+"""Listens to workers, under a policy; and one arm, from its workers to its timeline."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from parmagic.analyze import holding
 from parmagic.analyze.clocks import on_ours
@@ -15,7 +15,7 @@ from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
-from parmagic.model.recording import Recording, Span
+from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import sampler
 from parmagic.system.cpus import available_cpus
@@ -37,6 +37,90 @@ NOT_SEEN = {
 }
 
 
+class Policy(Protocol):
+    """How a job is listened to: where is shown what its workers do, and when they have had their time."""
+
+    screen: Screen
+
+    def goes_on(self, report: Report) -> bool:
+        """Take a report in, and tell whether the job goes on behind it; what is raised here ends it as well, as its error."""
+        ...
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a job's workers reported from ``begin`` to ``end`` (seconds on our clock), and what ended it, where something did.
+
+    ``cpu_begin`` and ``cpu_end`` are this process's CPU seconds then; ``lost`` is how many characters each rank printed that are not shown.
+    """
+
+    begin: float
+    cpu_begin: float
+    end: float = 0.0
+    cpu_end: float = 0.0
+    parts: list[Recording] = field(default_factory=list)
+    lost: Counter[int] = field(default_factory=Counter)
+    error: BaseException | None = None
+
+
+def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
+    """Run a job, and gather what its workers report until they are done, the policy ends them, or something else does.
+
+    It ends with its last item; where there is none, or where it was ended, with its workers.
+    """
+    policy.screen.begin(job.arm.label, len(job.items))
+    reports = workers.map(job)
+    heard = Heard(perf_counter(), time.process_time())
+    try:
+        for report in reports:
+            if isinstance(report, Recording):
+                heard.parts.append(report)  # at once: a Ctrl-C at the begin of a call would lose it
+                heard.parts[-1] = on_ours(report)
+                if report.batches:
+                    heard.end, heard.cpu_end = perf_counter(), time.process_time()
+                    policy.screen.done(sum(len(batch.begins) for batch in report.batches))
+            else:
+                _show(policy.screen, report, job.arm.kind, heard.lost)
+            raise_lost()
+            if not policy.goes_on(report):
+                reports.close()  # type: ignore[attr-defined]
+                break
+        if not any(part.batches for part in heard.parts):
+            heard.end, heard.cpu_end = perf_counter(), time.process_time()
+    except BaseException as stopped:  # noqa: BLE001  (whatever it is, it ends the job, and is raised when that has been told)
+        heard.error = stopped
+        heard.end, heard.cpu_end = perf_counter(), time.process_time()
+        heard.parts += _close(reports, stopped)
+        if is_interrupt(stopped):  # not what it took to end the workers
+            ends = (batch.ends[-1] for part in heard.parts for batch in part.batches if batch.ends)
+            heard.end = min(heard.end, max(ends, default=heard.end))
+    finally:
+        policy.screen.end()
+    return heard
+
+
+class _UntilDeadline:
+    """Listens to an arm until its workers are done, and watches them where their waits are inferred; RunTimeout behind the deadline."""
+
+    def __init__(self, job: Job, screen: Screen, deadline: float | None) -> None:
+        self.screen = screen
+        self._job = job
+        self._deadline = deadline
+        self._watched = watch.arm()
+
+    def goes_on(self, report: Report) -> bool:
+        """Look at the clock, and who has come to life."""
+        if isinstance(report, Recording) and report.worker.runtime and any(span.kind == "startup" for span in report.spans):
+            watch.add(self._watched, report.worker)
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise RunTimeout(f"--timeout {self._job.plan.timeout:g}: the arm {self._job.arm.label} was ended.")
+        return True
+
+    def samples(self) -> dict[int, Samples]:
+        """Watch no more; return what was seen, by rank."""
+        return watch.take(self._watched)
+
+
 def conduct(
     workers: Workers, job: Job, screen: Screen, deadline: float | None = None, packed: Packed | None = None
 ) -> tuple[Timeline, list[str]]:
@@ -45,56 +129,22 @@ def conduct(
     ``packed`` is what the names and items took to pack: every arm of processes
     counts it as if it had run alone, as ``transfer`` at its begin.
     """
-    parts: list[Recording] = []
-    lost: Counter[int] = Counter()
-    error: BaseException | None = None
-    screen.begin(job.arm.label, len(job.items))
-    reports, watched = workers.map(job), watch.arm()
-    cpu_before = cpu_after = time.process_time()
-    begin = end = perf_counter()
-    try:
-        for report in reports:
-            if isinstance(report, Recording):
-                if report.worker.runtime and any(span.kind == "startup" for span in report.spans):
-                    watch.add(watched, report.worker)
-                parts.append(on_ours(report))
-                if report.batches:
-                    end, cpu_after = perf_counter(), time.process_time()
-                    screen.done(sum(len(batch.begins) for batch in report.batches))
-            else:
-                _show(screen, report, job.arm.kind, lost)
-            raise_lost()
-            _look_at_the_clock(job, deadline)
-        if not any(part.batches for part in parts):
-            end, cpu_after = perf_counter(), time.process_time()  # no item, no result: the arm ends with its workers
-    except BaseException as stopped:  # noqa: BLE001  (whatever it is, it ends the arm, and is raised when that has been told)
-        error = stopped
-        end, cpu_after = perf_counter(), time.process_time()
-        parts += _close(reports, stopped)
-        if is_interrupt(stopped):  # not what it took to end the workers
-            end = min(end, max((batch.ends[-1] for part in parts for batch in part.batches if batch.ends), default=end))
-    finally:
-        screen.end()
-    cpu_s = cpu_after - cpu_before if isinstance(workers, SharedWorkers) else float("nan")
-    samples = watch.take(watched)
+    policy = _UntilDeadline(job, screen, deadline)
+    heard = listen(workers, job, policy)
+    samples, shared = policy.samples(), isinstance(workers, SharedWorkers)
     shipped_s = packed.seconds if packed else 0.0
-    gil = all(part.worker.gil for part in parts)
+    gil = all(part.worker.gil for part in heard.parts)
     timeline = merge(
-        job.arm, begin - shipped_s, end, len(job.items), _with_shipping(parts, begin, shipped_s), samples,
-        cpu_s=cpu_s, gil=gil, error=error, packed=packed,
+        job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
+        cpu_s=heard.cpu_end - heard.cpu_begin if shared else float("nan"), gil=gil, error=heard.error, packed=packed,
     )  # fmt: skip
-    notes = [*_own_notes(parts), *holding.notes(timeline), *_cut(job.arm.label, lost), *_helpers(timeline)]
-    if isinstance(workers, SharedWorkers):
+    notes = [*_own_notes(heard.parts), *holding.notes(timeline), *_cut(job.arm.label, heard.lost), *_helpers(timeline)]
+    if shared:
         notes += gil_notes(before=gil, after=gil_enabled())
     inferred = any(lane.tally is None for lane in timeline.lanes)
-    if inferred and end - begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
+    if inferred and heard.end - heard.begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
         notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
     return timeline, notes
-
-
-def _look_at_the_clock(job: Job, deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise RunTimeout(f"--timeout {job.plan.timeout:g}: the arm {job.arm.label} was ended.")
 
 
 def _close(reports: Any, error: BaseException) -> list[Recording]:
