@@ -61,6 +61,6 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take them away again: ``%unload_ext parmagic``."""
-    from parmagic.notebook import magics  # noqa: PLC0415
+    from parmagic.notebook import magics  # noqa: PLC0415  (as above)
 
     magics.unload(shell)

@@ -1,5 +1,7 @@
 """What can go wrong, in one place.
 
+In: nothing. Out: exceptions. Everybody may import it.
+
 ::
 
     ParmagicError

@@ -1,5 +1,7 @@
 """What a run was: results, tables, notes, timeline.
 
+In: timelines, baselines, notes. Out: ``Run``. Imported by: execute, notebook.
+
 Tables are made when they are first looked at, so that a run which nobody
 looks at costs nothing more.
 """
@@ -129,35 +131,35 @@ class Run:
     @cached_property
     def workers(self) -> pd.DataFrame:
         """One row per (arm, rank): the states tile the wall time."""
-        from parmagic.analyze import tables  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         return tables.workers_table(self.timelines)
 
     @cached_property
     def items(self) -> pd.DataFrame:
         """One row per (arm, item)."""
-        from parmagic.analyze import tables  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         return tables.items_table(self.timelines)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
         """One row per (arm, rank, kind, object, line)."""
-        from parmagic.analyze import tables  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         return tables.waits_table(self.timelines)
 
     @cached_property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
-        from parmagic.analyze import tables  # noqa: PLC0415
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         return tables.transfers_table(self.timelines)
 
     @cached_property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
-        from parmagic.analyze import verdict  # noqa: PLC0415
+        from parmagic.analyze import verdict  # noqa: PLC0415  (it looks at tables)
 
         error = describe(self.error) if self.error is not None else None
         if not self.timelines:
@@ -202,7 +204,7 @@ class Run:
 
     def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the seconds of each state of a lane in each bin between ``edges``."""
-        from parmagic.analyze.ledger import ledger  # noqa: PLC0415
+        from parmagic.analyze.ledger import ledger  # noqa: PLC0415  (NumPy loads when it is looked at)
 
         return ledger(timeline, lane).shares(edges)
 
@@ -214,7 +216,7 @@ class Run:
 
     def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return VizTracer's calls within items, by the arm's number; read from the traces."""
-        from parmagic.analyze import functions  # noqa: PLC0415
+        from parmagic.analyze import functions  # noqa: PLC0415  (NumPy loads when they are looked at)
 
         found = []
         for number, timeline in enumerate(self.timelines):
@@ -246,7 +248,7 @@ class ArmView:
 def load_tables() -> None:
     """Import what makes tables, with Ctrl-C held back: NumPy and pandas cannot be imported again once they were interrupted."""
     with held_back():
-        from parmagic.analyze import tables, verdict  # noqa: F401, PLC0415
+        from parmagic.analyze import tables, verdict  # noqa: F401, PLC0415  (this is when)
 
 
 _last: Run | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,22 +16,6 @@ import parmagic
 
 HOUSE = Path(parmagic.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
-
-KNOWS = {
-    "errors": set(),
-    "system": {"errors"},
-    "model": {"errors", "system"},
-    "parse": {"errors", "system", "model"},
-    "record": {"errors", "system", "model"},
-    "workers": {"errors", "system", "model", "record"},
-    "analyze": {"errors", "system", "model"},
-    "render": {"errors", "system", "model"},
-    "result": {"errors", "system", "model", "analyze", "render"},
-    "execute": {"errors", "system", "model", "parse", "record", "workers", "analyze", "result"},
-    "notebook": {"errors", "system", "model", "parse", "execute", "render", "result"},
-}
-"""The floors, from below, and which of them each may import; ``parmagic`` itself may import all."""
-
 
 def _name(path: Path) -> str:
     parts = path.relative_to(HOUSE.parent).with_suffix("").parts
@@ -57,28 +42,87 @@ def _floor(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
+FLOORS = {_floor(name): path for name, path in NAMES.items() if name.count(".") == 1}
+
+
+def _importers(path: Path) -> set[str]:
+    """Return who may import a floor, as its docstring says; the package itself may import all."""
+    says = ast.get_docstring(ast.parse(path.read_text())) or ""
+    named = re.search(r"Imported by: ([a-z, ]+)\.", says)
+    if named:
+        return {"", *named[1].split(", ")}
+    assert ("Everybody may import it" in says) != ("Nobody imports it" in says), f"{path} does not say who may import it"
+    return {"", *FLOORS} if "Everybody" in says else {""}
+
+
+IMPORTERS = {floor: _importers(path) for floor, path in FLOORS.items()}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_imports_go_down_only(path):
-    """A module knows its own floor and those that the table allows; all know the package's name."""
+    """A module knows its own floor and those that say so; all know the package's name."""
     floor = _floor(_name(path))
-    known = KNOWS[floor] | {floor, ""} if floor else set(KNOWS)
-    assert {_floor(other) for other in _imports(path)} <= known
+    assert not {other for other in {_floor(name) for name in _imports(path)} - {floor, ""} if floor not in IMPORTERS[other]}
 
 
-def test_no_circles():
-    """No module imports itself by way of others: not late, not for types."""
-    graph = {name: {other for other in _imports(path) if other not in {name, "parmagic"}} for name, path in NAMES.items() if name != "parmagic"}
+def test_importers_are_floors():
+    """Who is said to import a floor is there, and does."""
+    imported = {(floor, _floor(_name(path))) for path in MODULES for floor in map(_floor, _imports(path))}
+    named = {(floor, who) for floor, importers in IMPORTERS.items() if importers != {"", *FLOORS} for who in importers - {""}}
+    assert named <= imported
+
+
+def _circle(graph: dict[str, set[str]]) -> str:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as circle:
-        pytest.fail(" → ".join(circle.args[1]))
+        return " → ".join(circle.args[1])
+    return ""
+
+
+def test_no_circles():
+    """No module and no floor imports itself by way of others: not late, not for types."""
+    modules = {name: set(_imports(path)) - {name, "parmagic"} for name, path in NAMES.items() if name != "parmagic"}
+    floors = {floor: {_floor(other) for name in modules if _floor(name) == floor for other in modules[name]} - {floor} for floor in FLOORS}
+    assert not _circle(modules)
+    assert not _circle(floors)
+
+
+def _late(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line of each import within a function, and what it imports."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    yield node.lineno, [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    yield node.lineno, [full if (full := f"{node.module}.{alias.name}") in NAMES else str(node.module) for alias in node.names]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if any(_late(path))], ids=_name)
+def test_late_imports_are_late_for_a_reason(path):
+    """An import within a function says why, and nothing that is imported with its module has loaded it before."""
+    lines = path.read_text().splitlines()
+    assert not [lines[line - 1] for line, _ in _late(path) if not re.search(r"# noqa: [A-Z0-9, ]*PLC0415[A-Z0-9, ]*  \(.+\)", lines[line - 1])]
+    late = {name for _, names in _late(path) for name in names} - sys.stdlib_module_names  # other systems lack some of those
+    script = f"import sys, {_name(path)}; print(sorted({late} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert ast.literal_eval(done.stdout) == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if _name(path) != "parmagic"], ids=_name)
+def test_no_room_is_looked_up(path):
+    """A room of ours is imported, and neither taken from ``sys.modules`` nor imported by its name; the package's own late names are."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        subscript = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "sys.modules"
+        call = isinstance(node, ast.Call) and ast.unparse(node.func) in {"sys.modules.get", "sys.modules.pop", "import_module", "importlib.import_module"}
+        assert not ((subscript or call) and "parmagic" in ast.unparse(node)), ast.unparse(node)
 
 
 def test_few_rooms_at_the_top():
     """Who comes here sees at once where things are."""
     rooms = {path.relative_to(HOUSE).parts[0] for path in MODULES}
     assert len(rooms) <= 12
-    assert rooms == {f"{name}.py" if name in {"errors", "result"} else name for name in KNOWS} | {"__init__.py"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

@@ -249,7 +249,7 @@ class _Cpu:
     def moved(self) -> bool:
         if self._process is None:
             return False
-        import psutil  # noqa: PLC0415
+        import psutil  # noqa: PLC0415  (loads when a run needs it)
 
         try:
             times = self._process.cpu_times()

@@ -13,6 +13,7 @@ from parmagic.record.items import Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.workers.dispatch import Sharing
 from parmagic.workers.loop import Wrapped
+from parmagic.workers.output import mark
 
 
 class Screen(Protocol):
@@ -58,8 +59,6 @@ class Quiet:
 
     def printed(self, printed: Printed, model: str) -> None:
         """Print the lines, marked with their worker."""
-        from parmagic.workers.output import mark  # noqa: PLC0415
-
         stream, text = getattr(sys, printed.stream), mark(printed, model)
         try:
             stream.write(text)

@@ -80,12 +80,12 @@ def load(shell: Any) -> None:
     """Register the magics, the displays, and a look at what a cell has imported."""
     shell.register_magics(ParallelMagics(shell=shell))
     _register(shell)
-    shell.events.register("post_run_cell", _import_ahead)
+    shell.events.register("post_run_cell", _cell_has_ended)
 
 
 def unload(shell: Any) -> None:
     """Take all of that away."""
-    shell.events.unregister("post_run_cell", _import_ahead)
+    shell.events.unregister("post_run_cell", _cell_has_ended)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("parallel", None)
     for mime in ("text/html", "text/plain"):
@@ -93,11 +93,11 @@ def unload(shell: Any) -> None:
             shell.display_formatter.formatters[mime].pop(".".join(shown), None)
 
 
-def _import_ahead(_: Any) -> None:
+def _cell_has_ended(_: Any) -> None:
     """After a cell: where there is a server for processes, let it import what the notebook has imported."""
-    hub = sys.modules.get("parmagic.workers.processes.hub")
-    if hub is not None:
-        hub.refresh(vars(sys.modules["__main__"]))
+    from parmagic.system.between import cell_has_ended  # noqa: PLC0415  (loads after the first cell)
+
+    cell_has_ended(vars(sys.modules["__main__"]))
 
 
 def _register(shell: Any) -> None:
@@ -115,13 +115,13 @@ def _html(run: Run) -> str:
 
 
 def _html_of_timeline(trace: Trace) -> str:
-    from parmagic.render import html  # noqa: PLC0415
+    from parmagic.render import html  # noqa: PLC0415  (only when shown)
 
     return html.timeline(trace.view)
 
 
 def _text(run: Run) -> str:
-    import shutil  # noqa: PLC0415
+    import shutil  # noqa: PLC0415  (only when shown)
 
     from parmagic.render import text  # noqa: PLC0415  (only when shown)
 

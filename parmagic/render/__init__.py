@@ -1,4 +1,6 @@
-"""The gallery: a run becomes text, HTML, a page, or a trace file.
+"""A run becomes text, HTML, a page, or a trace file.
+
+In: a ``View``, which a ``Run`` is. Out: what is shown or written. Imported by: result, notebook.
 
 Nothing here measures or computes a figure: figures come from the run's tables,
 pictures from :meth:`View.shares`, so they can't disagree.
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """What the gallery needs of a run."""
+    """What renderers need of a run."""
 
     notes: list[str]
     timelines: tuple[Timeline, ...]

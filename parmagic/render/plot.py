@@ -11,6 +11,7 @@ from parmagic.render.figures import LOOKS, arm_rows, bins, clean, drawn, legend_
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 except ImportError:
     raise ImportError("run.plot() needs matplotlib: pip install 'parmagic[plot]'") from None
 
@@ -60,8 +61,6 @@ def figure(view: View) -> RunFigure:
 
 
 def _patch(state: str) -> Any:
-    from matplotlib.patches import Patch  # noqa: PLC0415  (beside Figure, which is known to be there)
-
     return Patch(facecolor=LOOKS[state].color)
 
 

@@ -117,7 +117,7 @@ def _is_mine(about: os.stat_result) -> bool:
 def _is_private(group: int) -> bool:
     """Tell whether this is the group of this user alone, as Debian gives one to everybody: called after the user, and of no other."""
     import grp  # noqa: PLC0415  (neither is there on Windows)
-    import pwd  # noqa: PLC0415
+    import pwd  # noqa: PLC0415  (as grp)
 
     try:
         me, them = pwd.getpwuid(user()), grp.getgrgid(group)

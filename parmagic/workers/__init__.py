@@ -1,4 +1,6 @@
-"""The workshop: one small interface, two ways to run a body.
+"""One small interface, and the ways to run a body behind it: serial, threads, processes.
+
+In: a ``Job``. Out: recordings, prints, news. Imported by: execute.
 
 ::
 

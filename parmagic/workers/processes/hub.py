@@ -24,6 +24,7 @@ from typing import Any
 import parmagic
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.private import Private, say
+from parmagic.system.between import between_cells
 from parmagic.system.files import anonymous_file
 from parmagic.system.interrupts import held_back
 from parmagic.workers.processes import fresh, preload, server
@@ -127,6 +128,7 @@ def get() -> Hub:
         return _server
 
 
+@between_cells
 def refresh(space: Mapping[str, Any]) -> list[str]:
     """Where there is a server, have what the notebook with these names has imported meanwhile be imported there; wait for nothing.
 
