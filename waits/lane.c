@@ -28,7 +28,8 @@ __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
 
 #define NEAR 4096 /* bytes: of a stack, what the functions that called us use */
 
-static const enum state state_of[N_KINDS] = {GIL_WAIT, LOCK_WAIT, SLEEP, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, IO_WAIT, LOCK_WAIT};
+#define STATE_OF(kind, state, name) state,
+static const enum state state_of[N_KINDS] = {KINDS(STATE_OF)};
 
 static int64_t between(int64_t low, int64_t value, int64_t high)
 {
@@ -72,7 +73,7 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, int32_t lin
         lane->lost++;
         return;
     }
-    lane->events[place] = (struct event){begin, end, object, kind, holder, line, with_gil};
+    lane->events[place] = (struct event){begin, end, object, kind, holder, line, with_gil, WAITED};
     /* whoever reads a killed worker's lane sees whole events only */
     __atomic_store_n(&lane->n_events, place + 1, __ATOMIC_RELEASE);
 }

@@ -480,11 +480,35 @@ static PyObject *state(PyObject *self, PyObject *unused)
                          n_lanes);
 }
 
+/* Formats and arguments of Py_BuildValue. */
+#define ONE(...) "s"
+#define PAIR(...) "(ss)"
+#define NAME(id, name) , name
+#define NAME_AND_STATE(id, state, name) , name, state_names[state]
+#define NAME_AND_FORMAT(type, name) , #name, FORMAT_##type
+#define LISTED(id, name) name,
+#define FORMAT_int64_t "q" /* as in Python's struct */
+#define FORMAT_uint64_t "Q"
+#define FORMAT_int32_t "i"
+#define FORMAT_int16_t "h"
+
+/* What Python has to know by the same places and names as we do. */
+static PyObject *tables(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    static const char *const state_names[] = {STATES(LISTED)};
+    return Py_BuildValue("{s:i,s:(" STATES(ONE) "),s:(" KINDS(PAIR) "),s:(" EVENTS(ONE) "),s:(" EVENT_FIELDS(PAIR) "),s:K,s:i}", "version", VERSION,
+                         "states" STATES(NAME), "kinds" KINDS(NAME_AND_STATE), "events" EVENTS(NAME), "layout" EVENT_FIELDS(NAME_AND_FORMAT),
+                         "stopped", (unsigned long long)STOPPED, "callers", (int)SITE_PASS);
+}
+
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
     {"library", library, METH_VARARGS, NULL}, {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
+    {"tables", tables, METH_NOARGS, NULL},
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},
 };
 

@@ -19,27 +19,70 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The states of a worker's time that are measured here, in the order of model.MEASURED. */
-enum state { RUNNING, NATIVE, GIL_WAIT, LOCK_WAIT, IO_WAIT, SLEEP, CPU_WAIT, N_STATES };
+/* What crosses to Python as a number, with the names that it has there. module.c tells Python these tables; where its own
+ * differ, it does without us (record.hooks). Change VERSION, too, where something comes to mean something else. */
+#define VERSION 1
 
-/* What a thread waited for, in the order of model.WAIT_KINDS. */
-enum kind { K_GIL, K_LOCK, K_SLEEP, K_SOCKET, K_POLL, K_FILE, K_PIPE, K_CHILD, K_OTHER, K_QUEUE, N_KINDS };
+/* The states of a worker's time that are measured here: model.kinds.MEASURED. */
+#define STATES(X)             \
+    X(RUNNING, "running")     \
+    X(NATIVE, "native")       \
+    X(GIL_WAIT, "gil_wait")   \
+    X(LOCK_WAIT, "lock_wait") \
+    X(IO_WAIT, "io_wait")     \
+    X(SLEEP, "sleep")         \
+    X(CPU_WAIT, "cpu_wait")
+
+/* What a thread waited for, and what that counts as: model.kinds.WAIT_KINDS. */
+#define KINDS(X)                     \
+    X(K_GIL, GIL_WAIT, "gil")        \
+    X(K_LOCK, LOCK_WAIT, "lock")     \
+    X(K_SLEEP, SLEEP, "sleep")       \
+    X(K_SOCKET, IO_WAIT, "socket")   \
+    X(K_POLL, IO_WAIT, "poll")       \
+    X(K_FILE, IO_WAIT, "file")       \
+    X(K_PIPE, IO_WAIT, "pipe")       \
+    X(K_CHILD, IO_WAIT, "child")     \
+    X(K_OTHER, IO_WAIT, "not named") \
+    X(K_QUEUE, LOCK_WAIT, "queue")
+
+/* What an event tells: model.kinds.EVENTS. Nobody writes the last two yet. */
+#define EVENTS(X)       \
+    X(WAITED, "waited") \
+    X(TOOK, "took")     \
+    X(RELEASED, "released")
+
+/* An event: model.recording.Wait and WAIT_LAYOUT. Times are ns on CLOCK_MONOTONIC. The object is the address of what was
+ * waited for, or its Python object's; a descriptor for I/O; 0: none. The holder is the rank that held the GIL when the
+ * wait began, or NOBODY. The line is of the cell, or 0. with_gil is 1 where the thread was blocked while holding the GIL. */
+#define EVENT_FIELDS(X)  \
+    X(int64_t, begin)    \
+    X(int64_t, end)      \
+    X(uint64_t, object)  \
+    X(int32_t, kind)     \
+    X(int32_t, holder)   \
+    X(int32_t, line)     \
+    X(int16_t, with_gil) \
+    X(int16_t, what)
+
+#define IDENTIFIER(id, ...) id,
+enum state { STATES(IDENTIFIER) N_STATES };
+enum kind { KINDS(IDENTIFIER) N_KINDS };
+enum what { EVENTS(IDENTIFIER) N_WHATS };
+
+#define FIELD(type, name) type name;
+#define SIZE(type, name) +sizeof(type)
+struct event {
+    EVENT_FIELDS(FIELD)
+};
+_Static_assert(sizeof(struct event) == 0 EVENT_FIELDS(SIZE), "an event crosses to Python as it is: without holes");
 
 #define N_EVENTS 131072  /* kept between two reports of a worker; memory is used as it fills */
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NOBODY (-1)
-#define STOPPED UINT64_MAX /* in place of an object: the interpreter had stopped all threads (meter.STOPPED) */
+#define STOPPED UINT64_MAX /* in place of an object: the interpreter had stopped all threads (hooks.STOPPED) */
 #define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
-
-struct event {
-    int64_t begin, end;  /* ns, CLOCK_MONOTONIC */
-    uint64_t object;     /* the address of what was waited for, or its Python object's; a descriptor for I/O; 0: none */
-    int32_t kind;
-    int32_t holder;      /* the rank that held the GIL when the wait began, or NOBODY */
-    int32_t line;        /* of the cell, or 0 */
-    int32_t with_gil;    /* 1: blocked while holding the GIL */
-};
 
 struct total {
     uint64_t object;

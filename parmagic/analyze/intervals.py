@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parmagic.model.kinds import SPANS, WORKER_STATES
+from parmagic.model.kinds import REST, SPANS, WORKER_STATES
 from parmagic.model.timeline import Lane, Timeline
 
 Floats = NDArray[np.float64]
@@ -56,7 +56,7 @@ class Cells:
     def parts(self) -> dict[str, Floats]:
         """Return the seconds of each state in each cell, with what is neither of items nor of waits filled in."""
         parts = {state: np.zeros(len(self.width)) for state in WORKER_STATES}
-        for state in (*SPANS, "idle", "unknown"):
+        for state in (*SPANS, *REST):
             parts[state] = np.where(self.kind == state, self.width, 0.0)
         return parts
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
-from parmagic.model.recording import Tally, Wait
+from parmagic.model.recording import WAIT_LAYOUT, Tally, Wait
 from parmagic.model.timeline import Lane, Timeline
 
-EVENT = np.dtype(list(zip(Wait._fields, ("i8", "i8", "u8", "i4", "i4", "i4", "i4"), strict=True)))
+EVENT = np.dtype(list(zip(Wait._fields, WAIT_LAYOUT.format[1:], strict=True)))
 """A single wait, as :class:`parmagic.model.recording.Wait` has it."""
 
 _GIL = MEASURED.index("gil_wait")

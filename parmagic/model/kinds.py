@@ -99,6 +99,9 @@ INFERRED = frozenset(state.name for state in STATES if state.source == "hooks")
 SPANS = tuple(state.name for state in STATES if state.source == "span")
 """The states that a worker notes itself."""
 
+REST = tuple(state.name for state in STATES if state.source == "rest")
+"""The states that are what is left beside all others."""
+
 OWN = tuple(state.name for state in STATES if state.own)
 """The states of work that no other worker causes."""
 
@@ -114,5 +117,8 @@ SEEN = ("running", *SAMPLED)
 LOCKS = frozenset(kind.name for kind in KINDS if kind.lock)
 """What is waited for until somebody else lets go of it."""
 
+EVENTS = ("waited", "took", "released")
+"""What an event tells of its object: so far, always a wait for it."""
+
 VERSION = 1
-"""Of what hooks tell: another one where anything means something else, though it may be called the same."""
+"""Of what hooks tell: another one where something comes to mean something else, though it may be called the same."""

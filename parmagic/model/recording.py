@@ -125,10 +125,10 @@ class Tally:
 
 
 class Wait(NamedTuple):
-    """A single wait: begin and end (ns on our clock), the object, kind, holder, line and whether it held the GIL.
+    """A single wait: begin and end (ns on our clock), the object, kind, holder, line, whether it held the GIL, and that it is one.
 
     ``object`` is an address (a lock's, or its Python object's), for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
-    the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0.
+    the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0. ``what`` is a place in ``EVENTS``.
     """
 
     begin: int
@@ -138,9 +138,11 @@ class Wait(NamedTuple):
     holder: int
     line: int
     with_gil: int
+    what: int = 0
 
-WAIT_LAYOUT = Struct("=qqQiiii")
-"""A wait as the recorder writes it."""
+
+WAIT_LAYOUT = Struct("=qqQiiihh")
+"""A wait as the hooks write it: each field's format. ``waits/waits.h`` has the same, and is compared."""
 
 
 @dataclass(frozen=True, slots=True)

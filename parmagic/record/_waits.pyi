@@ -1,9 +1,13 @@
 # The C extension that hooks what waits; built from waits/, where its sources say how.
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 _Total: TypeAlias = tuple[int, int, int, int, float, float, float]
 _Left: TypeAlias = tuple[float, bytes, bytes, int, list[_Total]]
+
+# What crosses as a number, by name: ``version``, ``states``, ``kinds`` with their states, ``events``, an event's ``layout`` (its
+# fields and their formats, as in ``struct``), and the numbers of what ``stopped`` all threads and of a ``library``'s ``callers``.
+def tables() -> dict[str, Any]: ...
 
 # Return why nothing can be measured in this process; None where it can.
 def why_not() -> str | None: ...
@@ -24,8 +28,6 @@ def lines_of(filename: str, /) -> None: ...
 # Say that waits within this file of the standard library are for the first argument of the function that was called
 # there, and of this kind (a place in ``parmagic.model.kinds.WAIT_KINDS``; -1: the kind that was hooked; -2: the caller's). For good.
 def library(filename: str, kind: int, /) -> None: ...
-
-# Say that objects of this type are locks that a C function waits for. For good.
 
 # Note the calling thread's account at this moment.
 def mark() -> None: ...

@@ -7,8 +7,10 @@ import os
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from parmagic.model.kinds import WAIT_KINDS
+from parmagic.model.kinds import EVENTS, KIND, MEASURED, VERSION, WAIT_KINDS
+from parmagic.model.recording import WAIT_LAYOUT, Wait
 from parmagic.system.interrupts import held_back, undo
 
 _loading = threading.Lock()
@@ -20,6 +22,9 @@ def _load() -> tuple[ModuleType | None, str]:
         import parmagic.record._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
     except ImportError:
         return None, "the C extension was not built when parmagic was installed"
+    differ = mismatch(getattr(_waits, "tables", dict)())
+    if differ:
+        return None, f"the C extension was built for another parmagic, which differs in {', '.join(differ)}: install parmagic again"
     why = _waits.why_not()
     atexit.register(_waits.stop)  # where the interpreter ends within a run
     if why:
@@ -27,6 +32,9 @@ def _load() -> tuple[ModuleType | None, str]:
     _introduce(_waits)
     return _waits, ""
 
+
+STOPPED = (1 << 64) - 1
+"""In place of a lock's address: the interpreter had stopped all threads, for its collector or to change itself."""
 
 _PASS = -2
 _LIBRARY = {
@@ -40,6 +48,20 @@ _LIBRARY = {
     "selectors.py": _PASS,
 }
 """What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
+
+
+def mismatch(told: dict[str, Any]) -> list[str]:
+    """Return what the extension's tables have otherwise than ours: what crosses as a number has to mean the same on both sides."""
+    ours = {
+        "version": VERSION,
+        "states": MEASURED,
+        "kinds": tuple((kind, KIND[kind].state) for kind in WAIT_KINDS),
+        "events": EVENTS,
+        "layout": tuple(zip(Wait._fields, WAIT_LAYOUT.format[1:], strict=True)),
+        "stopped": STOPPED,
+        "callers": _PASS,
+    }
+    return [name for name, mine in ours.items() if told.get(name) != mine]
 
 
 def _introduce(waits: ModuleType) -> None:

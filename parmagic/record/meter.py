@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from parmagic.model.kinds import KIND, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 from parmagic.record import objects
-from parmagic.record.hooks import extension
+from parmagic.record.hooks import STOPPED, extension
 from parmagic.record.usage import Used
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.gil import gil_enabled
@@ -178,9 +178,6 @@ class MeasuringMeter:
 
 _NAMED = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "address")
 """What hooks know by an address that the body may have a name for."""
-
-STOPPED = (1 << 64) - 1
-"""In place of a lock's address: the interpreter had stopped all threads, for its collector or to change itself."""
 
 
 def _name(total: Total, known: objects.Known | None) -> Total:

@@ -28,6 +28,7 @@ from parmagic.model.recording import (
     Total,
     TraceFile,
     Usage,
+    Wait,
     Waits,
     WorkerId,
 )
@@ -45,7 +46,7 @@ def doubles(*values):
 def recording(rank=0, zero=0.0, host=HOST, clock=HERE):
     """Return a worker that starts at ``zero`` on its clock, runs item ``rank`` from 1 to 9 s, and waits for a lock from 2 to 4 s."""
     tally = doubles(zero + 1.0, *[0.0] * len(MEASURED), zero + 9.0, *(6.0 * (s == "running") + 2.0 * (s == "lock_wait") for s in MEASURED))
-    wait = WAIT_LAYOUT.pack(round((zero + 2.0) * 1e9), round((zero + 4.0) * 1e9), 0xBEEF, WAIT_KINDS.index("lock"), -1, 3, 0)
+    wait = WAIT_LAYOUT.pack(*Wait(round((zero + 2.0) * 1e9), round((zero + 4.0) * 1e9), 0xBEEF, WAIT_KINDS.index("lock"), -1, 3, 0))
     return Recording(
         WorkerId(rank, 1, 2, host=host),
         spans=(Span("startup", zero, zero + 1.0),),

@@ -13,7 +13,7 @@ from parmagic.analyze.merge import merge
 from parmagic.analyze.waits import slices
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
-from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
+from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Wait, Waits, WorkerId
 from parmagic.model.timeline import Baseline, Slice
 
 
@@ -25,7 +25,7 @@ def doubles(*values):
 def readings(*rows, waits=()):
     """Return a tally of (time, {state: seconds so far}), and waits of (kind, begin, end)."""
     numbers = [number for at, states in rows for number in (at, *(states.get(state, 0.0) for state in MEASURED))]
-    packed = b"".join(WAIT_LAYOUT.pack(round(b * 1e9), round(e * 1e9), 0, WAIT_KINDS.index(kind), -1, 0, 0) for kind, b, e in waits)
+    packed = b"".join(WAIT_LAYOUT.pack(*Wait(round(b * 1e9), round(e * 1e9), 0, WAIT_KINDS.index(kind), -1, 0, 0)) for kind, b, e in waits)
     return Readings(tally=Tally(doubles(*numbers)), waits=Waits(packed))
 
 

@@ -36,7 +36,7 @@ def waits(*singles, lost=0):
     packed = b"".join(
         WAIT_LAYOUT.pack(
             round(begin * 1e9), round(end * 1e9), more.get("object", 0), WAIT_KINDS.index(kind), more.get("holder", -1),
-            more.get("line", 0), more.get("with_gil", 0),
+            more.get("line", 0), more.get("with_gil", 0), more.get("what", 0),
         )
         for kind, begin, end, more in singles
     )  # fmt: skip

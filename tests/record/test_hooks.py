@@ -1,0 +1,51 @@
+"""The extension is used only where its numbers mean the same as ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from parmagic.record import hooks
+
+pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
+
+OTHERS = {
+    "version": 2,
+    "states": ("native", "running", "gil_wait", "lock_wait", "io_wait", "sleep", "cpu_wait"),
+    "kinds": (("gil", "lock_wait"),),
+    "events": ("waited", "released", "took"),
+    "layout": (("begin", "q"), ("end", "q")),
+    "stopped": 0,
+    "callers": -1,
+}
+
+
+def test_the_extension_that_was_built_fits():
+    """It tells the tables that are compared, and no others."""
+    told = sys.modules["parmagic.record._waits"].tables()
+    assert hooks.mismatch(told) == []
+    assert set(told) == set(OTHERS)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_mismatch_is_named(name):
+    """Whatever differs, or is not told at all, is named."""
+    told = sys.modules["parmagic.record._waits"].tables()
+    assert hooks.mismatch({**told, name: OTHERS[name]}) == [name]
+    assert hooks.mismatch({each: value for each, value in told.items() if each != name}) == [name]
+
+
+def test_a_mismatch_is_refused():
+    """Where the extension counts kinds otherwise than the table, nothing is hooked, a run infers and says why."""
+    script = """
+import parmagic.model.kinds as kinds
+kinds.WAIT_KINDS = ("lock", "gil", *kinds.WAIT_KINDS[2:])
+from parmagic.record import hooks
+import parmagic
+run = parmagic.run(abs, [-1, -2], "threads=2", once=True, trace="off")
+print(run.workers["measured"].any(), hooks.why_inferred(), run.notes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("False the C extension was built for another parmagic, which differs in kinds: install parmagic again")
