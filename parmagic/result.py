@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from parmagic.analyze.merge import all_failed, overhead_of, results_of
 from parmagic.model.private import public, public_error, public_timeline
 from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
@@ -110,7 +109,7 @@ class Run:
     @cached_property
     def results(self) -> list[Any]:
         """The last arm's results in item order (rank order in SPMD)."""
-        return results_of(self.timelines[-1]) if self.timelines else []
+        return self.timelines[-1].results if self.timelines else []
 
     def arm(self, label: str) -> ArmView:
         """Return one arm by its label, say ``threads=4``; KeyError names the arms that there are."""
@@ -125,8 +124,7 @@ class Run:
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         baselines = [self._baselines[t.arm.label] for t in self.timelines]
-        overheads = [overhead_of(timeline) for timeline in self.timelines]
-        return tables.summary_table(self.timelines, self.workers, baselines, overheads)
+        return tables.summary_table(self.timelines, self.workers, baselines)
 
     @cached_property
     def workers(self) -> pd.DataFrame:
@@ -165,7 +163,8 @@ class Run:
         if not self.timelines:
             return f"The run ended before its first arm: {error}"
         models = {timeline.arm.label: timeline.arm.model for timeline in self.timelines}
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all(map(all_failed, self.timelines))), error)
+        all_failed = all(timeline.all_failed for timeline in self.timelines)
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all_failed), error)
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.
@@ -242,7 +241,7 @@ class ArmView:
     @cached_property
     def results(self) -> list[Any]:
         """This arm's results in item order."""
-        return results_of(self.timeline)
+        return self.timeline.results
 
 
 def load_tables() -> None:

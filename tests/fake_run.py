@@ -58,7 +58,7 @@ class FakeRun:
         for arm, stories in self.stories.items():
             end = begin + max(sum(s for _, s in story) for story in stories)
             lanes = tuple(self._lane(arm, rank, story, begin) for rank, story in enumerate(stories))
-            n_items = sum(len(batch.begins) for lane in lanes for batch in lane.batches)
+            n_items = sum(lane.n_done for lane in lanes)
             self.timelines += (Timeline(arm, begin, end, n_items, lanes, error=self.error),)
             begin = end + 0.25
         self.workers = self._workers()

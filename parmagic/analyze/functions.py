@@ -123,8 +123,7 @@ def within_items(calls: Calls, lane: Lane) -> Calls:
     What lies between items (pickling, the next claim) is our own work, not the body's. All of
     the time that a worker without items is accounted for is its own.
     """
-    begins = np.array([begin for batch in lane.batches for begin in batch.begins])
-    ends = np.array([end for batch in lane.batches for end in batch.ends])
+    _, begins, ends = map(np.asarray, lane.items())
     if not lane.worker.takes_items and lane.at_work is not None:
         begins, ends = np.array(lane.at_work).reshape(2, 1)
     if not len(begins):

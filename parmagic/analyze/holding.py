@@ -45,7 +45,7 @@ def _lost_of(timeline: Timeline, trace: TraceFile) -> str:
 def _held(timeline: Timeline, lane: Lane) -> str:
     """Say how long a worker was blocked while it held the GIL, which stops all other threads, and where most of it was."""
     seconds = sum(total.with_gil_s for total in lane.totals)
-    if seconds < max(WORTH_A_NOTE, WORTH_A_NOTE * (timeline.end - timeline.begin)):
+    if seconds < max(WORTH_A_NOTE, WORTH_A_NOTE * timeline.wall_s):
         return ""
     longest = max((wait for wait in lane.waits if wait.with_gil), key=lambda wait: wait.end - wait.begin, default=None)
     where = _where(lane, longest) if longest is not None else ""
@@ -56,10 +56,6 @@ def _held(timeline: Timeline, lane: Lane) -> str:
 
 
 def _where(lane: Lane, wait: Wait) -> str:
-    middle = (wait.begin + wait.end) / 2e9
-    for batch in lane.batches:
-        for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
-            if begin <= middle <= end:
-                line = f", line {wait.line}" if wait.line else ""
-                return f", most of it in item {batch.first + place}{line}"
-    return ""
+    item = lane.item_at((wait.begin + wait.end) / 2e9)
+    line = f", line {wait.line}" if wait.line else ""
+    return "" if item is None else f", most of it in item {item}{line}"

@@ -23,7 +23,7 @@ class Cells:
     """
 
     def __init__(self, timeline: Timeline, lane: Lane, *cuts: Any) -> None:
-        self.busy = _stretches(lane)
+        self.busy: Floats = np.array(lane.stretches(), dtype=float).reshape(-1, 2)
         spans = [(s.kind, s.begin, s.end) for s in lane.spans]
         own = [[timeline.begin, timeline.end], self.busy.ravel(), *([begin, end] for _, begin, end in spans)]
         self.edges: Floats = np.unique(np.clip(np.concatenate([*own, *cuts]), timeline.begin, timeline.end))
@@ -59,10 +59,3 @@ class Cells:
         for state in (*SPANS, *REST):
             parts[state] = np.where(self.kind == state, self.width, 0.0)
         return parts
-
-
-def _stretches(lane: Lane) -> Floats:
-    """Return the (m, 2) begins and ends of the stretches in which items ran, in order."""
-    if not lane.batches:
-        return np.empty((0, 2))
-    return np.array([[batch.begins[0], batch.ends[-1]] for batch in lane.batches])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from operator import itemgetter
 
 from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
@@ -42,7 +42,7 @@ def merge(
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
-    failure = _first_failure(parts) if error is None else None
+    failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
     return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure)
 
@@ -112,38 +112,7 @@ def _add_up(parts: Sequence[Tally]) -> Tally | None:
     return Tally(rows)
 
 
-def all_failed(timeline: Timeline) -> bool:
-    """Tell whether an arm had items, and none of them ended well."""
-    failed = sum(len(batch.errors) for lane in timeline.lanes for batch in lane.batches)
-    return 0 < timeline.n_items <= failed
-
-
-def _first_failure(parts: Sequence[Recording]) -> Failure | None:
+def _first_failure(lanes: Sequence[Lane]) -> Failure | None:
     """Return the failure that came first in time."""
-    found = [
-        (batch.ends[item - batch.first], Failure(item, part.worker.rank, error))
-        for part in parts
-        for batch in part.batches
-        for item, error in batch.errors.items()
-        if not issubclass(type(error), Ended)
-    ]
-    return min(found, key=lambda each: each[0])[1] if found else None
-
-
-def results_of(timeline: Timeline) -> list[Any]:
-    """Return an arm's results in item order; None for items that failed or never started."""
-    results: list[Any] = [None] * timeline.n_items
-    for lane in timeline.lanes:
-        for batch in lane.batches:
-            results[batch.first : batch.first + len(batch.values)] = batch.values
-    return results
-
-
-def overhead_of(timeline: Timeline) -> float:
-    """Return the estimated seconds by which tracing made an arm longer: of what runs side by side, the mean.
-
-    That is processes, and threads that no GIL puts one after another.
-    """
-    own = [trace.overhead_s for trace in timeline.traces]
-    abreast = len(own) if timeline.gil else max(len(own), len(timeline.lanes))
-    return sum(own) / abreast if own else 0.0
+    found = [each for lane in lanes for each in lane.failures() if not issubclass(type(each[1].error), Ended)]
+    return min(found, key=itemgetter(0))[1] if found else None

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parmagic.analyze.intervals import Floats
 from parmagic.analyze.ledger import ledger
 from parmagic.model.kinds import KIND, OWN, SAMPLED, WORKER_STATES
 from parmagic.model.recording import Total
-from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.timeline import Baseline, Lane, Timeline
 from parmagic.model.words import describe_all
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
@@ -38,8 +37,8 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
     row: dict[str, Any] = {
         "pid": lane.worker.pid,
         "tid": lane.worker.tid,
-        "n_items": sum(len(batch.begins) for batch in lane.batches),
-        "wall_s": timeline.end - timeline.begin,
+        "n_items": lane.n_done,
+        "wall_s": timeline.wall_s,
         "cpu_s": usage.cpu_s if usage else nan,
         "ctx_voluntary": usage.ctx_voluntary if usage else nan,
         "ctx_involuntary": usage.ctx_involuntary if usage else nan,
@@ -68,16 +67,14 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
     errors, failed = np.full(n, "not started", dtype=object), {}
     for lane in timeline.lanes:
         book = ledger(timeline, lane)
-        for batch in lane.batches:
-            begins, ends = np.asarray(batch.begins), np.asarray(batch.ends)
-            place = slice(batch.first, batch.first + len(begins))
-            figures["rank"][place] = lane.worker.rank
-            figures["start_s"][place] = begins - timeline.begin
-            figures["wall_s"][place] = ends - begins
-            for state in _OF_ITEMS:
-                figures[f"{state}_s"][place] = book.between(state, begins, ends)
-            errors[place] = None
-            failed.update(batch.errors)
+        items, begins, ends = map(np.asarray, lane.items())
+        figures["rank"][items] = lane.worker.rank
+        figures["start_s"][items] = begins - timeline.begin
+        figures["wall_s"][items] = ends - begins
+        for state in _OF_ITEMS:
+            figures[f"{state}_s"][items] = book.between(state, begins, ends)
+        errors[items] = None
+        failed.update(lane.errors)
     for item, text in zip(failed, describe_all(list(failed.values())), strict=True):
         errors[item] = text
     if not np.isnan(figures["rank"]).any():
@@ -155,17 +152,6 @@ def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=columns)
 
 
-def busy_seconds(timeline: Timeline) -> Floats:
-    """Return each item's wall seconds, by item number; NaN for one that did not end well."""
-    busy = np.full(timeline.n_items, np.nan)
-    for lane in timeline.lanes:
-        for batch in lane.batches:
-            busy[batch.first : batch.first + len(batch.begins)] = np.asarray(batch.ends) - np.asarray(batch.begins)
-            for item in batch.errors:
-                busy[item] = np.nan
-    return busy
-
-
 def useful_seconds(workers: pd.DataFrame) -> float:
     """Return the seconds in items that no other worker caused, of an arm's rows of the workers table.
 
@@ -177,14 +163,12 @@ def useful_seconds(workers: pd.DataFrame) -> float:
     return float(workers[[f"{state}_s" for state in OWN]].sum().sum())
 
 
-def summary_table(
-    timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Any], overheads: Sequence[float]
-) -> pd.DataFrame:
-    """Return one row per arm; ``baselines`` have ``serial_s`` (None: the arm's own useful seconds) and ``how`` for each."""
+def summary_table(timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Baseline]) -> pd.DataFrame:
+    """Return one row per arm; ``baselines`` are theirs, in the same order."""
     rows = []
-    for timeline, baseline, overhead in zip(timelines, baselines, overheads, strict=True):
+    for timeline, baseline in zip(timelines, baselines, strict=True):
         mine = workers[workers.index.get_level_values("arm") == timeline.arm.label]  # none, where no worker came to life
-        rows.append(_summary_row(timeline, mine, baseline, overhead))
+        rows.append(_summary_row(timeline, mine, baseline))
     columns = [
         "model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used",
         "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil",
@@ -192,8 +176,8 @@ def summary_table(
     return pd.DataFrame(rows, index=pd.Index([t.arm.label for t in timelines], name="arm"), columns=columns)
 
 
-def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead: float) -> dict[str, Any]:
-    wall = timeline.end - timeline.begin
+def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> dict[str, Any]:
+    wall = timeline.wall_s
     sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
     active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
     serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
@@ -210,7 +194,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Any, overhead
         "cpu_s": timeline.cpu_s,
         "cores_used": timeline.cpu_s / wall,
         "gil_wait_share": sums["gil_wait_s"] / active if active > 0 else float("nan"),
-        "trace_overhead": overhead / wall,
+        "trace_overhead": timeline.overhead,
         "gil": timeline.gil,
         **{name: sums[name] for name in ("gil_wait_s", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s")},
     }

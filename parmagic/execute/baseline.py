@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from parmagic.analyze.merge import merge, results_of
+from parmagic.analyze.merge import merge
 from parmagic.errors import LimitReached, ParmagicError, WorkerDied
 from parmagic.execute.conductor import listen
 from parmagic.execute.task import Quiet
@@ -54,7 +54,7 @@ class Parked:
 
     def times(self) -> list[int]:
         """Return how many items each serial run finished."""
-        return [sum(len(batch.begins) for lane in serial.lanes for batch in lane.batches) for serial in self._serial.values()]
+        return [serial.n_done for serial in self._serial.values()]
 
     def close(self) -> None:
         """End the fork, where there is one."""
@@ -79,7 +79,7 @@ class Parked:
 
     def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Timeline:
         assert self.workers is not None
-        limit = max(AT_LEAST, sum(t.end - t.begin for t in arms))
+        limit = max(AT_LEAST, sum(t.wall_s for t in arms))
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
         alone = Arm(SERIAL.name)
@@ -91,11 +91,11 @@ class Parked:
 
     def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
         ended_well = serial.error is None or keep_going
-        done = sum(len(b.begins) for lane in serial.lanes for b in lane.batches)
-        died = any(issubclass(type(error), WorkerDied) for lane in serial.lanes for b in lane.batches for error in b.errors.values())
+        done = serial.n_done
+        died = any(issubclass(type(error), WorkerDied) for error in serial.errors.values())
         if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
-            return Baseline(_first_to_last(serial), "measured", True, _by_item(serial))
-        done -= sum(len(b.errors) for lane in serial.lanes for b in lane.batches)
+            return Baseline(serial.items_s, "measured", True, serial.results_by_item)
+        done -= len(serial.errors)
         scaled = _scaled(arm, serial)
         if scaled.how == "sampled":
             self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
@@ -104,7 +104,7 @@ class Parked:
 
 def taken_from(serial: Timeline) -> Baseline:
     """Take a serial arm of the line as the baseline."""
-    return Baseline(_first_to_last(serial), "measured", results=dict(enumerate(results_of(serial))))
+    return Baseline(serial.items_s, "measured", results=dict(enumerate(serial.results)))
 
 
 def park(task: Task, supply: Supply) -> Parked | None:
@@ -159,7 +159,7 @@ def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
 
     guesses = []
     for arm in (arm for arm in arms if arm.n_items == n_items):
-        busy = _busy(arm)
+        busy = arm.seconds_by_item
         total = sum(seconds for seconds in busy if not math.isnan(seconds))
         useful = tables.useful_seconds(tables.workers_table([arm]))
         scale = min(1.0, useful / total) if total > 0 and not math.isnan(useful) else 1.0
@@ -260,45 +260,21 @@ class _Cpu:
         return bool(moved)
 
 
-def _busy(timeline: Timeline) -> list[float]:
-    busy = [math.nan] * timeline.n_items
-    for lane in timeline.lanes:
-        for batch in lane.batches:
-            for place, (begin, end) in enumerate(zip(batch.begins, batch.ends, strict=True)):
-                busy[batch.first + place] = end - begin
-    return busy
-
-
 def _longest(timeline: Timeline) -> float:
-    return max((seconds for seconds in _busy(timeline) if not math.isnan(seconds)), default=0.0)
+    return max((seconds for seconds in timeline.seconds_by_item if not math.isnan(seconds)), default=0.0)
 
 
 def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
     """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
     if serial is None:
         return Baseline.estimated()
-    parallel, alone = _busy(arm), _busy(serial)
-    failed = {item for lane in serial.lanes for batch in lane.batches for item in batch.errors}
+    parallel, alone = arm.seconds_by_item, serial.seconds_by_item
+    failed = serial.errors
     both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
     total = sum(parallel[i] for i in both)
     if not both or total <= 0:
         return Baseline.estimated()
     ratio = sum(alone[i] for i in both) / total
     whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
-    return Baseline(whole, "sampled", True, {i: v for i, v in _by_item(serial).items() if i in set(both)})
-
-
-def _first_to_last(timeline: Timeline) -> float:
-    begins = [batch.begins[0] for lane in timeline.lanes for batch in lane.batches]
-    ends = [batch.ends[-1] for lane in timeline.lanes for batch in lane.batches]
-    return max(ends) - min(begins) if begins else 0.0
-
-
-def _by_item(timeline: Timeline) -> dict[int, Any]:
-    return {
-        batch.first + place: value
-        for lane in timeline.lanes
-        for batch in lane.batches
-        for place, value in enumerate(batch.values)
-        if batch.first + place not in batch.errors
-    }
+    results = serial.results_by_item
+    return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results})

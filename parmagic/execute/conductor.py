@@ -78,7 +78,7 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
                 heard.parts[-1] = on_ours(report)
                 if report.batches:
                     heard.end, heard.cpu_end = perf_counter(), time.process_time()
-                    policy.screen.done(sum(len(batch.begins) for batch in report.batches))
+                    policy.screen.done(report.n_done)
             else:
                 _show(policy.screen, report, job.arm.kind, heard.lost)
             raise_lost()
@@ -92,7 +92,7 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
         heard.end, heard.cpu_end = perf_counter(), time.process_time()
         heard.parts += _close(reports, stopped)
         if is_interrupt(stopped):  # not what it took to end the workers
-            ends = (batch.ends[-1] for part in heard.parts for batch in part.batches if batch.ends)
+            ends = (part.last_end for part in heard.parts if part.last_end is not None)
             heard.end = min(heard.end, max(ends, default=heard.end))
     finally:
         policy.screen.end()

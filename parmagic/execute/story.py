@@ -15,7 +15,6 @@ from types import FunctionType
 from typing import Any
 
 from parmagic.analyze import compare
-from parmagic.analyze.merge import overhead_of, results_of
 from parmagic.errors import LimitReached, RunTimeout
 from parmagic.execute.baseline import Parked, park, taken_from
 from parmagic.execute.conductor import conduct
@@ -135,7 +134,7 @@ def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked:
         timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
         story.timelines.append(timeline)
         story.notes += notes
-        story.times.append(sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches))
+        story.times.append(timeline.n_done)
         if timeline.error is not None:
             story.error = timeline.error
             if not task.plan.keep_going or _ends_all(timeline):
@@ -180,7 +179,7 @@ def _close_the_story(task: Task, story: _Story) -> None:
         if baseline is None:
             baseline = story.baselines[label] = Baseline.estimated()
         if baseline.results and timeline.error is None:
-            differ = compare.differing(baseline.results, results_of(timeline))
+            differ = compare.differing(baseline.results, timeline.results)
             if differ:
                 story.notes.append(compare.sentence(differ, label))
     if story.serial_times:
@@ -195,7 +194,7 @@ def _close_the_story(task: Task, story: _Story) -> None:
         story.notes.append(f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm.")
     for baseline in story.baselines.values():
         baseline.results.clear()
-    story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if _slowdown(t) > ALLOWED]
+    story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if t.overhead > ALLOWED]
     story.notes = list(dict.fromkeys(story.notes))
     if story.error is not None:
         _annotate(task, story)
@@ -211,8 +210,7 @@ def _left_out(task: Task, story: _Story) -> list[str]:
 
 def _failures(timeline: Timeline) -> str:
     """Say which items of an arm failed, and how the first of them did."""
-    errors = (pair for lane in timeline.lanes for batch in lane.batches for pair in batch.errors.items())
-    failed = dict(sorted(errors, key=lambda pair: pair[0]))
+    failed = timeline.errors
     if not failed:
         return ""
     items = ", ".join(map(str, list(failed)[:5])) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004  (as many as one reads)
@@ -223,15 +221,10 @@ def _failures(timeline: Timeline) -> str:
     )
 
 
-def _slowdown(timeline: Timeline) -> float:
-    wall = timeline.end - timeline.begin
-    return overhead_of(timeline) / wall if wall > 0 else 0.0
-
-
 def _slowed(timeline: Timeline, trace: str) -> str:
     short = " (short runs pay up to 50 ms for it)" if trace == "auto" else ""
     return (
-        f"Tracing functions made {timeline.arm.label} about {_slowdown(timeline):.0%} longer{short}: its times and its speedup are "
+        f"Tracing functions made {timeline.arm.label} about {timeline.overhead:.0%} longer{short}: its times and its speedup are "
         "not those of an untraced run (--trace off)."
     )
 

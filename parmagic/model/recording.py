@@ -84,6 +84,11 @@ class Batch:
     values: list[Any]
     errors: dict[int, BaseException] = field(default_factory=dict)
 
+    @property
+    def items(self) -> range:
+        """The numbers of its items."""
+        return range(self.first, self.first + len(self.begins))
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -299,3 +304,13 @@ class Recording:
     moved: Moved | None = None
     samples: Samples | None = None
     clock: Clock = HERE
+
+    @property
+    def n_done(self) -> int:
+        """How many items it tells of: all of them have ended, well or not."""
+        return sum(len(batch.begins) for batch in self.batches)
+
+    @property
+    def last_end(self) -> float | None:
+        """When the last of them ended; None where it tells of none."""
+        return max((batch.ends[-1] for batch in self.batches if batch.ends), default=None)

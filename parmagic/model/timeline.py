@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import nan
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from parmagic.model.kinds import MEASURED
@@ -39,6 +42,40 @@ class Lane:
         read = self.clocks.at if self.tally is None else self.tally.rows[:: 1 + len(MEASURED)]
         return (read[0], read[-1]) if read else None
 
+    @property
+    def n_done(self) -> int:
+        """How many items ended here, well or not."""
+        return sum(len(batch.begins) for batch in self.batches)
+
+    @property
+    def errors(self) -> dict[int, BaseException]:
+        """The exceptions of its items that failed, by item, in the order in which they ran."""
+        return {item: error for batch in self.batches for item, error in batch.errors.items()}
+
+    def items(self) -> tuple[array[int], array[float], array[float]]:
+        """Return the numbers of its items, their begins and their ends, in the order in which they ran."""
+        numbers, begins, ends = array("q"), array("d"), array("d")
+        for batch in self.batches:
+            numbers.extend(batch.items)
+            begins.extend(batch.begins)
+            ends.extend(batch.ends)
+        return numbers, begins, ends
+
+    def stretches(self) -> list[tuple[float, float]]:
+        """Return the begins and ends of the stretches in which items ran one right after another, in order."""
+        return [(batch.begins[0], batch.ends[-1]) for batch in self.batches]
+
+    def failures(self) -> Iterator[tuple[float, Failure]]:
+        """Yield the failures of its items, each with the time at which it ended the item."""
+        rank = self.worker.rank
+        return (
+            (batch.ends[item - batch.first], Failure(item, rank, error)) for batch in self.batches for item, error in batch.errors.items()
+        )
+
+    def item_at(self, time: float) -> int | None:
+        """Return the item that ran at a time; None between items."""
+        return next((item for item, begin, end in zip(*self.items(), strict=True) if begin <= time <= end), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -67,6 +104,74 @@ class Timeline:
     error: BaseException | None = None
     packed: Packed | None = None
     failure: Failure | None = None
+
+    @property
+    def wall_s(self) -> float:
+        """Its wall seconds."""
+        return self.end - self.begin
+
+    @property
+    def items_s(self) -> float:
+        """The seconds from the begin of its first item to the end of its last; 0 without items."""
+        stretches = [stretch for lane in self.lanes for stretch in lane.stretches()]
+        return max(end for _, end in stretches) - min(begin for begin, _ in stretches) if stretches else 0.0
+
+    @property
+    def overhead_s(self) -> float:
+        """The estimated seconds by which tracing made it longer: of what runs side by side, the mean.
+
+        That is processes, and threads that no GIL puts one after another.
+        """
+        own = [trace.overhead_s for trace in self.traces]
+        abreast = len(own) if self.gil else max(len(own), len(self.lanes))
+        return sum(own) / abreast if own else 0.0
+
+    @property
+    def overhead(self) -> float:
+        """The share of its wall time by which tracing made it longer."""
+        return self.overhead_s / self.wall_s if self.wall_s > 0 else 0.0
+
+    @property
+    def n_done(self) -> int:
+        """How many of its items ended, well or not."""
+        return sum(lane.n_done for lane in self.lanes)
+
+    @property
+    def errors(self) -> dict[int, BaseException]:
+        """The exceptions of its items that failed, by item, in their order."""
+        return dict(sorted((pair for lane in self.lanes for pair in lane.errors.items()), key=itemgetter(0)))
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were items, and none of them ended well."""
+        return 0 < self.n_items <= sum(len(lane.errors) for lane in self.lanes)
+
+    @property
+    def results(self) -> list[Any]:
+        """The results in item order; None for items that failed or never started."""
+        results: list[Any] = [None] * self.n_items
+        for lane in self.lanes:
+            for batch in lane.batches:
+                results[batch.first : batch.first + len(batch.values)] = batch.values
+        return results
+
+    @property
+    def results_by_item(self) -> dict[int, Any]:
+        """The results of the items that ended well."""
+        found: dict[int, Any] = {}
+        for lane in self.lanes:
+            for batch in lane.batches:
+                found |= {item: value for item, value in enumerate(batch.values, batch.first) if item not in batch.errors}
+        return found
+
+    @property
+    def seconds_by_item(self) -> list[float]:
+        """The wall seconds of each item, in item order; NaN for those that never ended."""
+        seconds = [nan] * self.n_items
+        for lane in self.lanes:
+            for item, begin, end in zip(*lane.items(), strict=True):
+                seconds[item] = end - begin
+        return seconds
 
 
 class Slice(NamedTuple):

@@ -119,7 +119,7 @@ class Tracing:
 
         ``overhead_s`` is the number of recorded calls times what recording one
         costs here: CPU seconds, which threads under one GIL pay one after another
-        (see :func:`parmagic.analyze.merge.overhead_of`).
+        (see :attr:`parmagic.model.timeline.Timeline.overhead_s`).
         """
         if self._made is None:
             note = tuple(self._notes)

@@ -133,9 +133,8 @@ def _functions(calls: Sequence[Calls]) -> Row:
 
 
 def _items(lane: Lane) -> Row:
-    begins, ends = (np.array([at for batch in lane.batches for at in getattr(batch, edge)]) for edge in ("begins", "ends"))
-    items = np.array([batch.first + place for batch in lane.batches for place in range(len(batch.begins))], dtype=int)
-    errors = {item: error for batch in lane.batches for item, error in batch.errors.items()}
+    items, begins, ends = map(np.asarray, lane.items())
+    errors = lane.errors
 
     def words(item: int) -> tuple[str, str]:
         known = {"error": error_words(errors[item])} if item in errors else {}

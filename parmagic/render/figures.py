@@ -219,7 +219,7 @@ def bins(view: View, timeline: Timeline, row: Drawn, count: int) -> dict[str, An
     import numpy as np  # noqa: PLC0415  (heavy, and only pictures need it)
 
     edges = np.linspace(timeline.begin, timeline.end, count + 1)
-    width = (timeline.end - timeline.begin) / count * len(row.lanes)
+    width = timeline.wall_s / count * len(row.lanes)
     sums: dict[str, Any] = dict.fromkeys(LOOKS, np.zeros(count))
     if not width > 0:
         return sums

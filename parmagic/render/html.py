@@ -135,7 +135,7 @@ def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], strips: 
     style = f"height:{svg.ROW}px;line-height:{svg.ROW - 4}px;{_ONE_LINE}"
     words = "".join(f'<div style="{style}">{row.name}: {escape(state_words(view, label, row, 2))}</div>' for row in rows)
     picture = svg.lanes(view, timeline, rows, n_bins, strips)
-    wall = seconds(timeline.end - timeline.begin)
+    wall = seconds(timeline.wall_s)
     return (
         f'<div style="margin:4px 0"><div>{safe(label)}, from 0 to {wall}</div>'
         f'<table style="{_TABLE};width:100%;table-layout:fixed"><tbody><tr style="background:none">'
@@ -151,7 +151,7 @@ def legend(view: View) -> str:
         f" {legend_words(view, state)}</span> "
         for state in present(view)
     ]
-    if any(batch.errors for timeline in view.timelines for lane in timeline.lanes for batch in lane.batches):
+    if any(timeline.errors for timeline in view.timelines):
         entries.append(f'<span style="white-space:nowrap"><span style="{_PATCH}{FAILED}"></span> failed items, below their lanes</span>')
     return f'<div style="margin:4px 0 8px;font-size:90%">{"".join(entries)}</div>' if entries else ""
 

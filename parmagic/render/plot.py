@@ -66,7 +66,7 @@ def _patch(state: str) -> Any:
 
 def _lanes(axes: Axes, view: View, timeline: Timeline, rows: list[Any]) -> None:
     """Stack each lane's states in every bin, from the bottom of its row up."""
-    wall = timeline.end - timeline.begin
+    wall = timeline.wall_s
     edges = np.linspace(0.0, wall, BINS + 1)
     for place, row in enumerate(rows):
         shares, floor = bins(view, timeline, row, BINS), np.full(BINS, place + 0.4)

@@ -71,11 +71,10 @@ class _Scene:
 
     def arm(self, number: int, timeline: Timeline) -> dict[str, Any]:
         """Return one arm."""
-        n_items = sum(len(batch.begins) for lane in timeline.lanes for batch in lane.batches)
+        n_items = timeline.n_done
         every = max(1, -(-n_items // MAX_ITEMS))
         if every > 1:
-            ends = [(batch.first - 1, batch.first + len(batch.begins) - 1) for lane in timeline.lanes for batch in lane.batches]
-            drawn = sum(last // every - before // every for before, last in ends)
+            drawn = sum(number % every == 0 for lane in timeline.lanes for number in lane.items()[0])
             self.said.append(f"The page draws {drawn:,} of the {n_items:,} items of {clean(timeline.arm.label)}, evenly chosen.")
         lanes = [self._lane(number, place, timeline, lane, every) for place, lane in enumerate(timeline.lanes)]
         deepest = max((len(lane["calls"]) for lane in lanes), default=0)
@@ -112,10 +111,8 @@ class _Scene:
         return {state: packed(rising, "<f4") for state, rising in sums.items() if rising[-1] > 0}
 
     def _items(self, lane: Lane, every: int) -> dict[str, Any]:
-        begins = np.array([begin for batch in lane.batches for begin in batch.begins])
-        ends = np.array([end for batch in lane.batches for end in batch.ends])
-        numbers = np.array([batch.first + k for batch in lane.batches for k in range(len(batch.begins))], dtype=int)
-        errors = {item: error_words(error) for batch in lane.batches for item, error in batch.errors.items()}
+        numbers, begins, ends = map(np.asarray, lane.items())
+        errors = {item: error_words(error) for item, error in lane.errors.items()}
         kept = numbers % every == 0
         return {**self._slices(begins[kept], ends[kept], numbers[kept]), "errors": errors}
 

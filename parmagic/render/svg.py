@@ -89,15 +89,12 @@ def pieces(timeline: Timeline, row: Drawn) -> list[Piece]:
     """Return what lies below a worker's own lane, in order; nothing where no item is wide enough to be seen, or for several workers."""
     if len(row.lanes) > 1:
         return []
-    batches = [batch for batch in row.lanes[0].batches if batch.begins]
-    if not batches:
-        return []
     import numpy as np  # noqa: PLC0415  (heavy, and only pictures need it)
 
-    begins, ends = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("begins", "ends"))
-    numbers = np.concatenate([np.arange(batch.first, batch.first + len(batch.begins)) for batch in batches])
-    failed = {item for batch in batches for item in batch.errors}
-    wide = np.flatnonzero(ends - begins >= NARROWEST * (timeline.end - timeline.begin)).tolist()
+    lane = row.lanes[0]
+    numbers, begins, ends = map(np.asarray, lane.items())
+    failed = lane.errors
+    wide = np.flatnonzero(ends - begins >= NARROWEST * timeline.wall_s).tolist()
     found: list[Piece] = []
     for place, after in zip(wide, [-1, *wide], strict=False):
         found += _together(begins, ends, after + 1, place)
@@ -117,7 +114,7 @@ def _together(begins: Any, ends: Any, first: int, stop: int) -> list[Piece]:
 
 def _strip(timeline: Timeline, row: Drawn, items: Sequence[Piece], top: int, n_bins: int) -> Iterator[str]:
     """Draw items side by side in two greys, those that failed in the colour of alarm."""
-    scale = n_bins / (timeline.end - timeline.begin) if timeline.end > timeline.begin else 0.0
+    scale = n_bins / timeline.wall_s if timeline.wall_s > 0 else 0.0
     for piece in items:
         x, width = (piece.begin - timeline.begin) * scale, (piece.end - piece.begin) * scale
         yield (

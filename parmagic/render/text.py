@@ -170,7 +170,7 @@ def _baselines(rows: list[ArmRow]) -> str:
 def _lanes(view: View, timeline: Timeline, paper: _Paper) -> None:
     """Add one line per worker, or few: each cell shows what took most of its time."""
     rows = drawn(timeline.lanes, MAX_LANES)
-    wall = seconds(timeline.end - timeline.begin)
+    wall = seconds(timeline.wall_s)
     paper.lines.append("")
     paper.wrap(f"{timeline.arm.label}, from 0 to {wall}")
     names = [paper.plain(row.name.split(" ")[1]) for row in rows]

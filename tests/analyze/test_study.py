@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from parmagic.execute import baseline
 from parmagic.model import traits
 from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, WorkerId
+from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, TraceFile, WorkerId
 from parmagic.model.timeline import Baseline, Timeline
 
 
@@ -124,8 +125,9 @@ def test_summary_formulas():
     gil = _samples(*["gil"] * 10)
     parts = [_recording(0), _recording(1, first=2)]
     timeline = merge(Arm("threads", 2), 0.0, 14.0, 4, parts, {0: gil, 1: gil}, cpu_s=7.0)
+    timeline = replace(timeline, traces=(TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {}, overhead_s=0.7),))
     workers = tables.workers_table([timeline])
-    row = tables.summary_table([timeline], workers, [Baseline(21.0, "measured")], [0.7]).loc["threads=2"]
+    row = tables.summary_table([timeline], workers, [Baseline(21.0, "measured")]).loc["threads=2"]
     assert row["speedup"] == pytest.approx(1.5)
     assert row["efficiency"] == pytest.approx(0.75)
     assert row["cores_used"] == pytest.approx(0.5)
@@ -163,7 +165,7 @@ def test_estimate_leaves_out_what_others_caused():
     """The estimate counts running, sleep and I/O, and no wait for the GIL or a core."""
     timeline = _timeline(_samples("running", "running", "running", "running", "running", "gil", "gil", "gil", "sleep", "sleep"))
     workers = tables.workers_table([timeline])
-    table = tables.summary_table([timeline], workers, [Baseline.estimated()], [0.0])
+    table = tables.summary_table([timeline], workers, [Baseline.estimated()])
     assert table["serial_s"].iloc[0] == pytest.approx(4.0 + 2.0)
 
 

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from parmagic.analyze import tables
-from parmagic.analyze.merge import overhead_of
 from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, TraceFile, Usage, WorkerId
-from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.timeline import Baseline, Lane, Timeline
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
-
-
-@dataclass
-class Known:
-    """A baseline as the summary needs it."""
-
-    serial_s: float
-    how: str = "measured"
 
 
 def _d(*values):
@@ -127,18 +117,18 @@ def test_tracing_is_paid_at_once_where_no_gil_puts_threads_in_line():
     """Its CPU seconds make an arm of threads that much longer under a GIL; without one, or in processes, by their mean."""
     trace = TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {}, overhead_s=0.4)
     lanes = [_lane(rank) for rank in range(4)]
-    assert overhead_of(_timeline(*lanes, traces=(trace,))) == 0.4
-    assert overhead_of(_timeline(*lanes, traces=(trace,), gil=False)) == 0.1
-    assert overhead_of(_timeline(*lanes, traces=(trace,) * 4)) == 0.4
-    assert overhead_of(_timeline(*lanes, traces=(trace,) * 4, gil=False)) == 0.4
-    assert overhead_of(_timeline(*lanes, gil=False)) == 0.0
+    assert _timeline(*lanes, traces=(trace,)).overhead_s == 0.4
+    assert _timeline(*lanes, traces=(trace,), gil=False).overhead_s == 0.1
+    assert _timeline(*lanes, traces=(trace,) * 4).overhead_s == 0.4
+    assert _timeline(*lanes, traces=(trace,) * 4, gil=False).overhead_s == 0.4
+    assert _timeline(*lanes, gil=False).overhead_s == 0.0
 
 
 def test_without_a_gil_there_is_no_wait_for_it():
     """On a free-threaded build gil is False and gil_wait 0, even where nothing was sampled."""
     timeline = _timeline(_lane(batches=[_batch(0, (0.0, 10.0))], clocks=_clocks((0.0, 0.0, 0.0), (10.0, 10.0, 0.0))), gil=False)
     workers = tables.workers_table([timeline])
-    summary = tables.summary_table([timeline], workers, [Known(10.0)], [0.0])
+    summary = tables.summary_table([timeline], workers, [Baseline(10.0, "measured")])
     assert workers["gil_wait_s"].tolist() == [0.0]
     assert summary["gil"].tolist() == [False]
     assert summary["gil_wait_share"].tolist() == [0.0]
@@ -170,8 +160,9 @@ def test_summary_of_two_workers():
         _lane(rank, [Span("startup", 0.0, 1.0)], [_batch(rank, (1.0, 9.0))], _clocks((1.0, 0.0, 0.0), (9.0, 4.0, 0.0)), _seen((5.0, "gil")))
         for rank in (0, 1)
     ]
-    timeline = _timeline(*lanes, n_items=2, cpu_s=8.0)
-    row = tables.summary_table([timeline], tables.workers_table([timeline]), [Known(8.0, "sampled")], [0.5]).loc["threads=2"]
+    trace = TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {}, overhead_s=0.5)
+    timeline = _timeline(*lanes, n_items=2, cpu_s=8.0, traces=(trace,))
+    row = tables.summary_table([timeline], tables.workers_table([timeline]), [Baseline(8.0, "sampled")]).loc["threads=2"]
     assert (row["speedup"], row["efficiency"], row["cores_used"]) == (0.8, 0.4, 0.8)
     assert (row["gil_wait_s"], row["startup_s"]) == (pytest.approx(8.0), pytest.approx(2.0))
     assert row["gil_wait_share"] == pytest.approx(8.0 / (20.0 - 2.0 - 2.0))
@@ -181,7 +172,7 @@ def test_summary_of_two_workers():
 def test_an_arm_without_workers_has_its_row():
     """An arm whose workers never came to life is in the summary, with nothing made up."""
     timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 10.0))], clocks=_clocks((0.0, 0.0, 0.0), (10.0, 10.0, 0.0)))), _timeline(arm=Arm("procs", 2))]
-    summary = tables.summary_table(timelines, tables.workers_table(timelines), [Known(10.0), Known(math.nan, "estimated")], [0.0, 0.0])
+    summary = tables.summary_table(timelines, tables.workers_table(timelines), [Baseline(10.0, "measured"), Baseline(math.nan, "estimated")])
     assert summary.index.tolist() == ["threads=1", "procs=2"]
     assert math.isnan(summary.loc["procs=2", "speedup"])
     assert math.isnan(summary.loc["procs=2", "gil_wait_share"])
@@ -226,9 +217,3 @@ def test_usage_is_passed_on():
     workers = tables.workers_table([_timeline(_lane(0, usage=Usage(1.5, math.nan, 3, 4, 99.0)), _lane(1))])
     assert workers.iloc[0][["cpu_s", "ctx_voluntary", "ctx_involuntary", "rss_mb"]].tolist() == [1.5, 3, 4, 99.0]
     assert workers.iloc[1][["cpu_s", "ctx_voluntary", "ctx_involuntary", "rss_mb"]].isna().all()
-
-
-def test_busy_seconds_leave_failures_out():
-    """Items that failed or never started have no busy time."""
-    lane = _lane(batches=[_batch(0, (0.0, 1.0), (1.0, 3.0), errors={1: ValueError()})])
-    assert tables.busy_seconds(_timeline(lane, n_items=3)).tolist() == pytest.approx([1.0, math.nan, math.nan], nan_ok=True)
