@@ -11,7 +11,7 @@ from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
 from parmagic.record.items import Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
-from parmagic.workers.dispatch import Sharing
+from parmagic.workers.dispatch import OWN, Sharing
 from parmagic.workers.loop import Wrapped
 from parmagic.workers.output import mark
 
@@ -106,11 +106,11 @@ class Task:
         """Return the items of an arm: its ranks, in SPMD."""
         return self.items if self.items is not None else range(self.ranks(arm))
 
-    def sharing(self, arm: Arm) -> Sharing:
-        """Return how an arm's workers share out the items: in SPMD, a worker is a rank, or the only one runs all ranks in turn."""
-        if self.items is not None:
-            return Sharing.DECK
-        return Sharing.IN_TURN if arm.model.one_at_a_time else Sharing.OWN
+    def sharing(self, arm: Arm, claims: tuple[range, ...] | None = None) -> Sharing:
+        """Return how an arm's items are shared out, where ``claims`` are given only these: in SPMD they are ranks, each a worker's own."""
+        if self.items is None and not arm.model.one_at_a_time:
+            return OWN
+        return Sharing("common" if claims is None else "fixed", claims or (), in_turn=self.items is None)
 
     def ranks(self, arm: Arm) -> int:
         """Return how many ranks an SPMD arm has; the serial one runs those of the first parallel arm."""

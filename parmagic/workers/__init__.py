@@ -75,8 +75,7 @@ class Patience:
 class Job:
     """An arm's work: ``call(item, worker)`` for every item.
 
-    ``sharing`` tells which worker runs which items. ``claims``: only these item
-    numbers, in this order (a sampled baseline). ``trace_file`` tells where the
+    ``sharing`` tells which worker runs which items, ``trace_file`` where the
     functions of a worker's process go.
     """
 
@@ -86,21 +85,6 @@ class Job:
     plan: Plan
     sharing: Sharing
     trace_file: Callable[[int], RunFile]
-    claims: tuple[range, ...] | None = None
-
-    @property
-    def spmd(self) -> bool:
-        """Whether every worker has an item of its own, and all start together."""
-        return self.sharing is Sharing.OWN
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether one worker runs ranks."""
-        return self.sharing is Sharing.IN_TURN
-
-    def claims_of(self, rank: int) -> tuple[range, ...] | None:
-        """Return the items that only worker ``rank`` may run, and in which order; None where it takes what nobody has."""
-        return (range(rank, rank + 1),) if self.spmd else self.claims
 
 
 class Workers(Protocol):

@@ -9,20 +9,44 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from enum import Enum
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from parmagic.record.items import NOTHING, STOP, Board, item_slot, loading
 
 AIM = 2e-3
 
 
-class Sharing(Enum):
-    """How the items of an arm are shared out among its workers."""
+Share = Literal["common", "own", "fixed"]
+"""What a worker takes of an arm's items: the next ones that nobody has; its own, the one of its rank; those of a list."""
 
-    DECK = "each takes the next ones that nobody has"
-    OWN = "worker n runs item n, its rank, and no other; all start together"
-    IN_TURN = "one worker runs all, each as the rank that the item is"
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How the items of an arm are shared out among its workers.
+
+    ``own``: worker ``rank`` runs item ``rank``, and only that, all starting together (SPMD). ``fixed``: only the items of
+    ``claims``, in this order (a sampled baseline). ``in_turn``: the items are the ranks of an SPMD body, which one worker
+    runs one after another.
+    """
+
+    share: Share
+    claims: tuple[range, ...] = ()
+    in_turn: bool = False
+
+    @property
+    def together(self) -> bool:
+        """Whether all workers start together, each with its own item."""
+        return self.share == "own"
+
+    def claims_of(self, rank: int) -> tuple[range, ...] | None:
+        """Return the items that worker ``rank`` is to run, in their order; None where it takes what nobody has."""
+        if self.share == "common":
+            return None
+        return (range(rank, rank + 1),) if self.together else self.claims
+
+
+COMMON, OWN = Sharing("common"), Sharing("own")
 
 
 class Pace:

@@ -20,7 +20,7 @@ from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, ite
 from parmagic.system import limits
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
-from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck, Sharing
+from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
 from parmagic.workers.output import ThreadOutput
@@ -93,9 +93,9 @@ class _Crew:
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self._fault: BaseException | None = None  # what ended a worker that was not to end
-        self._call = InTurn(job.call, len(job.items)) if job.sharing is Sharing.IN_TURN else job.call
+        self._call = InTurn(job.call, len(job.items)) if job.sharing.in_turn else job.call
         self._counter = Counter(len(job.items))
-        self._gate = threading.Barrier(self.count) if job.sharing is Sharing.OWN else None
+        self._gate = threading.Barrier(self.count) if job.sharing.together else None
         self._begin = perf_counter()
         self._threads = [
             threading.Thread(target=self._run, args=(rank,), name=f"parmagic {job.arm.kind} {rank}", daemon=True)
@@ -300,7 +300,7 @@ class _Crew:
             enter(None)
 
     def _deck(self, rank: int) -> Deck:
-        claims = self.job.claims_of(rank)
+        claims = self.job.sharing.claims_of(rank)
         if claims is not None:
             return OwnItem(*claims)
         return SharedDeck(self._counter, self.count, self.job.plan.chunk, self.board)

@@ -20,7 +20,7 @@ from parmagic.record import usage
 from parmagic.system import limits
 from parmagic.system.files import Folder
 from parmagic.workers import Job
-from parmagic.workers.dispatch import Sharing
+from parmagic.workers.dispatch import COMMON, OWN
 from parmagic.workers.threads import SharedWorkers
 
 LINUX = sys.platform.startswith("linux")
@@ -151,7 +151,7 @@ apart(greedily)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be a user who has no other process")
-@pytest.mark.parametrize("sharing", [Sharing.DECK, Sharing.OWN])
+@pytest.mark.parametrize("sharing", [COMMON, OWN], ids=lambda sharing: sharing.share)
 def test_a_thread_that_cannot_be_started(sharing):
     """Where the third thread of four cannot be started, the others end, at the gate as well, and the error names the limit."""
     script = f"""
@@ -164,7 +164,7 @@ from parmagic.parse.line import parse_models
 plan = parse_models("threads=4", trace="off")
 def patient(item, worker):
     while True: time.sleep(0.002)
-job = Job(patient, range(4), plan.arms[0], plan, {sharing!s}, lambda rank: None)
+job = Job(patient, range(4), plan.arms[0], plan, {sharing}, lambda rank: None)
 def few():
     resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))  # this one, and two more
     os.setuid({NOBODY})
@@ -215,7 +215,7 @@ class Items(Sequence):
         return list(range(4))[place]
 
 
-@pytest.mark.parametrize("sharing", [Sharing.DECK, Sharing.OWN])
+@pytest.mark.parametrize("sharing", [COMMON, OWN], ids=lambda sharing: sharing.share)
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [

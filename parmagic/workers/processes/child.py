@@ -91,7 +91,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     is_worker()
     base = base_of_ours()
     descriptors = [high(each, base) if place in _KEPT else each for place, each in enumerate(descriptors)]
-    needed = [Descriptor(descriptors[BOARD])] if orders.claims is None else []
+    needed = [Descriptor(descriptors[BOARD])] if orders.sharing.share == "common" else []
     channel = _Channel(socket.socket(fileno=descriptors[CONNECTION]), orders.worker[0], needed)
     try:
         with hooks.hooked(wanted=orders.measure) as measuring:
@@ -130,11 +130,11 @@ def _work(orders: Orders, channel: _Channel, descriptors: list[int], inherited: 
         enter(worker)
         call, load = _cargo(orders, descriptors, inherited, channel)
         _reseed()
-        if orders.in_turn:
+        if orders.sharing.in_turn:
             call = InTurn(call, orders.n_items)
         trace.attach(worker.rank)
         channel.send(Recording(me, spans=(Span("startup", orders.begin, perf_counter()),)))
-        if orders.gate:
+        if orders.sharing.together:
             channel.wait()
         deck = _deck(orders, worker, descriptors[BOARD], board)
         work(call, load, deck, worker, gauge, board, channel.report, between, keep_going=orders.plan.keep_going)
@@ -223,8 +223,9 @@ def _take_over(environment: dict[str, Any], tracker: int) -> None:
 
 
 def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:
-    if orders.claims is not None:
-        return OwnItem(*orders.claims)
+    claims = orders.sharing.claims_of(worker.rank)
+    if claims is not None:
+        return OwnItem(*claims)
     deck: Deck = BoardDeck(FileLock(file), orders.n_items, worker.count, orders.plan.chunk, board, worker.rank)
     return Chain(OwnItem(*orders.left), deck) if orders.left else deck
 

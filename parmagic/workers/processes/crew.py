@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from parmagic.errors import WorkerDied
 from parmagic.model.recording import Recording, WorkerId
@@ -95,14 +95,11 @@ class Crew:
         self._members.append(member)  # from here on it is closed, whatever happens
         member.open_files()
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
-        claims = job.claims
-        if job.spmd:
-            claims = (range(rank, rank + 1),)
         null, tracker = self._board.file, tracker_descriptor() if cargo else None
         orders = Orders(
-            (rank, job.arm.count, job.arm.kind), job.plan, len(job.items), self._begin, job.spmd and not left, job.in_turn,
-            claims, left, job.trace_file(rank), cargo.manifest if cargo else None,
-            environment(tracked=tracker is not None) if cargo else None, not hooks.why_inferred(),
+            worker=(rank, job.arm.count, job.arm.model.name), plan=job.plan, n_items=len(job.items), begin=self._begin, sharing=job.sharing,
+            left=left, trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
+            environment=environment(tracked=tracker is not None) if cargo else None, measure=not hooks.why_inferred(),
         )  # fmt: skip
         descriptors = [
             member.theirs[0], self._board.file, out, err, member.box, member.stack,
@@ -180,7 +177,7 @@ class Crew:
         if not member.pid:
             member.pid = recording.worker.pid
             self._at_gate += 1
-            if self._job.spmd and self._all_greeted:
+            if self._job.sharing.together and self._all_greeted:
                 for each in self._members:
                     if each.ended is None:
                         each.inbox.answer(b"g")
@@ -252,14 +249,13 @@ class Crew:
 
     def _state(self, member: Member, event: Event) -> State:
         job = self._job
-        share: Literal["common", "fixed", "own"] = "own" if job.spmd else "common" if job.claims is None else "fixed"
-        mark, had, until = NOTHING, job.claims or (), 0
-        if isinstance(event, Ended) and member.pid and share != "own":  # only then: somebody may have cut the board short
+        mark, had, until = NOTHING, job.sharing.claims, 0
+        if isinstance(event, Ended) and member.pid and not job.sharing.together:  # only then: somebody may have cut the board short
             places, slot = self._board.places, item_slot(member.rank)
             mark, until = places[slot], places[slot + 2]
-            had = (*member.left, claimed(places, member.rank, member.since)) if job.claims is None else job.claims
+            had = had or (*member.left, claimed(places, member.rank, member.since))
         return State(
-            rank=member.rank, workers=job.arm.count, n_items=len(job.items), share=share, keep_going=job.plan.keep_going,
+            rank=member.rank, workers=job.arm.count, n_items=len(job.items), share=job.sharing.share, keep_going=job.plan.keep_going,
             greeted=bool(member.pid), all_greeted=self._all_greeted, done=member.done, ended=member.ended is not None, fault=member.fault,
             mark=mark, had=had, claimed_until=until, reported=member.reported,
         )  # fmt: skip

@@ -10,11 +10,10 @@ The crew carries the actions out, in their order. Nothing in here looks at a pro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from parmagic.errors import LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.system.limits import why_not
-from parmagic.workers.dispatch import lost
+from parmagic.workers.dispatch import Share, lost
 from parmagic.workers.endings import how_it_ended
 
 
@@ -29,7 +28,7 @@ class State:
     rank: int
     workers: int
     n_items: int
-    share: Literal["common", "fixed", "own"]
+    share: Share
     keep_going: bool
     greeted: bool  # it has said that it is there,
     all_greeted: bool  # and so has every other one

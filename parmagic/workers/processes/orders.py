@@ -12,6 +12,7 @@ from typing import Any
 from parmagic.model.plan import Plan
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import RunFile
+from parmagic.workers.dispatch import Sharing
 from parmagic.workers.processes import leftovers
 
 Place = tuple[int, int]
@@ -53,9 +54,7 @@ class Orders:
     plan: Plan
     n_items: int
     begin: float
-    gate: bool
-    in_turn: bool
-    claims: tuple[range, ...] | None
+    sharing: Sharing
     left: tuple[range, ...]  # what a dead worker of this rank left undone
     trace_file: RunFile
     manifest: Manifest | None  # None: the body and the items are in our memory already
