@@ -244,6 +244,25 @@ class ArmView:
         return self.timeline.results
 
 
+def to_plain(run: Run) -> dict[str, Any]:
+    """Return what files may hold of a run as plain data, which JSON can hold; results are left out."""
+    from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
+
+    saved = run.saved
+    return plain.written(plain.Story(run.title, saved.timelines, dict(saved._baselines), tuple(saved.notes), saved.error, run.show_items))  # noqa: SLF001
+
+
+def from_plain(data: Any) -> Run:
+    """Return the run that was written down so: its tables, report, page and trace, without results.
+
+    Raises ValueError where another version has written it, or nobody has.
+    """
+    from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
+
+    told = plain.read(data)
+    return Run(told.timelines, told.baselines, [*told.notes], told.error, title=told.title, show_items=told.show_items)
+
+
 def load_tables() -> None:
     """Import what makes tables, with Ctrl-C held back: NumPy and pandas cannot be imported again once they were interrupted."""
     with held_back():

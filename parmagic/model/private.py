@@ -61,16 +61,20 @@ def public_timeline(timeline: Timeline) -> Timeline:
     """Return an arm without results, and with errors and names as a file may have them; machines are numbered."""
     hosts = list(dict.fromkeys(lane.worker.host for lane in timeline.lanes))
     lanes = tuple(_public_lane(lane, f"host {hosts.index(lane.worker.host)}") for lane in timeline.lanes)
-    return replace(timeline, lanes=lanes, error=public_error(timeline.error))
+    traces = tuple(replace(trace, notes=tuple(map(public, trace.notes))) for trace in timeline.traces)
+    error = public_error(timeline.error)
+    failure = replace(timeline.failure, error=error) if timeline.failure and error else None
+    return replace(timeline, lanes=lanes, traces=traces, error=error, failure=failure)
 
 
 def public_error(error: BaseException | None) -> BaseException | None:
     """Return an error that has this one's type's name, and nothing to say."""
-    return None if error is None else _stand_in(type_name(error))()
+    return None if error is None else stand_in(type_name(error))()
 
 
 @cache
-def _stand_in(name: str) -> type[BaseException]:
+def stand_in(name: str) -> type[BaseException]:
+    """Return a type of errors that has this name, and nothing else of any other's."""
     return type(name, (Exception,), {})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import importlib.util
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from parmagic.analyze import functions
 from parmagic.model.private import Private, described, joined, public, public_error, say
 from parmagic.record import tracing
 from parmagic.render import serve
+from parmagic.result import from_plain, to_plain
 
 SETUP = """
 import contextlib, os, threading, time
@@ -71,6 +73,9 @@ def _saved(run: parmagic.Run) -> dict[str, bytes]:
     files = [*Path().glob("*.html"), *Path().glob("trace.*"), *Path().glob("figure.*"), *Path(".parmagic").rglob("*")]
     found = {str(path): path.read_bytes() for path in files if path.is_file()}
     found["trace.json.gz"] = gzip.decompress(found["trace.json.gz"])
+    plain = to_plain(run)
+    traces = b"".join(trace.data for timeline in from_plain(plain).timelines for trace in timeline.traces)  # packed, elsewhere
+    found["plain"] = json.dumps(plain).encode() + traces
     return found | {"served": _served(run), "shown": run.timeline.show()._repr_html_().encode()}
 
 
@@ -79,7 +84,7 @@ def _telling(saved: dict[str, bytes], what: str) -> set[str]:
     return {name for name, data in saved.items() if what in data.decode().replace("\\u2026", "…")}
 
 
-WITH_NOTES = {"report.html", "page.html", "trace.json", "trace.json.gz", "served", "shown"}
+WITH_NOTES = {"report.html", "page.html", "trace.json", "trace.json.gz", "served", "shown", "plain"}
 FIGURES = {"figure.svg"} if importlib.util.find_spec("matplotlib") else set()  # an extra
 
 

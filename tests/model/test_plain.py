@@ -1,0 +1,304 @@
+"""Runs as plain data: what is read again is the run that was written, but for values; what is garbled is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import shutil
+from array import array
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import parmagic
+from parmagic.analyze.merge import merge
+from parmagic.model import plain
+from parmagic.model.kinds import MEASURED, WAIT_KINDS
+from parmagic.model.plan import Arm
+from parmagic.model.recording import (
+    WAIT_LAYOUT,
+    Batch,
+    Clock,
+    Clocks,
+    Moved,
+    Readings,
+    Recording,
+    Samples,
+    Span,
+    Tally,
+    Total,
+    TraceFile,
+    Usage,
+    Waits,
+    WorkerId,
+)
+from parmagic.model.timeline import Baseline, Packed
+from parmagic.render import chrome, page, text
+from parmagic.result import Run, from_plain, to_plain
+
+TABLES = ("summary", "workers", "items", "waits", "transfers")
+
+
+def again(run):
+    """Return the run, by way of a text of JSON that any reader of JSON can read."""
+    return from_plain(json.loads(json.dumps(to_plain(run), allow_nan=False)))
+
+
+def assert_same(run, other):
+    """Compare all that is told of both, to the last digit."""
+    shown = run.saved
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(other, name), getattr(shown, name), check_exact=True)
+    assert text.report(other) == text.report(shown)
+    assert page.page(other, tables=True) == page.page(run, tables=True)
+    assert chrome.dumps(other) == chrome.dumps(run)
+    assert (other.title, other.notes, other.verdict, other.show_items) == (run.title, shown.notes, shown.verdict, run.show_items)
+    assert other.results == [None] * len(run.results)
+
+
+SETUP = """
+import os, threading, time, _thread
+pid = os.getpid()
+lock = threading.Lock()
+def work(n):
+    return n
+def stop(n):
+    if n == 3: os.kill(pid, 2)
+    time.sleep(0.01)
+    return n
+def fail(n):
+    raise ValueError(f'no {n}\\n\\u2028 <b>')
+"""
+
+RUNS = {
+    "threads": ("%%parallel threads=2 -q for n in range(20)", "with lock:\n    time.sleep(0.002)\n[work(k) for k in range(500)]"),
+    "processes": ("%%parallel procs=2 -q for n in range(20)", "[work(k) for k in range(500)]"),
+    "everything": ("%%parallel serial threads=2 procs=2 -q for n in range(6)", "time.sleep(0.002)\nwork(n)"),
+    "large traces": ("%%parallel threads=2 procs=2 -q --trace full for n in range(20)", "[work(k) for k in range(2000)]"),
+    "ranks": ("%%parallel threads=2 procs=2 -q --once", "time.sleep(0.01)\nworker.rank"),
+    "no items": ("%%parallel threads=2 -q --once for n in []", "n"),
+    "kept going": ("%%parallel threads=2 procs=2 -q --keep-going for n in range(6)", "if n % 2: fail(n)\nn"),
+}
+ENDED = {
+    "failed threads": ("%%parallel threads=2 procs=2 -q for n in range(6)", "if n == 4: fail(n)\nn"),
+    "failed processes": ("%%parallel procs=2 -q for n in range(6)", "if n == 4: fail(n)\nn"),
+    "killed": ("%%parallel procs=2 -q for n in range(6)", "if n == 4: os.kill(os.getpid(), 9)\nn"),
+    "interrupted threads": ("%%parallel threads=2 procs=2 -q for n in range(1000)", "stop(n)"),
+    "interrupted processes": ("%%parallel procs=2 -q for n in range(1000)", "stop(n)"),
+}
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["private", "shown"])
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_read_as_it_was_written(ip, name, leave):
+    """Tables, report, page and trace of real runs are the same, also when the run's own files are gone; private texts are left out."""
+    ip(SETUP)
+    ip(f"%config ParallelMagics.show_items = {leave}")
+    run = ip("\n".join(RUNS[name]))
+    if name == "large traces":
+        assert [trace for timeline in run.timelines for trace in timeline.traces if trace.path]
+    data = json.loads(json.dumps(to_plain(run)))
+    before = chrome.dumps(run)
+    shutil.move(".parmagic", "gone") if Path(".parmagic").exists() else None
+    other = from_plain(data)
+    assert chrome.dumps(other) == before
+    shutil.move("gone", ".parmagic") if Path("gone").exists() else None
+    assert_same(run, other)
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["private", "shown"])
+@pytest.mark.parametrize("name", ENDED)
+def test_a_run_that_ended_early_is_read_as_it_was_written(ip, name, leave):
+    """So are runs that failed, were killed or interrupted; errors have their types' names, and their texts where these may be shown."""
+    ip(SETUP)
+    ip(f"%config ParallelMagics.show_items = {leave}")
+    ip.fails("\n".join(ENDED[name]))
+    run = parmagic.last()
+    other = again(run)
+    assert_same(run, other)
+    assert type(other.error).__name__ == type(run.error).__name__
+    assert str(other.error) == (str(run.error) if leave else "")
+    assert ("no 4" in json.dumps(to_plain(run))) == (leave and "failed" in name)
+
+
+def test_inferred_waits(ip, monkeypatch):
+    """A run without hooks has clocks and samples instead of a tally."""
+    monkeypatch.setenv("PARMAGIC_WAITS", "off")
+    ip(SETUP)
+    run = ip("%%parallel threads=2 -q --once for n in range(4)\nwith lock:\n    time.sleep(0.03)")
+    assert not run.workers["measured"].any()
+    assert_same(run, again(run))
+
+
+def test_what_is_read_is_written_the_same(ip):
+    """A second copy is the first one: nothing is lost on the way, and no number changes."""
+    ip(SETUP)
+    run = ip("%%parallel threads=2 procs=2 -q --keep-going for n in range(6)\nif n % 2: fail(n)\nn")
+    data = to_plain(run)
+    assert to_plain(from_plain(data)) == data
+    assert {tuple(each) for each in data["errors"]} == {("ValueError", "")}
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# hand-written
+
+
+def doubles(*values):
+    """Return them as recordings have them."""
+    return array("d", values)
+
+
+def hand_written(**more):
+    """Return a run with one of everything, of two machines; one worker takes no items."""
+    nan = math.nan
+    error = KeyError("there is no such thing")
+    wait = WAIT_LAYOUT.pack(2_000_000_000, 4_000_000_000, 2**64 - 1, WAIT_KINDS.index("lock"), -1, 3, 1)
+    parts = [
+        Recording(
+            WorkerId(0, 1, 2), (Span("startup", 0.0, 1.0),), (Batch(0, doubles(1.0, 5.0), doubles(5.0, 9.0), [1, None], {1: error}),),
+            Readings(tally=Tally(doubles(1.0, *[0.0] * len(MEASURED), 9.0, *range(len(MEASURED)))), waits=Waits(wait, 7)),
+            (Total("lock", 2**64 - 1, 3, 1, 2.0, 2.0, 0.5, "lock"), Total("interpreter", 1, 0, 1, 0.5, 0.5)),
+            Usage(6.0, nan, 1, 2, 50.0),
+            TraceFile("/nowhere/at/all", 1, ((0.0, 1.0), (1e6, 2.0)), {7: 0}, 8.0, 0.25, ("a note",), b"", nan, lost_exactly=False, since=1.5),
+            moved=Moved(1, 0.5, 2, 0.25),
+        ),
+        Recording(
+            WorkerId(1, 9, 9, host="far", takes_items=False), readings=Readings(Clocks(doubles(1002.0, 1008.0), doubles(0.0, 4.0), doubles(nan, nan))),
+            samples=Samples(doubles(1003.0), array("b", [2])), clock=Clock("far", -1000.0, 0.25),
+        ),
+    ]  # fmt: skip
+    timeline = merge(Arm("threads", 2), 0.0, 10.0, 3, parts, {}, cpu_s=math.inf, packed=Packed(10, 0.5))
+    return Run([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, ["one", "two"], error, title="a title", show_items=True, **more)
+
+
+def test_every_field_is_kept():
+    """All of a hand-written run is there, of every kind of part; its one error is one, and its missing trace has no calls."""
+    run = hand_written()
+    other = again(run)
+    (lane, far), (was, far_was) = other.timelines[0].lanes, run.timelines[0].lanes
+    assert repr(lane) == repr(was).replace("values=[1, None]", "values=[None, None]").replace("KeyError(", 'KeyError("').replace("thing')", "thing'\")")
+    assert repr(far) == repr(far_was)
+    assert (far.worker.host, far.worker.takes_items, far.uncertainty) == ("far", False, 0.25)
+    assert repr(other.timelines[0].traces) == repr(run.timelines[0].traces).replace("/nowhere/at/all", "")
+    assert (other.timelines[0].arm, other.timelines[0].arm.model) == (run.timelines[0].arm, run.timelines[0].arm.model)
+    assert other.error is other.timelines[0].error is other.timelines[0].failure.error is lane.batches[0].errors[1]
+    assert str(other.error) == "'there is no such thing'"
+    assert (other.timelines[0].packed, other.timelines[0].cpu_s) == (Packed(10, 0.5), math.inf)
+    assert_same(run, other)
+
+
+def test_a_run_of_no_arms():
+    """A run that ended before its first arm has its error and its notes."""
+    run = Run([], {}, ["a note"], KeyboardInterrupt(), title="a title")
+    assert_same(run, again(run))
+
+
+def places(data, path=()):
+    """Yield the way to everything within plain data."""
+    yield path
+    steps = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for step, each in steps:
+        yield from places(each, (*path, step))
+
+
+def changed(data, path, change):
+    """Return a copy in which something else stands there."""
+    if not path:
+        return change(data)
+    data = copy.copy(data)
+    data[path[0]] = changed(data[path[0]], path[1:], change)
+    return data
+
+
+DATA = to_plain(hand_written())
+PLACES = [path for path in places(DATA) if path and path[0] in {"errors", "run"}]
+
+
+def test_what_is_of_another_type_is_refused():
+    """Wherever something of another type stands, the run is refused, and the error says where that is."""
+    for path in PLACES:
+        name = next(str(step) for step in reversed(path) if isinstance(step, str))
+        with pytest.raises(ValueError, match=f"garbled: .*{name}"):
+            from_plain(changed(DATA, path, lambda _: {"not": "expected"}))
+
+
+def test_what_is_missing_or_too_much_is_refused():
+    """So it is where a field or a part of a pair is missing, or is there that nobody knows."""
+    for path in PLACES:
+        here = DATA
+        for step in path:
+            here = here[step]
+        if isinstance(here, dict):
+            for name in here:
+                with pytest.raises(ValueError, match="the fields"):
+                    from_plain(changed(DATA, path, lambda fields, name=name: {key: each for key, each in fields.items() if key != name}))
+            with pytest.raises(ValueError, match="the fields"):
+                from_plain(changed(DATA, path, lambda fields: fields | {"more": 1}))
+        if isinstance(here, list) and len(here) == 2 and path[-2:-1] in {("anchors",), ("workers",), ("baselines",)}:
+            with pytest.raises(ValueError, match="1 values, not 2"):
+                from_plain(changed(DATA, path, lambda pair: pair[:1]))
+
+
+LANE = ("run", "timelines", 0, "lanes", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "says"),
+    [
+        ((*LANE, "batches", 0, "begins"), lambda packed: packed[:-4], "a Batch that cannot be|cannot be read"),
+        ((*LANE, "batches", 0, "first"), lambda _: 5, "lanes.0..batches.0. has a Batch"),
+        ((*LANE, "tally", "rows"), lambda _: "AAAAAAAA8D8=", "a Tally that cannot be"),
+        ((*LANE, "waits", "events"), lambda _: "!", "what cannot be read"),
+        ((*LANE, "waits", "events"), lambda _: "AAAA", "what cannot be read"),
+        ((*LANE, "spans", 0, "kind"), lambda _: "dancing", "a Span that cannot be"),
+        ((*LANE, "spans", 0, "end"), lambda _: "nan", "a Span that cannot be"),
+        ((*LANE, "totals", 0, "kind"), lambda _: "love", "a Total that cannot be"),
+        ((*LANE, "worker", "rank"), lambda _: 1, "a Timeline that cannot be"),
+        ((*LANE[:3], "n_items"), lambda _: 1, "a Timeline that cannot be"),
+        ((*LANE[:3], "arm", "kind"), lambda _: "fibers", "an? Arm that cannot be"),
+        ((*LANE[:3], "error"), lambda _: 1, "the error 1, which is not there"),
+        (("run", "baselines"), lambda _: [], "a Story that cannot be"),
+        (("errors", 0, 0), lambda _: "a\0b", "errors"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(path, change, says):
+    """Data of the right types that no run can have, or that nothing can be drawn of, is refused by where it stands."""
+    with pytest.raises(ValueError, match=says):
+        from_plain(changed(DATA, path, change))
+
+
+@pytest.mark.parametrize("data", [None, [], "a run", {}, {"timelines": []}])
+def test_what_is_no_run_is_refused(data):
+    """So is what nobody has written as a run."""
+    with pytest.raises(ValueError, match="no run that parmagic has written"):
+        from_plain(data)
+
+
+@pytest.mark.parametrize("changes", [{"parmagic": [0, 1]}, {"parmagic": "1"}, {"byteorder": "middle"}])
+def test_another_version_is_refused(changes):
+    """So is a run of another version, before anything else of it is read; the error says which it is."""
+    with pytest.raises(ValueError, match=r"written by another version of parmagic: it has format .*, expected \[\d+, \d+\]"):
+        from_plain(DATA | {"run": "never looked at"} | changes)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_garbled_text(seed):
+    """Wherever letters of the text are changed, it is refused, or it is a run that can be shown."""
+    chance = random.Random(seed)
+    letters = list(json.dumps(DATA))
+    for _ in range(chance.choice([1, 1, 3])):
+        letters[chance.randrange(len(letters))] = chance.choice('0123456789"{}[],:-aAeE/+=')
+    with suppress(ValueError):
+        run = from_plain(json.loads("".join(letters)))
+        assert all(len(getattr(run, name)) >= 0 for name in TABLES)
+        assert text.report(run)
+        assert page.page(run, tables=True)
+
+
+def test_nothing_is_unpickled():
+    """What reads a run knows no pickle."""
+    assert not {"pickle", "cloudpickle", "marshal"} & vars(plain).keys()
