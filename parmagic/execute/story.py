@@ -25,7 +25,7 @@ from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, remember
-from parmagic.system.files import Folder, RunFile
+from parmagic.system.files import Folder
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
 from parmagic.system.limits import explained
 from parmagic.workers import Job, Workers, registry
@@ -38,8 +38,13 @@ ALLOWED = 0.05
 
 @dataclass(slots=True)
 class _Story:
-    """What is known so far; it began at ``begin`` (seconds on our clock)."""
+    """A task while it runs: what it is given, and what is known so far; it began at ``begin`` (seconds on our clock)."""
 
+    task: Task
+    screen: Screen
+    supply: Supply
+    folder: Folder
+    parked: Parked | None = None
     begin: float = field(default_factory=time.perf_counter)
     timelines: list[Timeline] = field(default_factory=list)
     baselines: dict[str, Baseline] = field(default_factory=dict)
@@ -47,6 +52,83 @@ class _Story:
     error: BaseException | None = None
     times: list[int] = field(default_factory=list)
     serial_times: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, task: Task, screen: Screen) -> _Story:
+        """Begin one: nothing has been started yet."""
+        task, notes = _without_deadlock(task)
+        supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
+        folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
+        return cls(task, screen, supply, folder, notes=[*task.notes, *notes, *_nowhere()])
+
+    def prepare(self) -> None:
+        """Start what the arms need, and park the baseline's worker while memory is as it was."""
+        tracing.warm(self.task.plan.trace)
+        self.supply.prepare()
+        if hooks.why_inferred():
+            self.supply.wait_for_the_sampler()
+        self.parked = park(self.task, self.supply)
+
+    def run_arms(self) -> None:
+        """Run one arm after another; an error ends them all, with --keep-going only one that came from no item."""
+        plan = self.task.plan
+        deadline = time.monotonic() + plan.timeout if plan.timeout else None
+        for number, arm in enumerate(plan.arms):
+            timeline, notes = conduct(self._workers(arm), self._job(number, arm), self.screen, deadline, self.supply.packed(arm))
+            self.timelines.append(timeline)
+            self.notes += notes
+            self.times.append(timeline.n_done)
+            if timeline.error is not None:
+                self.error = timeline.error
+                if not plan.keep_going or _ends_all(timeline):
+                    return
+        if plan.keep_going:
+            self.error = None
+
+    def _workers(self, arm: Arm) -> Workers:
+        """Return an arm's workers: one that runs alone is apart from threads, which change the memory that it would see."""
+        alone = self.parked.workers if self.parked is not None else None
+        if alone is not None and arm.model.one_at_a_time and self.supply.has_threads:
+            return alone
+        return registry.workers(arm.model, self.supply)
+
+    def _job(self, number: int, arm: Arm) -> Job:
+        task = self.task
+        return Job(
+            task.call, task.items_for(arm), arm, task.plan, task.sharing(arm), lambda rank: self.folder.file(f"{number}-{rank}.json")
+        )  # fmt: skip
+
+    def run_baselines(self) -> None:
+        """Find what each arm's serial run took, or would have taken; where that cannot run, a note says why."""
+        try:
+            with explained():
+                self._measure_baselines()
+        except LimitReached as refused:
+            self.notes.append(f"The speedup is estimated: the serial baseline could not run. {refused}")
+        if self.parked is not None:
+            self.notes += self.parked.notes
+            self.serial_times = self.parked.times()
+
+    def _measure_baselines(self) -> None:
+        task, parked = self.task, self.parked
+        own = next((t for t in self.timelines if t.arm.model.one_at_a_time), None)
+        for timeline in self.timelines:
+            if own is not None and (task.items is not None or own.n_items == timeline.n_items):
+                self.baselines[timeline.arm.label] = taken_from(own)
+            elif parked is not None and parked.workers is not None:
+                self.baselines[timeline.arm.label] = parked.measure(task, timeline, self.timelines, self.folder, self.screen)
+
+    def fail(self, error: BaseException | None, *, instead: bool = False) -> None:
+        """Make an error the run's, where it has none yet; ``instead`` of it also where it has."""
+        if self.error is None or instead:
+            self.error = error
+
+    def give_back(self) -> None:
+        """End what was started for this task alone."""
+        if self.parked is not None:
+            self.parked.close()
+        self.supply.close()
+        self.folder.end()
 
 
 def execute(task: Task, screen: Screen) -> Run:
@@ -56,49 +138,31 @@ def execute(task: Task, screen: Screen) -> Run:
     What is wrong with the task itself (:class:`ParmagicError`) is raised, with
     nothing left behind. To be called by :func:`noticed`.
     """
-    task, notes = _without_deadlock(task)
-    story = _Story(notes=[*task.notes, *notes, *_nowhere()])
-    folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
-    supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
-    parked: Parked | None = None
+    story = _Story.of(task, screen)
     try:
         with explained():
-            tracing.warm(task.plan.trace)
-            supply.prepare()
-            if hooks.why_inferred():
-                supply.wait_for_the_sampler()
-            parked = park(task, supply)
+            story.prepare()
             raise_lost()
-            _run_arms(task, screen, story, supply, parked, folder)
+            story.run_arms()
             if story.error is None:
                 raise_lost()
-                _run_baselines(task, screen, story, parked, folder)
+                story.run_baselines()
     except LimitReached as refused:
         if not story.timelines:
             raise  # nothing has run
-        story.error = refused if story.error is None else story.error
+        story.fail(refused)
     except BaseException as stopped:
         if not is_interrupt(stopped):
             raise
-        if story.error is None or task.plan.keep_going:
-            story.error = stopped
+        story.fail(stopped, instead=task.plan.keep_going)
     finally:
         try:
-            undo(lambda: _give_back(supply, parked, folder))
+            undo(story.give_back)
         finally:
-            undo(lambda: _give_back(supply, parked, folder))
-    late = lost()  # in a finalizer, say, behind the last item
-    story.error = late if story.error is None else story.error
-    story.notes += supply.notes
-    _close_the_story(task, story)
+            undo(story.give_back)
+    story.fail(lost())  # in a finalizer, say, behind the last item
+    _tell(story)
     return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
-
-
-def _give_back(supply: Supply, parked: Parked | None, folder: Folder) -> None:
-    if parked is not None:
-        parked.close()
-    supply.close()
-    folder.end()
 
 
 def _nowhere() -> list[str]:
@@ -121,58 +185,15 @@ def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
     return replace(task, plan=replace(task.plan, arms=arms)), [note]
 
 
-def _run_arms(task: Task, screen: Screen, story: _Story, supply: Supply, parked: Parked | None, folder: Folder) -> None:
-    deadline = time.monotonic() + task.plan.timeout if task.plan.timeout else None
-    for number, arm in enumerate(task.plan.arms):
-        isolated = parked is not None and parked.workers is not None and arm.model.one_at_a_time and supply.has_threads
-        if isolated:
-            assert parked is not None
-            workers: Workers = parked.workers  # type: ignore[assignment]
-        else:
-            workers = registry.workers(arm.model, supply)
-        job = _job(task, arm, lambda rank, number=number: folder.file(f"{number}-{rank}.json"))  # type: ignore[misc]
-        timeline, notes = conduct(workers, job, screen, deadline, packed=supply.packed(arm))
-        story.timelines.append(timeline)
-        story.notes += notes
-        story.times.append(timeline.n_done)
-        if timeline.error is not None:
-            story.error = timeline.error
-            if not task.plan.keep_going or _ends_all(timeline):
-                return
-    if task.plan.keep_going:
-        story.error = None
-
-
 def _ends_all(timeline: Timeline) -> bool:
     """Tell whether not even --keep-going goes on: after an interrupt, and where it was no item that failed."""
     return timeline.failure is None or issubclass(type(timeline.error), (KeyboardInterrupt, RunTimeout))
 
 
-def _job(task: Task, arm: Arm, trace_file: Callable[[int], RunFile]) -> Job:
-    return Job(task.call, task.items_for(arm), arm, task.plan, task.sharing(arm), trace_file)
-
-
-def _run_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
-    try:
-        with explained():
-            _measure_baselines(task, screen, story, parked, folder)
-    except LimitReached as refused:
-        story.notes.append(f"The speedup is estimated: the serial baseline could not run. {refused}")
-    if parked is not None:
-        story.notes += parked.notes
-        story.serial_times = parked.times()
-
-
-def _measure_baselines(task: Task, screen: Screen, story: _Story, parked: Parked | None, folder: Folder) -> None:
-    own = next((t for t in story.timelines if t.arm.model.one_at_a_time), None)
-    for timeline in story.timelines:
-        if own is not None and (task.items is not None or own.n_items == timeline.n_items):
-            story.baselines[timeline.arm.label] = taken_from(own)
-        elif parked is not None and parked.workers is not None:
-            story.baselines[timeline.arm.label] = parked.measure(task, timeline, story.timelines, folder, screen)
-
-
-def _close_the_story(task: Task, story: _Story) -> None:
+def _tell(story: _Story) -> None:
+    """Compare, and add the notes that need all of the story; say on the error where it came from."""
+    task = story.task
+    story.notes += story.supply.notes
     for timeline in story.timelines:
         label = timeline.arm.label
         baseline = story.baselines.get(label)
@@ -197,14 +218,14 @@ def _close_the_story(task: Task, story: _Story) -> None:
     story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if t.overhead > ALLOWED]
     story.notes = list(dict.fromkeys(story.notes))
     if story.error is not None:
-        _annotate(task, story)
-        story.notes += _left_out(task, story)
+        _annotate(story)
+        story.notes += _left_out(story)
     story.notes += [note for note in map(_failures, story.timelines) if note and task.plan.keep_going]
 
 
-def _left_out(task: Task, story: _Story) -> list[str]:
+def _left_out(story: _Story) -> list[str]:
     """Say which arms an error kept from running."""
-    labels = [arm.label for arm in task.plan.arms[len(story.timelines) :]]
+    labels = [arm.label for arm in story.task.plan.arms[len(story.timelines) :]]
     return [f"{', '.join(labels)} did not run."] if labels else []
 
 
@@ -229,12 +250,13 @@ def _slowed(timeline: Timeline, trace: str) -> str:
     )
 
 
-def _annotate(task: Task, story: _Story) -> None:
+def _annotate(story: _Story) -> None:
     """Say on the exception itself which item, worker and arm it came from."""
     last = story.timelines[-1] if story.timelines else None
     if last is None or (failure := last.failure) is None or failure.error is not story.error:
         return
-    value = f" ({words.shown(task.items[failure.item])})" if task.items is not None else ""
+    items = story.task.items
+    value = f" ({words.shown(items[failure.item])})" if items is not None else ""
     where = f"worker {failure.worker}, {last.arm.label}"
     if not words.add_origin(failure.error, f"in item {failure.item}{value}, {where}", story.begin):
         story.notes.append(f"The error was raised in item {failure.item}, {where}.")
