@@ -255,7 +255,8 @@ def _tally(tally: Tally) -> bool:
 
 
 def _waits(waits: Waits) -> bool:
-    return len(waits.events) % WAIT_LAYOUT.size == 0 and all(0 <= wait.kind < len(kinds.WAIT_KINDS) for wait in waits)
+    whole, whats = len(waits.events) % WAIT_LAYOUT.size == 0, range(len(kinds.EVENTS))
+    return whole and all(0 <= wait.kind < len(kinds.WAIT_KINDS) and wait.what in whats for wait in waits)
 
 
 def _samples(samples: Samples) -> bool:

@@ -33,6 +33,7 @@ from parmagic.model.recording import (
     Total,
     TraceFile,
     Usage,
+    Wait,
     Waits,
     WorkerId,
 )
@@ -156,7 +157,7 @@ def hand_written(**more):
     """Return a run with one of everything, of two machines; one worker takes no items."""
     nan = math.nan
     error = KeyError("there is no such thing")
-    wait = WAIT_LAYOUT.pack(2_000_000_000, 4_000_000_000, 2**64 - 1, WAIT_KINDS.index("lock"), -1, 3, 1)
+    wait = WAIT_LAYOUT.pack(*Wait(2_000_000_000, 4_000_000_000, 2**64 - 1, WAIT_KINDS.index("lock"), -1, 3, 1))
     parts = [
         Recording(
             WorkerId(0, 1, 2), (Span("startup", 0.0, 1.0),), (Batch(0, doubles(1.0, 5.0), doubles(5.0, 9.0), [1, None], {1: error}),),
