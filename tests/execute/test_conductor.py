@@ -15,10 +15,11 @@ from parmagic.execute.task import Quiet
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
 from parmagic.model.recording import Batch, Recording, WorkerId
-from parmagic.workers import Job, Sharing
+from parmagic.workers import Job
+from parmagic.workers.dispatch import COMMON
 
 ARM = Arm("threads", 1)
-JOB = Job(print, range(4), ARM, Plan((ARM,), timeout=0.5), Sharing.DECK, lambda _: None)
+JOB = Job(print, range(4), ARM, Plan((ARM,), timeout=0.5), COMMON, lambda _: None)
 CHATTER = [Printed(0, "stdout", "text\n", lost=2_000_000), Displayed(0, {}, {}), Standing(0, 1, 1, ""), Pulse(tuple), None]
 
 
