@@ -37,7 +37,7 @@ class Cells:
         Between its first and its last item a worker is never idle: what is
         left there is the way from one claim to the next, with the waits on it.
         """
-        kind = np.full(len(self.middle), "idle" if lane.worker.takes_items else "unknown", dtype="U8")
+        kind = np.full(len(self.middle), "idle" if lane.worker.takes_items else "unknown", dtype=f"U{max(map(len, WORKER_STATES))}")
         if lane.at_work is not None:
             begin, end = lane.at_work
             kind[(self.middle >= begin) & (self.middle < end)] = "busy"
