@@ -13,7 +13,7 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
 
 import browser
-from fake_run import calls_of, two_arms
+from stories import calls_of, two_arms
 from test_page import dressed
 
 import parmagic
@@ -149,7 +149,7 @@ def test_the_page_equals_the_tables(chromium, tmp_path):
 def test_finding_and_choosing(chromium, tmp_path):
     """A search finds functions and dims the rest, a click tells facts, a range has figures of its own, keys move."""
     calls = [calls_of(0, ("outer (/a/b.py:12)", 1000.0, 1000.8), ("inner (/a/b.py:20)", 1000.1, 1000.2), ("inner (/a/b.py:20)", 1000.5, 1000.7))]
-    run = two_arms(measured=True, calls=[(0, calls)])
+    run = two_arms(measured=True, functions=lambda: [(0, calls)])
     tab = browser.Tab(chromium, offline=True)
     (tmp_path / "page.html").write_text(page(run), "utf-8")
     tab.page.goto((tmp_path / "page.html").as_uri())

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_run import FakeRun, calls_of, two_arms
+from stories import calls_of, two_arms
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
@@ -182,9 +182,7 @@ def test_nest():
 def test_waits_tell_what_is_known_of_them():
     """A wait's slice has its words and colour, its kind and object, and who held the GIL."""
     seen = [Slice(1000.1, 1000.2, "gil_wait", "gil", holder=1), Slice(1000.3, 1000.4, "lock_wait", "lock", line=3, object=7, name="forks[2]")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeRun, "slices", lambda _, lane: seen if lane.worker.rank == 0 else [])
-        data, _ = scene.scene(two_arms())
+    data, _ = scene.scene(two_arms(slices=lambda lane: seen if lane.worker.rank == 0 else []))
     assert [kind["name"] for kind in data["waits"]] == ["GIL, held by worker 1", "lock wait"]
     assert [kind["color"] for kind in data["waits"]] == [figures.LOOKS["gil_wait"].color, figures.LOOKS["lock_wait"].color]
     assert data["waits"][1]["known"] == {"kind": "lock", "object": "forks[2]", "line": "3"}

@@ -12,23 +12,23 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import NAN, FakeRun, calls_of, two_arms
+from stories import NAN, calls_of, run_of, two_arms
 
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
 from parmagic.render import chrome, figures, html, page, save, svg, text
+from parmagic.result import Run
 
 HOSTILE = "</script><script>alert(1)</script> \"'& \x1b[31mred\x07 \u202egnp.exe\u2066 \u2028next \ud800 end"
 
 
-def hostile(**changes: object) -> FakeRun:
+def hostile(**changes: object) -> Run:
     """Return a run in which every text that a user can make is hostile."""
     texts = {"verdict": HOSTILE, "notes": [HOSTILE, HOSTILE], "title": HOSTILE, "baseline": HOSTILE}
-    run = two_arms(**texts, **changes)
-    run.calls = [(0, [calls_of(0, (HOSTILE, 1000.0, 1000.5))])]
-    return run
+    calls = [(0, [calls_of(0, (HOSTILE, 1000.0, 1000.5))])]
+    return two_arms(**texts, functions=lambda: calls, **changes)
 
 
 class Parsed(HTMLParser):
@@ -142,14 +142,14 @@ def test_narrow_text_keeps_the_baseline() -> None:
 def test_many_workers_share_rows() -> None:
     """A report does not draw a hundred lanes: neighbours share one, which shows their mean and says who they are."""
     half = [("running", 0.5), ("gil_wait", 0.5)]
-    run = FakeRun({Arm("threads", 100): [half if rank % 2 else [("running", 1.0)] for rank in range(100)]}, measured=True)
+    run = run_of({Arm("threads", 100): [half if rank % 2 else [("running", 1.0)] for rank in range(100)]}, measured=True)
     lines = text.report(run, 60).splitlines()
     assert any(line.startswith("  0–6 |████") for line in lines)
     assert sum("|" in line for line in lines) == 15
     page = html.report(run)
     assert page.count("<g transform") == 50
     assert "workers 98–99: running 75 %, GIL wait 25 %" in page
-    assert html.report(FakeRun({Arm("threads", 64): [half] * 64})).count("<g transform") == 64
+    assert html.report(run_of({Arm("threads", 64): [half] * 64})).count("<g transform") == 64
 
 
 def test_items_show_where_they_are_wide_enough() -> None:
@@ -183,7 +183,7 @@ def test_the_longest_waits_are_listed() -> None:
     assert cells[:7] == ["threads=2", "1", "<bdi>gil</bdi>", figures.UNKNOWN, figures.UNKNOWN, "~99.0000", figures.UNKNOWN]
     assert cells[7:14] == ["threads=2", "0", "<bdi>lock &lt;b&gt;18&lt;/b&gt;</bdi>", "3", "10", "18.0000", "0.5000"]
     assert "… and 5 more in run.waits" in table
-    assert "What they waited for" not in html.report(two_arms())
+    assert "What they waited for" not in html.report(run_of({Arm("threads", 1): [[("running", 1.0)]]}))
 
 
 def test_short_items_lie_together() -> None:
@@ -203,8 +203,7 @@ def test_short_items_lie_together() -> None:
 
 def test_a_run_without_arms_has_a_report() -> None:
     """A run that ended before its first arm shows its verdict and notes in every renderer."""
-    run = FakeRun({}, verdict="The run ended before its first arm: E")
-    run.summary = run.workers
+    run = run_of({}, error=ValueError("E"))
     assert text.report(run).startswith("The run ended before")
     assert "The run ended before" in html.report(run)
     assert "The run ended before" in page.page(run)
@@ -242,7 +241,7 @@ def test_html_stays_small() -> None:
     """A report with the most workers, states and notes stays below 200 KB."""
     rng = np.random.default_rng(1)
     story = [[(state, float(rng.uniform(0.001, 0.003))) for state in list(WORKER_STATES) * 30] for _ in range(32)]
-    run = FakeRun({Arm("threads", 32): story, Arm("procs", 32): story, Arm("threads", 64): story * 2}, measured=True)
+    run = run_of({Arm("threads", 32): story, Arm("procs", 32): story, Arm("threads", 64): story * 2}, measured=True)
     run.notes = [HOSTILE * 20] * 100
     assert len(html.report(run).encode()) < 200_000
 
@@ -320,7 +319,7 @@ def by_thread(trace: dict) -> dict[tuple[str, str], list[dict]]:
 
 def test_trace_has_arms_workers_items_and_waits() -> None:
     """Every worker has its functions, items and waits side by side, in µs from the first arm's begin."""
-    run = two_arms(calls=[(1, [calls_of(0, ("f", 1001.95, 1002.0))])])
+    run = two_arms(functions=lambda: [(1, [calls_of(0, ("f", 1001.95, 1002.0))])])
     threads = by_thread(json.loads(chrome.dumps(run)))
     assert [name for arm, name in threads if arm == "procs=2"][:3] == [
         "worker 0 · procs 4000", "worker 0 · items", "worker 0 · waits",
@@ -345,7 +344,7 @@ def test_waits_follow_the_samples() -> None:
 def test_recorded_spans_win_over_inferred_waits() -> None:
     """A wait that was inferred across a recorded transfer is cut around it."""
     story = [("gil_wait", 0.2), ("transfer", 0.2), ("gil_wait", 0.2), ("running", 0.1)]
-    run = FakeRun({Arm("threads", 1): [story]})
+    run = run_of({Arm("threads", 1): [story]})
     waits = sorted(by_thread(json.loads(chrome.dumps(run)))["threads=1", "worker 0 · waits"], key=lambda e: e["ts"])
     assert [e["name"] for e in waits] == ["GIL wait", "transfer", "GIL wait"]
     ends = [e["ts"] + e["dur"] for e in waits]
@@ -358,7 +357,7 @@ def test_slices_nest() -> None:
     begins = rng.uniform(1000, 1001.6, 500)
     spans = [(int(k % 2), (f"f{k}", b, b + rng.exponential(0.1))) for k, b in enumerate(begins)]
     calls = [calls_of(rank, *(span for r, span in spans if r == rank)) for rank in range(2)]
-    for slices in by_thread(json.loads(chrome.dumps(two_arms(calls=[(0, calls)])))).values():
+    for slices in by_thread(json.loads(chrome.dumps(two_arms(functions=lambda: [(0, calls)])))).values():
         ends: list[int] = []
         for event in slices:
             begin, end = round(event["ts"] * 1000), round((event["ts"] + event["dur"]) * 1000)

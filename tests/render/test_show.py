@@ -19,7 +19,7 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from fake_run import two_arms
+from stories import two_arms
 
 import parmagic
 from parmagic.render import frame, serve

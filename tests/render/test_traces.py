@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import FakeRun, calls_of, two_arms
+from stories import calls_of, run_of, two_arms
 
 from parmagic.model.recording import TraceFile
 from parmagic.model.timeline import Calls
@@ -30,7 +30,7 @@ def busy_run():
     begins = np.sort(rng.uniform(999.5, 1003.5, 400)).round(3)  # to the millisecond: many begin together
     spans = [(f"f{k % 7} {HOSTILE}", b, b + rng.exponential(0.1)) for k, b in enumerate(begins)]
     calls = [calls_of(0, *spans[::2]), calls_of(1, *spans[1::2]), calls_of(0, ("again", 1000.1, 1000.2), ("outer", 1000.1, 1000.3))]
-    return two_arms(calls=[(0, calls), (1, calls[:2])], item_errors={3: ValueError("secret"), 0: KeyError(1)}, notes=[HOSTILE])
+    return two_arms(functions=lambda: [(0, calls), (1, calls[:2])], item_errors={3: ValueError("secret"), 0: KeyError(1)}, notes=[HOSTILE])
 
 
 def plainly(run):
@@ -80,7 +80,7 @@ def _nested(pieces, timeline, zero):
 def test_the_stream_is_the_whole(monkeypatch, tmp_path, block):
     """However many slices are written at once, the file is what one JSON of all events would be, byte by byte; compressed, too."""
     monkeypatch.setattr(chrome, "BLOCK", block)
-    for run in (busy_run(), FakeRun({}), two_arms(error=ValueError("x"))):
+    for run in (busy_run(), run_of({}), two_arms(error=ValueError("x"))):
         expected = json.dumps(plainly(run), separators=(",", ":"), allow_nan=False).encode("ascii")
         save.save(run, tmp_path / "x.json")
         save.save(run, tmp_path / "x.json.gz")
@@ -101,13 +101,13 @@ def test_the_file_tells_from_when_on_calls_are_complete():
 MEASURE = """
 import resource, sys
 sys.path.insert(0, {tests!r})
-from fake_run import FakeRun
+from stories import run_of
 from parmagic.analyze import functions
 from parmagic.model.plan import Arm
 from parmagic.model.recording import TraceFile
 from parmagic.render import chrome, page, save
 trace = TraceFile({record!r}, 1, ((0.0, 1000.0), (1e6, 1001.0)), {{7: 0}})
-run = FakeRun({{Arm("threads", 1): [[("running", 1.0)]]}})
+run = run_of({{Arm("threads", 1): [[("running", 1.0)]]}})
 chrome.dumps(run)  # what is loaded once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run.functions = lambda: [(0, functions.read(trace))]
@@ -153,7 +153,8 @@ def strikes(run, strike):
 
     first, second = run.timelines
     calls = Calls(0, np.array([second.begin]), np.array([second.end]), np.array([0], dtype=np.int32), Names(["f"]))
-    run.calls = [(0, [calls_of(0, *(("g", first.begin + k * 1e-6, first.begin + k * 1e-6) for k in range(20_000)))]), (1, [calls])]
+    many = calls_of(0, *(("g", first.begin + k * 1e-6, first.begin + k * 1e-6) for k in range(20_000)))
+    run.functions = lambda: [(0, [many]), (1, [calls])]
     return run
 
 
@@ -178,7 +179,7 @@ def test_a_save_that_is_ended_leaves_nothing(tmp_path, suffix, strike, raised):
 def test_a_full_disk_leaves_nothing(tmp_path):
     """Where no more can be written, the error comes through and the part that was is gone."""
     script = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from fake_run import two_arms; from parmagic.render import save\n"
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from stories import two_arms; from parmagic.render import save\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: save.save(two_arms(), sys.argv[2])\n"
         "except OSError as error: print(error.errno)"
