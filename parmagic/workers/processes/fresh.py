@@ -26,7 +26,7 @@ _ALL = 1_000_000
 
 
 def command(entry: str, orders: int, *, detached: bool = False, title: str = "") -> list[str]:
-    """Return the command line of a new interpreter that calls ``entry`` of :mod:`parmagic.workers.processes.server` with its orders.
+    """Return the command line of a new interpreter that calls ``entry`` with its orders: ``module:function`` of this folder's.
 
     ``orders`` is the descriptor of :func:`written`. ``detached``: in a process that is no child of its parent's,
     whose ``wait()`` therefore does not wait for it; not beside a thread that somebody starts in every interpreter.
@@ -34,9 +34,10 @@ def command(entry: str, orders: int, *, detached: bool = False, title: str = "")
     where it does, and that folder is gone.
     """
     detach = "len(sys._current_frames()) == 1 and os.fork() and os._exit(0); " if detached else ""
+    module, function = entry.split(":")
     code = (
         f"import json, os, sys; {detach}orders = open({orders}, 'rb'); "
-        f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.processes.server import {entry}; {entry}(orders)"
+        f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.processes.{module} import {function}; {function}(orders)"
     )
     return [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
 

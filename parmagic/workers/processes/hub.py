@@ -72,7 +72,7 @@ def launch() -> Hub:
         orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
         opened.callback(os.close, orders)
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-            fresh.command("main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
+            fresh.command("server:main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
             pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

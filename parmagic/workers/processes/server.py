@@ -25,32 +25,31 @@ import gc
 import importlib
 import io
 import os
-import pickle
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
-from typing import Any, NamedTuple
+from typing import Any
 
-from parmagic.system.descriptors import readable
 from parmagic.workers.processes import fresh, leftovers
 from parmagic.workers.processes.below import children, end_all, end_descendants, ended, killed, name_of
+from parmagic.workers.processes.entry import be
 from parmagic.workers.processes.handle import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     call_me,
     descriptor_of,
-    name_after,
     prctl,
     raise_limit,
     restore_limit,
 )
+from parmagic.workers.processes.spares import Spares
+from parmagic.workers.processes.spawned import spawn
 from parmagic.workers.processes.wire import Wire
 
 QUIET = 0.05
@@ -60,6 +59,7 @@ NAME = "parmagic server"
 
 LAST_WORDS = 1.0
 """Seconds that a server which ends by a fault of its own takes to say so, at the most."""
+
 
 def main(orders: io.BufferedReader) -> None:
     """Be the exec'd server: ``orders`` are the socket's descriptor, the notebook's, and the variables."""
@@ -94,13 +94,6 @@ def serve(sock: socket.socket, notebook: int, inherited: Any, wanted: tuple[int,
             os._exit(code)
 
 
-class _Spare(NamedTuple):
-    """A process that waits for what to do, and the way to tell it."""
-
-    pid: int
-    wire: Wire
-
-
 class _Server:
     def __init__(self, wire: Wire, notebook: int, inherited: Any, wanted: tuple[int, str]) -> None:
         self._wire = wire
@@ -110,15 +103,13 @@ class _Server:
         self._ends: dict[int, int] = {}  # pid -> descriptor that tells of its end
         self._semaphores: dict[int, str] = {}  # pid -> what the names of its semaphores begin with
         self._left: set[str] = set()  # the same, of those that have ended, and may have left some
-        self._spares: list[_Spare] = []
-        self._told: dict[int, Wire] = {}  # spares that have not been told all of it yet, by descriptor
-        self._wanted = wanted
-        self._due: float | None = None  # when to have them
+        self._due: float | None = None  # when to have spares
         self._held = False  # something is being measured: not now
         self._successors: set[int] = set()
         self._immune: set[int] = set()  # those below us that may not be killed: they are somebody else's by now
         self._wake, self._wake_write = os.pipe()
         self._poll = select.poll()
+        self._spares = Spares(self._poll, self._fork, self._be, wanted)
         self._be_a_server()
 
     def _be_a_server(self) -> None:
@@ -147,8 +138,7 @@ class _Server:
             if ready & {self._wake, *self._ends.values()}:
                 _drain(self._wake)
                 self._reap()
-            for descriptor in ready & set(self._told):
-                self._tell_on(descriptor)
+            self._spares.tell_on(ready)
             if self._wire.fileno() in ready:
                 for message, descriptors in self._wire.take():
                     if not self._obey(message, descriptors):
@@ -156,7 +146,8 @@ class _Server:
                 if self._due is not None:
                     self._due = time.monotonic() + QUIET
             elif not ready:
-                self._fill_up()
+                self._due = None
+                self._spares.fill_up()
             self._wire.flush()
 
     def _wait(self) -> set[int]:
@@ -198,7 +189,7 @@ class _Server:
             self._held, self._due = True, None
         elif verb == "spare":
             count, prepare = words
-            self._wanted = (self._wanted[0] if count is None else count, prepare)
+            self._spares.wanted = (self._spares.wanted[0] if count is None else count, prepare)
             self._held, self._due = False, 0.0
         return bool(verb != "quit")
 
@@ -225,23 +216,9 @@ class _Server:
         if -1 in descriptors:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if new:
-            return self._spawn(entry, arguments, descriptors)
-        pid = self._use_a_spare(entry, arguments, descriptors)
+            return spawn(entry, arguments, descriptors, self._files)
+        pid = self._spares.use(entry, arguments, descriptors)
         return pid or self._fork(lambda: self._be(entry, arguments, descriptors))
-
-    def _spawn(self, entry: str, arguments: bytes, descriptors: list[int]) -> int:
-        """Start a fresh interpreter; return its id."""
-        variables = dict(os.environ)
-        tracker = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # noqa: SLF001
-        orders = fresh.written(sys.path, (entry, arguments, descriptors, os.getpid(), variables, self._files, tracker))
-        for descriptor in (orders, *descriptors, *([] if tracker is None else [tracker])):
-            os.set_inheritable(descriptor, True)
-        try:
-            return os.posix_spawn(
-                sys.executable, fresh.command("be_fresh", orders), fresh.through_exec(variables), setsigmask=[]
-            )
-        finally:
-            os.close(orders)
 
     def _fork(self, work: Callable[[], None], *, successor: bool = False) -> int:
         """Fork a process that does this work, then exits without a look back; return its id."""
@@ -268,80 +245,12 @@ class _Server:
         notebook = [] if keep_notebook or self._notebook < 0 else [self._notebook]
         for own in (self._wake, self._wake_write, *self._ends.values(), *notebook):
             os.close(own)
-        for wire in (self._wire, *(spare.wire for spare in self._spares), *self._told.values()):
+        for wire in (self._wire, *self._spares.wires()):
             wire.close()
 
     def _be(self, entry: str, arguments: bytes, descriptors: list[int]) -> None:
-        """Do a new process's work, with the limit on open files that the notebook had: only now that all descriptors are there."""
-        if -1 in descriptors:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        restore_limit(self._files)
-        name_after(entry)
-        enter(entry, arguments, descriptors, self._inherited)
-
-    def _use_a_spare(self, entry: str, arguments: bytes, descriptors: list[int]) -> int:
-        """Tell a spare what to do; return its id, or 0 where there is none."""
-        while self._spares:
-            pid, wire = self._spares.pop(0)
-            parcel = wire.post((entry, arguments), descriptors)
-            with suppress(OSError):  # somebody has killed it
-                if wire.flush():
-                    wire.close()
-                elif not parcel.descriptors:
-                    self._told[wire.fileno()] = wire
-                    self._poll.register(wire.fileno(), select.POLLOUT)
-                else:  # not a byte can be sent to it
-                    os.kill(pid, signal.SIGKILL)
-                    wire.close()
-                    continue
-                return pid
-            wire.close()
-        return 0
-
-    def _tell_on(self, descriptor: int) -> None:
-        """Tell a spare some more of what to do."""
-        wire = self._told[descriptor]
-        with suppress(OSError):  # it has ended, as its own descriptor tells
-            if not wire.flush():
-                return
-        self._poll.unregister(descriptor)
-        self._told.pop(descriptor).close()
-
-    def _fill_up(self) -> None:
-        """Have as many spares as are wanted; where the system allows no more processes, as many as can be."""
-        self._due = None
-        count, prepare = self._wanted
-        while len(self._spares) < count and threading.active_count() == 1:
-            try:
-                ours, theirs = socket.socketpair()
-            except OSError:
-                return
-            with theirs:
-                try:
-                    pid = self._fork(lambda: self._be_spare(ours, theirs, prepare))  # noqa: B023  (runs at once)
-                except OSError:
-                    ours.close()
-                    return
-                self._spares.append(_Spare(pid, Wire(ours)))
-
-    def _be_spare(self, ours: socket.socket, theirs: socket.socket, prepare: str) -> None:
-        """Prepare, step by step until there is something to do, and do it; where nothing comes any more, end."""
-        call_me("parmagic spare")
-        ours.close()
-        for _ in _call(prepare):
-            if readable(theirs.fileno()):
-                break
-        with suppress(EOFError):
-            wire = Wire(theirs)
-            (entry, arguments), descriptors = wire.next()
-            wire.close()
-            self._be(entry, arguments, descriptors)
-
-    def _drop_spares(self) -> None:
-        """End the spares; those that are told already do their work."""
-        for spare in self._spares:
-            spare.wire.close()
-        self._spares.clear()
+        """Do a new process's work."""
+        be(entry, arguments, descriptors, self._inherited, self._files)
 
     def _grow(self, descriptor: int) -> None:
         """Have a successor: a fork that serves at this socket, and imports there what would keep us waiting here."""
@@ -359,11 +268,11 @@ class _Server:
         with suppress(OSError):
             os.setsid()
         restore_limit(self._files)  # it raises it again, and so knows what workers are to have
-        serve(sock, self._notebook, None, self._wanted)
+        serve(sock, self._notebook, None, self._spares.wanted)
 
     def _import(self, names: list[str], variables: dict[str, str]) -> None:
         """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
-        self._drop_spares()
+        self._spares.drop()
         fresh.take_over(variables)
         for name in names:
             why = None
@@ -388,9 +297,7 @@ class _Server:
     def _reap(self) -> None:
         for pid, status, cpu_s in ended():
             self._successors.discard(pid)
-            for spare in [spare for spare in self._spares if spare.pid == pid]:  # somebody has killed it
-                self._spares.remove(spare)
-                spare.wire.close()
+            self._spares.ended(pid)
             if pid in self._keys:
                 code = os.waitstatus_to_exitcode(status)
                 self._note_end(pid)
@@ -403,7 +310,7 @@ class _Server:
             self._clean_up()
 
     def _kept(self) -> set[int]:
-        return {*self._keys, *self._successors, *_tracker(), *(spare.pid for spare in self._spares)}
+        return {*self._keys, *self._successors, *_tracker(), *self._spares.pids()}
 
     def _note_end(self, pid: int) -> None:
         if pid in self._semaphores:
@@ -432,37 +339,6 @@ def _tracker() -> set[int]:
     """Return the resource tracker's process, where there is one; it ends when nobody holds its pipe any more."""
     pid: int | None = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # noqa: SLF001
     return set() if pid is None else {pid}
-
-
-def be_fresh(orders: io.BufferedReader) -> None:
-    """Be a fresh interpreter (``spawn``) that does a new process's work; never returns."""
-    code = 1
-    try:
-        entry, arguments, descriptors, server, variables, files, tracker = fresh.read(orders)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == server:
-            restore_limit(files)
-            fresh.take_over(variables)
-            name_after(entry)
-            resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
-            for descriptor in (*descriptors, *([] if tracker is None else [tracker])):
-                os.set_inheritable(descriptor, False)
-            enter(entry, arguments, descriptors, None)
-            code = 0
-    except BaseException:  # noqa: BLE001  (the last line of a process)
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def enter(entry: str, arguments: bytes, descriptors: list[int], inherited: Any) -> None:
-    """Call ``module:function`` as a process's whole work."""
-    _call(entry, pickle.loads(arguments), descriptors, inherited)
-
-
-def _call(entry: str, *arguments: Any) -> Any:
-    module, name = entry.split(":")
-    return getattr(importlib.import_module(module), name)(*arguments)
 
 
 def _drain(descriptor: int) -> None:
