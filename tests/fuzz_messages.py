@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from parmagic.system.files import anonymous_file
 from parmagic.workers.processes import home
-from parmagic.workers.processes.frames import _CHECK, _HEADER, Garbled, Inbox, Outbox
+from parmagic.workers.processes.frames import _CHECK, _HEADER, Inbox, Outbox
+from parmagic.workers.processes.wire import Garbled
 
 RANK = 3
 SIZES = (0, 1, 100, 3000, 70_000, 300_000)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-__all__ = ["available_cpus", "cgroup_folders"]
+from parmagic.system import cgroups
 
 
 def available_cpus() -> int:
@@ -28,29 +27,7 @@ def _affinity() -> int:
 
 def _quota(root: Path) -> float:
     """CPUs that the cgroups above this process grant together; infinity without a limit."""
-    return min((min(_read_v1(folder), _read_v2(folder)) for folder in cgroup_folders(root, "cpu")), default=math.inf)
-
-
-def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the cgroups that this process is in, and of those above: each of them can set a limit.
-
-    ``controller`` is ``cpu``, ``memory`` or ``pids``. In a container the path may be
-    the host's; its parents up to the mount point are tried all the same.
-    """
-    with suppress(OSError):
-        for entry in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = entry.split(":", 2)
-            if not controllers or controller in controllers.split(","):
-                yield from _folders(root, controllers, controller, path)
-
-
-def _folders(root: Path, controllers: str, controller: str, path: str) -> Iterator[Path]:
-    mount = root / "sys/fs/cgroup" / controllers
-    if controllers and not mount.exists():
-        mount = root / "sys/fs/cgroup" / controller
-    inner = PurePosixPath(*(part for part in PurePosixPath(path).parts if part not in {"/", ".."}))
-    yield mount / inner
-    yield from (mount / parent for parent in inner.parents)
+    return min((min(_read_v1(folder), _read_v2(folder)) for folder in cgroups.folders("cpu", root)), default=math.inf)
 
 
 def _read_v2(folder: Path) -> float:

@@ -7,10 +7,10 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from parmagic.errors import LimitReached, ParmagicError
+from parmagic.system import cgroups
 from parmagic.system.descriptors import Lost
 from parmagic.system.interrupts import held_back
 
@@ -120,6 +120,11 @@ def _tasks() -> list[str]:
     return found + _memory()
 
 
+def _of_group() -> float:
+    """Return how many threads and processes the control groups of this process may have."""
+    return min((cgroups.number(folder / "pids.max") for folder in cgroups.folders("pids")), default=math.inf)
+
+
 def _memory() -> list[str]:
     space = _of("RLIMIT_AS")[0]
     return [f"{space / 1e6:.0f} MB of address space in a process (ulimit -v)"] if space < math.inf else []
@@ -139,12 +144,3 @@ def _of(name: str) -> tuple[float, float]:
         return math.inf, math.inf
     soft, hard = (math.inf if each == resource.RLIM_INFINITY else float(each) for each in pair)
     return soft, hard
-
-
-def _of_group() -> float:
-    """Return how many threads and processes the cgroup of this process may have."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        own = next(line.partition("::")[2] for line in lines if line.startswith("0::"))
-        return float((Path("/sys/fs/cgroup") / own.strip("/") / "pids.max").read_text())
-    return math.inf

@@ -15,7 +15,8 @@ import pytest
 import parmagic
 from parmagic.errors import WorkerDied
 from parmagic.workers.processes import frames, home, hub
-from parmagic.workers.processes.frames import ENDS, Garbled, Inbox, Outbox
+from parmagic.workers.processes.frames import ENDS, Inbox, Outbox
+from parmagic.workers.processes.wire import Garbled
 
 pytestmark = pytest.mark.skipif(not hub.supported(), reason="no processes here")
 

@@ -9,10 +9,9 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from parmagic.errors import ParmagicError
-from parmagic.system.cpus import cgroup_folders
+from parmagic.system.cgroups import folders, number
 
 MANY = 32
 """Workers from which on it is looked whether there is room for them."""
@@ -83,8 +82,8 @@ def _look_for_processes(count: int) -> None:
 
 def _process_limits() -> Iterator[tuple[float, float, str]]:
     """Yield (most, how many there are, what says so) of each limit on processes."""
-    for folder in cgroup_folders(Path("/"), "pids"):
-        most, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+    for folder in folders("pids"):
+        most, now = number(folder / "pids.max"), number(folder / "pids.current")
         yield most, now, "pids.max of the control group, a container's limit"
     with suppress(ImportError):
         import resource  # noqa: PLC0415  (POSIX only)
@@ -109,19 +108,11 @@ def _look_for_memory(count: int) -> None:
     import psutil  # noqa: PLC0415  (loads when a run needs it)
 
     left = float(psutil.virtual_memory().available)
-    for folder in cgroup_folders(Path("/"), "memory"):
+    for folder in folders("memory"):
         for most, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            left = min(left, _number(folder / most) - _number(folder / now, 0.0))
+            left = min(left, number(folder / most) - number(folder / now, 0.0))
     if count * MEGABYTES * 1e6 > left:
         raise ParmagicError(
             f"procs={count} needs about {count * MEGABYTES / 1e3:.1f} GB of memory for its processes alone, and {left / 1e9:.1f} GB are "
             "free."
         )
-
-
-def _number(path: Path, otherwise: float = math.inf) -> float:
-    """Return the number in a file; ``otherwise`` where there is none ("max")."""
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):
-        return otherwise

@@ -38,7 +38,7 @@ from parmagic.workers.processes.deaths import (
 )
 from parmagic.workers.processes.hub import Hub
 from parmagic.workers.processes.member import Member
-from parmagic.workers.processes.orders import Orders, environment, tracker_descriptor
+from parmagic.workers.processes.orders import Descriptors, Orders, environment, tracker_descriptor
 from parmagic.workers.processes.status import Status
 from parmagic.workers.stack import Frame, last_stack
 
@@ -96,19 +96,25 @@ class Crew:
         member.open_files()
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         null, tracker = self._board.file, tracker_descriptor() if cargo else None
-        orders = Orders(
-            worker=(rank, job.arm.count, job.arm.model.name), plan=job.plan, n_items=len(job.items), begin=self._begin, sharing=job.sharing,
-            left=left, trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
-            environment=environment(tracked=tracker is not None) if cargo else None, measure=not hooks.why_inferred(),
+        orders = self._orders(rank, left, tracked=tracker is not None)
+        descriptors = Descriptors(
+            connection=member.theirs[0], board=self._board.file, out=out, err=err, box=member.box, stack=member.stack,
+            tracker=null if tracker is None else tracker,
+            folder=member.open_folder(null) if cargo else null, file=cargo.file if cargo else null,
         )  # fmt: skip
-        descriptors = [
-            member.theirs[0], self._board.file, out, err, member.box, member.stack,
-            null if tracker is None else tracker, *((member.open_folder(null), cargo.file, *cargo.descriptors) if cargo else (null, null)),
-        ]  # fmt: skip
         fresh = cargo is not None and job.plan.start_method == "spawn"
-        member.order = self._hub.order(_ENTRY, orders, descriptors, fresh=fresh, semaphores=orders.semaphores)
+        all_of_them = [*descriptors, *(cargo.descriptors if cargo else ())]
+        member.order = self._hub.order(_ENTRY, orders, all_of_them, fresh=fresh, semaphores=orders.semaphores)
         member.key = member.order.key
         return member
+
+    def _orders(self, rank: int, left: tuple[range, ...], *, tracked: bool) -> Orders:
+        job, cargo = self._job, self._cargo
+        return Orders(
+            rank=rank, count=job.arm.count, model=job.arm.model.name, plan=job.plan, n_items=len(job.items), begin=self._begin,
+            sharing=job.sharing, left=left, trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
+            environment=environment(tracked=tracked) if cargo else None, measure=not hooks.why_inferred(),
+        )  # fmt: skip
 
     def listen(self) -> Iterator[Report]:
         """Yield what workers send and print, until all of them have said their last word or have ended."""

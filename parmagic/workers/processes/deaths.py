@@ -79,7 +79,7 @@ class HungUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Garbled(Event):
+class Distrusted(Event):
     """It sent what cannot be right, so what would come next cannot be read either."""
 
     fault: str
@@ -176,7 +176,7 @@ def decide(state: State, event: Event) -> tuple[Action, ...]:
             return (Abort(WorkerDied, f"Worker {state.rank} of {state.workers} could not be started: {why_not(number, text)}"),)
         case HungUp():
             return (Ignore(),)
-        case Garbled(fault):
+        case Distrusted(fault):
             return (Ignore(fault),) if state.ended else (Ignore(fault), Kill())
         case Exhausted(text, cause):
             return (Abort(LimitReached, text, cause),)

@@ -19,6 +19,8 @@ import zlib
 from contextlib import suppress
 from typing import NamedTuple
 
+from parmagic.workers.processes.wire import Garbled
+
 Bytes = bytes | bytearray | memoryview
 
 _HEADER = struct.Struct("!4sIIIQ?I")
@@ -28,10 +30,6 @@ _MARK = b"pm\r\n"
 _FIRST = 1 << 16
 ENDS = 1 << 19
 """Of a body of more than twice as many bytes, so many at either end are checked: what is lost or inserted shows there."""
-
-
-class Garbled(Exception):
-    """What has arrived is not what was sent; the words say what is wrong with it."""
 
 
 class Frame(NamedTuple):

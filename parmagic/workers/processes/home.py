@@ -21,8 +21,9 @@ from cloudpickle import cloudpickle as cloud
 
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
-from parmagic.workers.processes.frames import Bytes, Frame, Garbled, Inbox, Outbox
+from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
+from parmagic.workers.processes.wire import Garbled
 
 
 class Parcel(NamedTuple):

@@ -9,9 +9,9 @@ from parmagic.model.words import describe
 from parmagic.system import limits
 from parmagic.system.interrupts import is_interrupt
 from parmagic.workers.processes import deaths, home
-from parmagic.workers.processes.frames import Garbled
 from parmagic.workers.processes.member import Member
 from parmagic.workers.processes.orders import Unreadable
+from parmagic.workers.processes.wire import Garbled
 
 
 def take(member: Member) -> Recording | Displayed | deaths.Event | None:
@@ -19,7 +19,7 @@ def take(member: Member) -> Recording | Displayed | deaths.Event | None:
     try:
         parcel = home.receive(member.inbox)
     except Garbled as error:
-        return deaths.Garbled(str(error))
+        return deaths.Distrusted(str(error))
     except (EOFError, OSError) as error:
         why = limits.why(error)  # the descriptor of a large result did not arrive: there was no number for it
         return deaths.Exhausted(why, error) if why else deaths.HungUp()
@@ -44,4 +44,4 @@ def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | deaths
         return deaths.Exhausted(str(what))
     if isinstance(what, Unreadable):
         return deaths.BodyUnreadable(str(what))
-    return deaths.Garbled(f"it is no message of this worker's (a {type(what).__name__})")
+    return deaths.Distrusted(f"it is no message of this worker's (a {type(what).__name__})")

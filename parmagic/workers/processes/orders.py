@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from multiprocessing import current_process, resource_tracker
-from typing import Any
+from typing import Any, NamedTuple
 
 from parmagic.model.plan import Plan
 from parmagic.system.descriptors import Descriptor, high
@@ -46,14 +46,16 @@ class Manifest:
     shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """What the notebook tells a worker at its start."""
 
-    worker: tuple[int, int, str]  # rank, count, model
+    rank: int
+    count: int  # workers of the arm
+    model: str
     plan: Plan
     n_items: int
-    begin: float
+    begin: float  # of the arm, on the clock that spans are in
     sharing: Sharing
     left: tuple[range, ...]  # what a dead worker of this rank left undone
     trace_file: RunFile
@@ -63,8 +65,18 @@ class Orders:
     semaphores: str = field(default_factory=leftovers.prefix)  # what the names of its semaphores begin with
 
 
-CONNECTION, BOARD, OUT, ERR, BOX, STACK, TRACKER, FOLDER, FILE, FIRST_OF_CARGO = range(10)
-"""The places of the descriptors that come with the orders."""
+class Descriptors(NamedTuple):
+    """What comes with the orders, and may be closed behind them; those of the cargo follow. Where there is none, it is the board's."""
+
+    connection: int
+    board: int
+    out: int
+    err: int
+    box: int
+    stack: int
+    tracker: int  # of resources
+    folder: int  # the working directory
+    file: int  # the cargo's
 
 
 class ForkOnly(Exception):

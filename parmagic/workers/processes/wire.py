@@ -39,7 +39,7 @@ Message = tuple[tuple[Any, ...], list[int]]
 
 
 class Garbled(OSError):
-    """What came is none of our messages: somebody else has written to the socket."""
+    """What has arrived is not what was sent: somebody else has written to the socket, say. The words tell what is wrong with it."""
 
 
 @dataclass(slots=True)
