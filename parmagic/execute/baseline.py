@@ -110,7 +110,7 @@ def taken_from(serial: Timeline) -> Baseline:
 def park(task: Task, supply: Supply) -> Parked | None:
     """Prepare the serial run before the first arm, or note why there is none."""
     one_at_a_time = [arm.model.one_at_a_time for arm in task.plan.arms]
-    serial_isolated = any(one_at_a_time) and supply.has_threads
+    serial_isolated = any(one_at_a_time) and supply.shares_memory
     if all(one_at_a_time):
         return None
     if not serial_isolated and (any(one_at_a_time) and task.items is not None):
@@ -123,7 +123,7 @@ def park(task: Task, supply: Supply) -> Parked | None:
         names = ", ".join(sorted(task.blocking)[:3])
         why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
         return Parked(None, None, [f"The speedup is estimated: {why}."])
-    if not supply.has_threads:
+    if not supply.shares_memory:
         return Parked(supply.isolated(), None, [])
     return _park_fork(task, supply)
 

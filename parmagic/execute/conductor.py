@@ -23,7 +23,6 @@ from parmagic.system.gil import gil_enabled, gil_notes
 from parmagic.system.interrupts import is_interrupt, raise_lost
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.processes.watch import watch
-from parmagic.workers.threads import SharedWorkers
 
 WORTH_SAMPLING = 0.05
 """Seconds from which on an arm without samples deserves a note."""
@@ -131,15 +130,15 @@ def conduct(
     """
     policy = _UntilDeadline(job, screen, deadline)
     heard = listen(workers, job, policy)
-    samples, shared = policy.samples(), isinstance(workers, SharedWorkers)
+    samples = policy.samples()
     shipped_s = packed.seconds if packed else 0.0
     gil = all(part.worker.gil for part in heard.parts)
     timeline = merge(
         job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
-        cpu_s=heard.cpu_end - heard.cpu_begin if shared else float("nan"), gil=gil, error=heard.error, packed=packed,
+        cpu_s=heard.cpu_end - heard.cpu_begin if workers.in_this_process else float("nan"), gil=gil, error=heard.error, packed=packed,
     )  # fmt: skip
     notes = [*_own_notes(heard.parts), *holding.notes(timeline), *_cut(job.arm.label, heard.lost), *_helpers(timeline)]
-    if shared:
+    if workers.in_this_process:
         notes += gil_notes(before=gil, after=gil_enabled())
     inferred = any(lane.tally is None for lane in timeline.lanes)
     if inferred and heard.end - heard.begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):

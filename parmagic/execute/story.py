@@ -88,7 +88,7 @@ class _Story:
     def _workers(self, arm: Arm) -> Workers:
         """Return an arm's workers: one that runs alone is apart from threads, which change the memory that it would see."""
         alone = self.parked.workers if self.parked is not None else None
-        if alone is not None and arm.model.one_at_a_time and self.supply.has_threads:
+        if alone is not None and arm.model.one_at_a_time and self.supply.shares_memory:
             return alone
         return registry.workers(arm.model, self.supply)
 

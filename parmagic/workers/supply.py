@@ -51,7 +51,8 @@ class Supply:
         self._room = ExitStack()
         self._closed = False
         self.notes: list[str] = []
-        self.has_threads = any(arm.model.shares_memory and not arm.model.one_at_a_time for arm in plan.arms)
+        # whether a serial run has to be apart from the arms, which change what it reads
+        self.shares_memory = any(arm.model.shares_memory and not arm.model.one_at_a_time for arm in plan.arms)
         self._processes = [arm.count for arm in plan.arms if arm.model.own_process and arm.model.same_host]
 
     def prepare(self) -> None:
