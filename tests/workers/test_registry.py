@@ -119,7 +119,7 @@ def test_a_toy_model_is_interrupted(ip):
     body = "if x == 3:\n    os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.02)\nx"
     assert type(ip.fails(f"%%parallel toy=2 --once --chunk 1 for x in range(1000)\n{body}")) is KeyboardInterrupt
     run = parmagic.last()
-    assert 3 <= run.workers["n_items"].sum() < 1000
+    assert 0 < run.workers["n_items"].sum() < 1000
     assert "KeyboardInterrupt" in run.verdict
     assert ip("%%parallel toy=2 --once for x in range(9)\nx").results == list(range(9))
 
