@@ -60,7 +60,7 @@ class Body:
     after another could wait for each other for ever.
 
     ``has_value`` is False when the last statement is no expression or ends
-    with ``;``. ``injects_worker`` tells whether the body's ``worker`` is ours.
+    with ``;``.
     """
 
     source: str
@@ -72,7 +72,6 @@ class Body:
     mutates: frozenset[str]
     blocking: frozenset[str]
     has_value: bool
-    injects_worker: bool
 
     def function(self, namespace: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Make the body a function of (item, worker) over ``namespace``, which gets no new name.
@@ -211,7 +210,6 @@ class _Reader:
             mutates=mutated_names(statements, reads, self.namespace),
             blocking=blocking_names(statements, reads, self.namespace),
             has_value=has_value,
-            injects_worker=not taken,
         )
 
     def checked(self, statements: list[ast.stmt], binding: ast.Assign | None, bound: frozenset[str], has_value: bool) -> Names:
