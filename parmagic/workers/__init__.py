@@ -88,7 +88,12 @@ class Job:
 
 
 class Workers(Protocol):
-    """A way to run a job."""
+    """A way to run a job.
+
+    ``in_this_process`` tells whether they run in this process, so that its CPU time and its GIL are theirs.
+    """
+
+    in_this_process: bool
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job and stream what its workers report."""

@@ -38,6 +38,8 @@ _LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120  (a pref
 class SharedWorkers:
     """Runs a job in threads of this process."""
 
+    in_this_process = True
+
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)

@@ -31,6 +31,8 @@ class IsolatedWorkers:
     process, with the body and the items in its memory.
     """
 
+    in_this_process = False
+
     def __init__(self, hub: Hub, cargo: Cargo | None) -> None:
         self._hub = hub
         self._cargo = cargo
