@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 
 import numpy as np
@@ -15,6 +16,8 @@ from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Wait, Waits, WorkerId
 from parmagic.model.timeline import Baseline, Slice
+from parmagic.render import chrome, page, scene, text
+from parmagic.result import Run
 
 
 def doubles(*values):
@@ -115,3 +118,20 @@ def test_summary_of_an_arm_without_items():
     summary = tables.summary_table([arm], tables.workers_table([arm]), [Baseline.estimated()]).iloc[0]
     assert (summary["n_items"], summary["lock_wait_s"]) == (0, pytest.approx(2.0))
     assert np.isnan(summary["speedup"])
+
+
+@pytest.mark.parametrize(
+    ("found", "samples"), [(MEASURED_READINGS, None), (INFERRED_READINGS, SAMPLES)], ids=["measured", "inferred"]
+)
+def test_it_is_drawn_as_any_other(found, samples):
+    """Report, page and trace of a lane without items show its states and its waits."""
+    run = Run([timeline(found, samples=samples)], {"threads=1": Baseline.estimated()}, [])
+    report = text.report(run, width=80)
+    assert "|??????????????" in report
+    assert "L lock wait" in report
+    (lane,) = scene.scene(run)[0]["arms"][0]["lanes"]
+    assert set(lane["states"]) == {"running", "lock_wait", "unknown"}
+    assert len(lane["waits"]["begin"]) > 0
+    assert "lock wait" in page.page(run, tables=True)
+    slices_of = [event for event in json.loads(chrome.dumps(run))["traceEvents"] if event["ph"] == "X"]
+    assert [(event["cat"], event["ts"], event["dur"]) for event in slices_of] == [("wait", 3e6, 2e6)]
