@@ -12,8 +12,6 @@ from parmagic.model.words import ask, is_plain
 SECONDS = 2.0
 """What the comparison of two results may take: the user's own ``__eq__`` may never end."""
 
-_MOST_NAMED = 5
-
 
 def differing(serial: dict[int, Any], parallel: Sequence[Any]) -> list[int]:
     """Return the item numbers whose results differ; what cannot be compared, or not in :data:`SECONDS`, is left out."""
@@ -57,13 +55,3 @@ def _all(answers: list[bool | None]) -> bool | None:
     if False in answers:
         return False
     return None if None in answers else True
-
-
-def sentence(items: list[int], arm: str) -> str:
-    """Return the note on results that differ."""
-    named = ", ".join(map(str, items[:_MOST_NAMED])) + (", …" if len(items) > _MOST_NAMED else "")
-    which = f"item {named}" if len(items) == 1 else f"{len(items)} items ({named})"
-    return (
-        f"The serial run and {arm} disagree on {which}: either the body is not deterministic "
-        "(random numbers, time, order, what earlier items left behind), or it has a race."
-    )

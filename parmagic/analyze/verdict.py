@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from parmagic.model.finding import is_rough
 from parmagic.model.kinds import LOCKS
 from parmagic.model.traits import PROCS, Model
 
 GAIN = 1.15
 """A speedup below this is called none: it is within what a busy machine does to two runs."""
-
-DEAR = 0.05
-"""The share of wall time from which tracing bends a speedup."""
 
 WEAK = 0.7
 """An efficiency below this deserves its reason."""
@@ -149,7 +147,7 @@ def _advice(label: Any, tables: Tables) -> str:
 
 def _times(summary: pd.DataFrame, label: Any) -> str:
     row = summary.loc[label]
-    tilde = "" if row["baseline"] == "measured" and not row["trace_overhead"] > DEAR else "~"
+    tilde = "~" if is_rough(row["baseline"], row["trace_overhead"]) else ""
     return f"{tilde}{row['speedup']:.2f}×"
 
 

@@ -17,6 +17,7 @@ from parmagic.analyze.merge import merge
 from parmagic.errors import LimitReached, ParmagicError, WorkerDied
 from parmagic.execute.conductor import listen
 from parmagic.execute.task import Quiet
+from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
 from parmagic.model.progress import Displayed, Printed
@@ -45,10 +46,10 @@ PATIENCE = 1.0
 class Parked:
     """A worker that waits for its turn, with memory as it was; or the reason why there is none."""
 
-    def __init__(self, workers: IsolatedWorkers | None, own: hub.Hub | None, notes: list[str]) -> None:
+    def __init__(self, workers: IsolatedWorkers | None, own: hub.Hub | None, findings: list[Finding]) -> None:
         self.workers = workers
         self._own = own
-        self.notes = notes
+        self.findings = findings
         self._measured: dict[int, Baseline] = {}
         self._serial: dict[int, Timeline] = {}
 
@@ -70,7 +71,7 @@ class Parked:
             self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder, screen)
             if serial.error is not None and not task.plan.keep_going:
                 failed = "The serial baseline failed ({failure}); what it ran until then is used."
-                self.notes.append(say(failed, failure=described(serial.error)))
+                self.findings.append(Finding("baseline_failed", say(failed, failure=described(serial.error)), arm.arm.label, "error"))
             known = self._measured[arm.n_items] = self._judge(arm, serial, task.plan.keep_going)
             return known
         if known.how == "sampled":
@@ -98,7 +99,8 @@ class Parked:
         done -= len(serial.errors)
         scaled = _scaled(arm, serial)
         if scaled.how == "sampled":
-            self.notes.append(f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all.")
+            text = f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all."
+            self.findings.append(Finding("baseline_sampled", text, arm.arm.label, evidence={"items": done, "of": arm.n_items}))
         return scaled
 
 
@@ -107,8 +109,14 @@ def taken_from(serial: Timeline) -> Baseline:
     return Baseline(serial.items_s, "measured", results=dict(enumerate(serial.results)))
 
 
+def estimated(why: str, **parts: Any) -> Finding:
+    """Say why speedups are estimated; ``parts``, where there are some, are filled in as :func:`~parmagic.model.private.say` does."""
+    text = f"The speedup is estimated: {why}"
+    return Finding("estimated", say(text, **parts) if parts else text, severity="warning")
+
+
 def park(task: Task, supply: Supply) -> Parked | None:
-    """Prepare the serial run before the first arm, or note why there is none."""
+    """Prepare the serial run before the first arm, or find why there is none."""
     one_at_a_time = [arm.model.one_at_a_time for arm in task.plan.arms]
     serial_isolated = any(one_at_a_time) and supply.shares_memory
     if all(one_at_a_time):
@@ -116,13 +124,13 @@ def park(task: Task, supply: Supply) -> Parked | None:
     if not serial_isolated and (any(one_at_a_time) and task.items is not None):
         return None
     if not serial_isolated and (task.plan.once or not task.baseline):
-        return Parked(None, None, ["The speedup is estimated: no serial baseline ran, as asked."])
+        return Parked(None, None, [estimated("no serial baseline ran, as asked.")])
     if not hub.supported():
-        return Parked(None, None, ["The speedup is estimated: this system cannot fork, so there is no isolated serial run."])
+        return Parked(None, None, [estimated("this system cannot fork, so there is no isolated serial run.")])
     if task.items is None and task.blocking:
         names = ", ".join(sorted(task.blocking)[:3])
         why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
-        return Parked(None, None, [f"The speedup is estimated: {why}."])
+        return Parked(None, None, [estimated(f"{why}.")])
     if not supply.shares_memory:
         return Parked(supply.isolated(), None, [])
     return _park_fork(task, supply)
@@ -136,7 +144,7 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
             with explained():
                 own = supply.fork(task.call, items)
         except LimitReached as refused:
-            return Parked(None, None, [f"The speedup is estimated: there is no serial baseline. {refused}"])
+            return Parked(None, None, [estimated(f"there is no serial baseline. {refused}")])
         return Parked(IsolatedWorkers(own, None), own, [])
     try:
         supply.cargo()
@@ -145,7 +153,7 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
         threads = Private(", ".join(alive[:3]), str(len(alive)))  # their names may be items
         why = "threads of yours are alive ({threads}), so the notebook cannot be forked, and {error}"
         unshipped = Private(str(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
-        return Parked(None, None, [say(f"The speedup is estimated: {why}", threads=threads, error=unshipped)])
+        return Parked(None, None, [estimated(why, threads=threads, error=unshipped)])
 
 
 def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:

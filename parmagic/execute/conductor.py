@@ -9,31 +9,20 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
-from parmagic.analyze import holding
+from parmagic.analyze import rules
 from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
+from parmagic.model.finding import Finding, told
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import sampler
-from parmagic.system.cpus import available_cpus
 from parmagic.system.gil import gil_enabled, gil_notes
 from parmagic.system.interrupts import is_interrupt, raise_lost
 from parmagic.workers import Job, Report, Workers
 from parmagic.workers.processes.watch import watch
-
-WORTH_SAMPLING = 0.05
-"""Seconds from which on an arm without samples deserves a note."""
-
-LITTLE, MUCH = 0.05, 0.2
-"""CPU seconds, and share of the workers' own, from which on helper threads deserve a note."""
-
-NOT_SEEN = {
-    True: "What the workers of {arm} waited for is not known: the sampler was not ready, or may not look. Run the cell again.",
-    False: "What the workers of {arm} waited for is not known: this system does not show it.",
-}
 
 
 class Policy(Protocol):
@@ -122,8 +111,8 @@ class _UntilDeadline:
 
 def conduct(
     workers: Workers, job: Job, screen: Screen, deadline: float | None = None, packed: Packed | None = None
-) -> tuple[Timeline, list[str]]:
-    """Run one arm and merge what its workers reported; return its timeline and notes.
+) -> tuple[Timeline, list[Finding]]:
+    """Run one arm and merge what its workers reported; return its timeline, and what was found about it.
 
     ``packed`` is what the names and items took to pack: every arm of processes
     counts it as if it had run alone, as ``transfer`` at its begin.
@@ -137,13 +126,12 @@ def conduct(
         job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
         cpu_s=heard.cpu_end - heard.cpu_begin if workers.in_this_process else float("nan"), gil=gil, error=heard.error, packed=packed,
     )  # fmt: skip
-    notes = [*_own_notes(heard.parts), *holding.notes(timeline), *_cut(job.arm.label, heard.lost), *_helpers(timeline)]
+    label = job.arm.label
+    findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *rules.helpers(timeline)]
     if workers.in_this_process:
-        notes += gil_notes(before=gil, after=gil_enabled())
-    inferred = any(lane.tally is None for lane in timeline.lanes)
-    if inferred and heard.end - heard.begin > WORTH_SAMPLING and not any(one.at for one in samples.values()):
-        notes.append(NOT_SEEN[sampler.supported()].format(arm=job.arm.label))
-    return timeline, notes
+        findings += told(gil_notes(before=gil, after=gil_enabled()), "gil_came_on", label, "warning")
+    findings += rules.not_seen(timeline, samples.values(), heard.end - heard.begin, can_look=sampler.supported())
+    return timeline, findings
 
 
 def _close(reports: Any, error: BaseException) -> list[Recording]:
@@ -188,32 +176,8 @@ def _with_shipping(parts: list[Recording], begin: float, seconds: float) -> list
     return dressed
 
 
-def _cut(arm: str, lost: Counter[int]) -> list[str]:
-    """Say how much of a flood of prints is not shown."""
-    return [
-        f"Worker {rank} of {arm} printed {count / 1e6:.1f} MB more than is shown under the cell."
-        for rank, count in sorted(lost.items())
-        if count
-    ]
-
-
-def _helpers(timeline: Timeline) -> list[str]:
-    """Warn where helper threads of libraries compete with the workers for the cores."""
-    own = sum(lane.usage.cpu_s for lane in timeline.lanes if lane.usage)
-    if not timeline.cpu_s > (1 + MUCH) * own + LITTLE or own <= 0:
-        return []
-    wanted, cores = timeline.arm.count * timeline.cpu_s / own, available_cpus()
-    if wanted <= cores + MUCH:
-        return []
-    note = (
-        f"Helper threads (BLAS, OpenMP) used {1 - own / timeline.cpu_s:.0%} of the CPU time of {timeline.arm.label}: its workers and "
-        f"their helpers could use {wanted:.1f} cores, and there are {cores}. Set OPENBLAS_NUM_THREADS, MKL_NUM_THREADS or "
-        "OMP_NUM_THREADS to 1 before the library is imported, or use threadpoolctl.threadpool_limits(1) in the body."
-    )
-    return [note]
-
-
-def _own_notes(parts: Sequence[Recording]) -> list[str]:
+def _told(parts: Sequence[Recording], arm: str) -> list[Finding]:
+    """Return what workers said of themselves, and then of the tracing of functions."""
     notes = [note for part in parts for note in part.notes]
     notes += [note for part in parts if part.trace for note in part.trace.notes]
-    return list(dict.fromkeys(notes))
+    return told(notes, "worker", arm)

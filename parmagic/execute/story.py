@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
-from parmagic.analyze import compare
+from parmagic.analyze import compare, rules
 from parmagic.errors import LimitReached, RunTimeout
-from parmagic.execute.baseline import Parked, park, taken_from
+from parmagic.execute.baseline import Parked, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import words
+from parmagic.model.finding import Finding, notes_of, told
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
@@ -31,9 +32,6 @@ from parmagic.system.limits import explained
 from parmagic.workers import Job, Workers, registry
 from parmagic.workers.loop import code_of
 from parmagic.workers.supply import Supply
-
-ALLOWED = 0.05
-"""The share of wall time from which tracing deserves a note."""
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class _Story:
     begin: float = field(default_factory=time.perf_counter)
     timelines: list[Timeline] = field(default_factory=list)
     baselines: dict[str, Baseline] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     error: BaseException | None = None
     times: list[int] = field(default_factory=list)
     serial_times: list[int] = field(default_factory=list)
@@ -56,10 +54,10 @@ class _Story:
     @classmethod
     def of(cls, task: Task, screen: Screen) -> _Story:
         """Begin one: nothing has been started yet."""
-        task, notes = _without_deadlock(task)
+        task, left_out = _without_deadlock(task)
         supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
-        return cls(task, screen, supply, folder, notes=[*task.notes, *notes, *_nowhere()])
+        return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere()])
 
     def prepare(self) -> None:
         """Start what the arms need, and park the baseline's worker while memory is as it was."""
@@ -74,9 +72,9 @@ class _Story:
         plan = self.task.plan
         deadline = time.monotonic() + plan.timeout if plan.timeout else None
         for number, arm in enumerate(plan.arms):
-            timeline, notes = conduct(self._workers(arm), self._job(number, arm), self.screen, deadline, self.supply.packed(arm))
+            timeline, findings = conduct(self._workers(arm), self._job(number, arm), self.screen, deadline, self.supply.packed(arm))
             self.timelines.append(timeline)
-            self.notes += notes
+            self.findings += findings
             self.times.append(timeline.n_done)
             if timeline.error is not None:
                 self.error = timeline.error
@@ -99,14 +97,14 @@ class _Story:
         )  # fmt: skip
 
     def run_baselines(self) -> None:
-        """Find what each arm's serial run took, or would have taken; where that cannot run, a note says why."""
+        """Find what each arm's serial run took, or would have taken; where that cannot run, a finding says why."""
         try:
             with explained():
                 self._measure_baselines()
         except LimitReached as refused:
-            self.notes.append(f"The speedup is estimated: the serial baseline could not run. {refused}")
+            self.findings.append(estimated(f"the serial baseline could not run. {refused}"))
         if self.parked is not None:
-            self.notes += self.parked.notes
+            self.findings += self.parked.findings
             self.serial_times = self.parked.times()
 
     def _measure_baselines(self) -> None:
@@ -162,27 +160,29 @@ def execute(task: Task, screen: Screen) -> Run:
             undo(story.give_back)
     story.fail(lost())  # in a finalizer, say, behind the last item
     _tell(story)
-    return Run(story.timelines, story.baselines, story.notes, story.error, title=task.title, show_items=task.show_items)
+    notes = notes_of(story.findings)
+    return Run(story.timelines, story.baselines, notes, story.error, title=task.title, show_items=task.show_items)
 
 
-def _nowhere() -> list[str]:
+def _nowhere() -> list[Finding]:
     """Say where relative paths lead to nothing."""
     try:
         os.getcwd()  # noqa: PTH109  (whether there is one)
     except OSError as error:
         why = f"The working directory is gone ({error.strerror})"
-        return [f"{why}: relative paths do not work in the body, nor elsewhere in this process. os.chdir() to one that is there."]
+        text = f"{why}: relative paths do not work in the body, nor elsewhere in this process. os.chdir() to one that is there."
+        return [Finding("nowhere", text, severity="warning")]
     return []
 
 
-def _without_deadlock(task: Task) -> tuple[Task, list[str]]:
+def _without_deadlock(task: Task) -> tuple[Task, list[Finding]]:
     """Leave out a serial arm whose ranks, one after another, could wait for each other for ever."""
     arms = tuple(arm for arm in task.plan.arms if not arm.model.one_at_a_time)
     if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
         return task, []
     names = ", ".join(sorted(task.blocking)[:3])
-    note = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other for ever."
-    return replace(task, plan=replace(task.plan, arms=arms)), [note]
+    text = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other for ever."
+    return replace(task, plan=replace(task.plan, arms=arms)), [Finding("left_out", text, severity="warning")]
 
 
 def _ends_all(timeline: Timeline) -> bool:
@@ -191,9 +191,9 @@ def _ends_all(timeline: Timeline) -> bool:
 
 
 def _tell(story: _Story) -> None:
-    """Compare, and add the notes that need all of the story; say on the error where it came from."""
-    task = story.task
-    story.notes += story.supply.notes
+    """Compare, and add what is found when all of the story is known; say on the error where it came from."""
+    task, found = story.task, story.findings
+    found += told(story.supply.notes, "shipping")
     for timeline in story.timelines:
         label = timeline.arm.label
         baseline = story.baselines.get(label)
@@ -202,64 +202,47 @@ def _tell(story: _Story) -> None:
         if baseline.results and timeline.error is None:
             differ = compare.differing(baseline.results, timeline.results)
             if differ:
-                story.notes.append(compare.sentence(differ, label))
+                found.append(rules.differ(differ, timeline))
     if story.serial_times:
         counts = [*story.times, *story.serial_times]
-        story.notes.append(
+        text = (
             f"The body ran {' + '.join(map(str, counts))} times; the last for the serial baseline "
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
         )
+        found.append(Finding("times_run", text, evidence={"items_run": sum(counts)}))
     inside = [arm.kind for arm in task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
     if len(inside) > 1:
         models = " or ".join(dict.fromkeys(inside))
-        story.notes.append(f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm.")
+        text = f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm."
+        found.append(Finding("times_in_memory", text, evidence={"arms": len(inside)}))
     for baseline in story.baselines.values():
         baseline.results.clear()
-    story.notes += [_slowed(t, task.plan.trace) for t in story.timelines if t.overhead > ALLOWED]
-    story.notes = list(dict.fromkeys(story.notes))
+    for timeline in story.timelines:
+        found += rules.slowed(timeline, in_windows=task.plan.trace == "auto")
     if story.error is not None:
-        _annotate(story)
-        story.notes += _left_out(story)
-    story.notes += [note for note in map(_failures, story.timelines) if note and task.plan.keep_going]
+        found += [*_annotate(story), *_not_run(story)]
+    if task.plan.keep_going:
+        found += [failed for timeline in story.timelines for failed in rules.failed(timeline)]
 
 
-def _left_out(story: _Story) -> list[str]:
+def _not_run(story: _Story) -> list[Finding]:
     """Say which arms an error kept from running."""
     labels = [arm.label for arm in story.task.plan.arms[len(story.timelines) :]]
-    return [f"{', '.join(labels)} did not run."] if labels else []
+    return [Finding("not_run", f"{', '.join(labels)} did not run.", severity="error", evidence={"arms": len(labels)})] if labels else []
 
 
-def _failures(timeline: Timeline) -> str:
-    """Say which items of an arm failed, and how the first of them did."""
-    failed = timeline.errors
-    if not failed:
-        return ""
-    items = ", ".join(map(str, list(failed)[:5])) + (", …" if len(failed) > 5 else "")  # noqa: PLR2004  (as many as one reads)
-    first = words.type_name(next(iter(failed.values())))
-    return (
-        f"{len(failed)} of {timeline.n_items} items of {timeline.arm.label} failed (item {items}; {first}); "
-        "run.items['error'] tells how."
-    )
-
-
-def _slowed(timeline: Timeline, trace: str) -> str:
-    short = " (short runs pay up to 50 ms for it)" if trace == "auto" else ""
-    return (
-        f"Tracing functions made {timeline.arm.label} about {timeline.overhead:.0%} longer{short}: its times and its speedup are "
-        "not those of an untraced run (--trace off)."
-    )
-
-
-def _annotate(story: _Story) -> None:
-    """Say on the exception itself which item, worker and arm it came from."""
+def _annotate(story: _Story) -> list[Finding]:
+    """Say on the exception itself which item, worker and arm it came from, or here where it takes no notes."""
     last = story.timelines[-1] if story.timelines else None
     if last is None or (failure := last.failure) is None or failure.error is not story.error:
-        return
+        return []
     items = story.task.items
     value = f" ({words.shown(items[failure.item])})" if items is not None else ""
     where = f"worker {failure.worker}, {last.arm.label}"
-    if not words.add_origin(failure.error, f"in item {failure.item}{value}, {where}", story.begin):
-        story.notes.append(f"The error was raised in item {failure.item}, {where}.")
+    if words.add_origin(failure.error, f"in item {failure.item}{value}, {where}", story.begin):
+        return []
+    text = f"The error was raised in item {failure.item}, {where}."
+    return [Finding("raised", text, last.arm.label, "error", {"item": failure.item, "rank": failure.worker})]
 
 
 def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", **options: Any) -> Run:

@@ -18,6 +18,7 @@ from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
 from parmagic.execute.task import Task
 from parmagic.model import words
+from parmagic.model.finding import Finding, notes_of, told
 from parmagic.model.plan import Plan, TraceMode
 from parmagic.notebook.failures import fail, without_traceback
 from parmagic.notebook.hush import hush
@@ -73,7 +74,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
             run = remember(execute(task, NoBar() if plan.quiet else WithBar()))
     except ParmagicError as refused:
         raise without_traceback(refused) from None
-    run.notes += _advice(shell, run, body, plan)
+    run.notes += notes_of(_advice(shell, run, body, plan))
     if plan.name:
         shell.user_ns[plan.name] = run
     if run.error is not None:
@@ -162,20 +163,20 @@ def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
     return items
 
 
-def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[str]:
-    """Return notes on what the body meant to give back, and did not."""
-    notes = []
+def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
+    """Return what the body meant to give back, and did not."""
+    found = []
     apart = ", ".join(dict.fromkeys(each.arm.model.called for each in run.timelines if not each.arm.model.shares_memory))
     if apart and body.shared:
-        notes.append(f"{_some(body.shared)}: what {apart} assign to a global name does not come back.")
+        found.append(f"{_some(body.shared)}: what {apart} assign to a global name does not come back.")
     names = _names(shell)
     private = {name for name in body.mutates if not words.module_of(type(names.get(name))).startswith("multiprocessing")}
     if apart and private:
-        notes.append(f"{_some(private)}: changed in the body; what {apart} change stays in them.")
+        found.append(f"{_some(private)}: changed in the body; what {apart} change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
     if run.error is None and bound and run.results and all(result is None for result in run.results):
-        notes.append("Every result is None: put the name that you want back on the last line of the body.")
-    return notes
+        found.append("Every result is None: put the name that you want back on the last line of the body.")
+    return told(found, "not_given_back", severity="warning")
 
 
 def _cell_number(shell: Any) -> int:

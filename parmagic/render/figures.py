@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from parmagic.model.finding import is_rough
 from parmagic.model.kinds import INFERRED, KIND, STATES
 from parmagic.model.private import described
 from parmagic.model.timeline import Lane, Slice, Timeline
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
     from parmagic.render import View
 
 UNKNOWN = "–"
-
-DEAR = 0.05
-"""The share of wall time from which tracing bends a speedup: it is shown with ``~`` then."""
-
 
 LOOKS = {state.name: state for state in sorted(STATES, key=lambda state: state.layer)}
 """How states are shown, in the order of the stack."""
@@ -126,7 +123,7 @@ def arm_rows(view: View) -> list[ArmRow]:
 
 def _arm_row(view: View, label: str) -> ArmRow:
     row: Any = view.summary.loc[label]
-    rough = str(row["baseline"]) != "measured" or float(row["trace_overhead"]) > DEAR
+    rough = is_rough(str(row["baseline"]), float(row["trace_overhead"]))
     speedup = float(row["speedup"])
     return ArmRow(
         label=clean(label),

@@ -63,14 +63,3 @@ def test_a_list_inside_itself_cannot_tell():
 def test_differing_leaves_out_what_cannot_tell():
     """Only items that certainly differ are named, and only those that ran serially."""
     assert compare.differing({0: 1, 2: object(), 3: 5}, [1, "other", object(), 6]) == [3]
-
-
-@pytest.mark.parametrize(
-    ("items", "words"), [([7], "disagree on item 7:"), ([1, 2], "2 items (1, 2)"), (list(range(9)), "9 items (0, 1, 2, 3, 4, …)")]
-)
-def test_sentence(items, words):
-    """One item is named, several are counted and the first five named."""
-    text = compare.sentence(items, "procs=2")
-    assert words in text
-    assert "procs=2" in text
-    assert "race" in text

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parmagic.analyze import holding, tables
+from parmagic.analyze import rules, tables
 from parmagic.analyze import waits as waits_of
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.merge import merge
@@ -196,8 +196,9 @@ def test_who_held_the_gil_while_blocked():
     singles = waits(("not named", 2.0, 2.4, {"with_gil": 1, "line": 5}), ("sleep", 6.0, 6.1, {"with_gil": 1}))
     totals = (Total("not named", 0, 5, 1, 0.4, 0.4, 0.4), Total("sleep", 0, 0, 1, 0.1, 0.1, 0.1))
     arm = timeline((tally((1.0, {}), (9.0, {"running": 8.0})), singles), items=((1.0, 2.0), (2.0, 9.0)), totals=totals, ranks=2)
-    (note,) = holding.notes(arm)
-    assert "worker 0 held the GIL while blocked for 0.50 s, most of it in item 1, line 5" in note
+    (finding,) = rules.of_arm(arm)
+    assert "worker 0 held the GIL while blocked for 0.50 s, most of it in item 1, line 5" in finding.text
+    assert (finding.rule, finding.arm, finding.severity, finding.evidence) == ("held_gil", "threads=2", "warning", {"rank": 0, "blocked_s": 0.5})
 
 
 @pytest.mark.parametrize("changes", [{"ranks": 1}, {"ranks": 2, "kind": "procs"}])
@@ -205,14 +206,14 @@ def test_holding_the_gil_alone_is_nobodys_business(changes):
     """With one thread, or in processes, nobody waits for a GIL that is held while blocked."""
     totals = (Total("not named", 0, 5, 1, 0.4, 0.4, 0.4),)
     arm = timeline((tally((1.0, {}), (9.0, {"running": 8.0})), waits()), totals=totals, **changes)
-    assert holding.notes(arm) == []
+    assert rules.of_arm(arm) == []
 
 
 def test_lost_waits_are_noted():
     """Waits that did not fit are counted in a note."""
     arm = timeline((tally((1.0, {}), (9.0, {"running": 8.0})), waits(lost=1234)))
-    (note,) = holding.notes(arm)
-    assert note.startswith("1,234 single waits of threads=1 did not fit")
+    (finding,) = rules.of_arm(arm)
+    assert finding.text.startswith("1,234 single waits of threads=1 did not fit")
 
 
 def test_trace_names_the_holder():

@@ -37,7 +37,7 @@ def test_all_items_ran():
     """Where every item ran, the baseline is measured, with its results."""
     parked = Parked(None, None, [])
     found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 2.0)), _timeline((0, 0.0, 3.0), (1, 3.0, 6.0)), keep_going=False)
-    assert (found.serial_s, found.how, found.results, parked.notes) == (6.0, "measured", {0: 0, 1: 1}, [])
+    assert (found.serial_s, found.how, found.results, parked.findings) == (6.0, "measured", {0: 0, 1: 1}, [])
 
 
 @pytest.mark.parametrize(("keep_going", "how", "results"), [(True, "measured", {0: 0}), (False, "sampled", {0: 0})])
@@ -49,7 +49,7 @@ def test_an_item_failed(keep_going, how, results):
     found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 3.0)), serial, keep_going=keep_going)
     assert (found.how, found.results) == (how, results)
     assert found.serial_s == pytest.approx(6.0 if keep_going else 3.0 * 3.0)
-    assert bool(parked.notes) == (not keep_going)
+    assert bool(parked.findings) == (not keep_going)
 
 
 def test_a_sample_is_scaled_and_noted():
@@ -57,7 +57,7 @@ def test_a_sample_is_scaled_and_noted():
     parked = Parked(None, None, [])
     found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 4.0)), _timeline((1, 0.0, 6.0), n_items=2), keep_going=False)
     assert (found.serial_s, found.how) == (8.0, "sampled")
-    assert "sample of 1 of 2 items" in parked.notes[0]
+    assert "sample of 1 of 2 items" in parked.findings[0].text
 
 
 def test_nothing_ran():
@@ -66,7 +66,7 @@ def test_nothing_ran():
     found = parked._judge(_timeline((0, 0.0, 1.0)), _timeline(n_items=1), keep_going=False)
     assert found.how == "estimated"
     assert found.serial_s is None  # the table makes it NaN, where the waits are not known
-    assert parked.notes == []
+    assert parked.findings == []
 
 
 def test_expected_takes_the_quickest_arm():

@@ -1,0 +1,48 @@
+"""What was found about a run: notes and the verdict are findings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["info", "warning", "error"]
+
+BENDS = 0.05
+"""The share of an arm's wall time from which tracing bends its times and its speedup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that holds: of one arm, by its label, or of all that was run.
+
+    ``info`` says what was done, a ``warning`` that figures or results are not what one might take them for, or that time
+    was lost, an ``error`` that something failed. ``evidence`` are the figures that the rule looked at, by name, in the
+    units that the names say; ``text`` tells all of it in words.
+    """
+
+    rule: str
+    text: str
+    arm: str = ""
+    severity: Severity = "info"
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+
+def told(texts: Iterable[str], rule: str, arm: str = "", severity: Severity = "info") -> list[Finding]:
+    """Return findings that were put in words where they were made: by a worker, say, whose message this is."""
+    return [Finding(rule, text, arm, severity) for text in texts]
+
+
+def notes_of(findings: Iterable[Finding]) -> list[str]:
+    """Return what findings say, in their order, each text once."""
+    return list(dict.fromkeys(finding.text for finding in findings))
+
+
+def bends(overhead: float) -> bool:
+    """Tell whether tracing that took this share of an arm's wall time bends its figures."""
+    return overhead > BENDS
+
+
+def is_rough(baseline: str, overhead: float) -> bool:
+    """Tell whether a speedup is rough (and shown with ``~``): against a baseline that was not measured, or bent by tracing."""
+    return baseline != "measured" or bends(overhead)
