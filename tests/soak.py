@@ -504,7 +504,7 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
             yield "RunTimeout from nowhere"
     elif not bad or (cell.keep_going and not (cell.fault and cell.fault.stops)):
         yield f"unexpected {error!r}"
-    elif name not in _names(cell, run.timelines[-1].arm.kind):
+    elif name not in _names(cell, run.timelines[-1].arm.model.name):
         yield f"the wrong error {error!r}"
     elif name == "WorkerDied" and not cell.fault.late and int(re.findall(r"in item (\d+)", str(error))[-1]) not in cell.bad:
         yield f"the wrong item in {error!r}"

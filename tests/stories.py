@@ -77,7 +77,7 @@ def _lane(arm: Arm, rank: int, steps: list[Step], errors: Mapping[int, BaseExcep
         Batch(first, items[2 * place : 2 * place + 1], items[2 * place + 1 : 2 * place + 2], [None], {i: e for i, e in errors.items() if i == first})
         for place, first in enumerate(range(rank * len(items) // 2, (rank + 1) * len(items) // 2))
     )
-    worker = WorkerId(rank, 4000 + (0 if arm.kind == "threads" else rank), 5000 + rank)
+    worker = WorkerId(rank, 4000 + (0 if arm.model.shares_memory else rank), 5000 + rank)
     usage = Usage(0.5, NAN, 3, 2, 99.5)
     if measured:
         nothing = Clocks(array("d"), array("d"), array("d"))
@@ -132,8 +132,8 @@ def _samples(steps: list[Step]) -> Samples:
 def two_arms(**changes: object) -> Run:
     """Return threads that wait for the GIL half of the time, and processes that start, run and finish unevenly."""
     stories = {
-        Arm("threads", 2): [[("running", 0.8), ("gil_wait", 0.8)], [("gil_wait", 0.8), ("running", 0.8)]],
-        Arm("procs", 2): [
+        Arm.named("threads", 2): [[("running", 0.8), ("gil_wait", 0.8)], [("gil_wait", 0.8), ("running", 0.8)]],
+        Arm.named("procs", 2): [
             [("startup", 0.1), ("running", 0.8), ("transfer", 0.1)],
             [("startup", 0.1), ("running", 0.6)],
         ],

@@ -183,7 +183,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> 
     serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
     speedup = serial_s / wall if timeline.n_items else float("nan")
     return {
-        "model": timeline.arm.kind,
+        "model": timeline.arm.model.name,
         "n_workers": timeline.arm.count,
         "n_items": timeline.n_items,
         "wall_s": wall,

@@ -83,7 +83,7 @@ class Parked:
         limit = max(AT_LEAST, sum(t.wall_s for t in arms))
         items = task.items_for(arm.arm)
         claims = sample(expected(arms, arm.n_items), limit)
-        alone = Arm(SERIAL.name)
+        alone = Arm(SERIAL)
         job = Job(task.call, items, alone, task.plan, task.sharing(alone, claims), lambda _: folder.file(f"baseline-{len(items)}.json"))
         heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, _longest(arm)))
         if heard.error is not None and not isinstance(heard.error, ParmagicError):

@@ -68,7 +68,7 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
                     heard.end, heard.cpu_end = perf_counter(), time.process_time()
                     policy.screen.done(report.n_done)
             else:
-                _show(policy.screen, report, job.arm.kind, heard.lost)
+                _show(policy.screen, report, job.arm.model.name, heard.lost)
             raise_lost()
             if not policy.goes_on(report):
                 reports.close()  # type: ignore[attr-defined]

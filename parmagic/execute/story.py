@@ -210,7 +210,7 @@ def _tell(story: _Story) -> None:
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
         )
         found.append(Finding("times_run", text, evidence={"items_run": sum(counts)}))
-    inside = [arm.kind for arm in task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
+    inside = [arm.model.name for arm in task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
     if len(inside) > 1:
         models = " or ".join(dict.fromkeys(inside))
         text = f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm."

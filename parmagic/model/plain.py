@@ -275,7 +275,7 @@ def _story(story: Story) -> bool:
 
 
 _SOUND: dict[type, Callable[[Any], bool]] = {
-    Arm: lambda arm: bool(arm.count > 0 and arm.kind == arm.model.name),
+    Arm: lambda arm: arm.count > 0,
     Span: lambda span: span.kind in kinds.SPANS and _finite(span.begin, span.end),
     Batch: _batch,
     Clocks: _clocks,

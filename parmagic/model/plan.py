@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from parmagic.model import traits
+from parmagic.model.traits import Model
 
 TraceMode = Literal["auto", "full", "off"]
 
@@ -14,19 +15,15 @@ StartMethod = Literal["fork", "forkserver", "spawn"]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to run the body: a model, by its name, and its number of workers.
+    """One way to run the body: a model and its number of workers."""
 
-    ``model`` is found when an arm is made, which raises KeyError for a name that is no model's. The arm carries
-    it: what was run can be told when its model is known no more.
-    """
-
-    kind: str
+    model: Model
     count: int = 1
-    model: traits.Model = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Find the model."""
-        object.__setattr__(self, "model", traits.of(self.kind))
+    @classmethod
+    def named(cls, name: str, count: int = 1) -> Self:
+        """Return an arm of the model of that name; KeyError where there is none."""
+        return cls(traits.of(name), count)
 
     @property
     def label(self) -> str:

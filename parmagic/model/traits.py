@@ -1,7 +1,7 @@
 """Models of workers, by their traits; the only room that knows them by name.
 
 All others ask an arm's model what they have to know of it: ``arm.model.shares_memory``,
-never ``arm.kind == "threads"``. What makes a model's workers is registered beside them, see
+never ``arm.model.name == "threads"``. What makes a model's workers is registered beside them, see
 :mod:`parmagic.workers.registry`.
 """
 

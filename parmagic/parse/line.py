@@ -198,14 +198,14 @@ class _Front:
         if model.one_at_a_time:
             if equals:
                 raise self.error(f"`{name}` is one worker: expected `{name}` without a count", word, len(name))
-            self.add_arm(Arm(model.name), word)
+            self.add_arm(Arm(model), word)
             return
         if not equals:
             self.bare = name
         offset = len(name) + 1
         for part in (counts if equals else "auto").split(","):
             for count in self.counts(part, word, offset):
-                self.add_arm(Arm(model.name, count), word, offset if equals else 0)
+                self.add_arm(Arm(model, count), word, offset if equals else 0)
             offset += len(part) + 1
 
     def add_arm(self, arm: Arm, word: _Word, offset: int = 0) -> None:
@@ -220,7 +220,7 @@ class _Front:
         """Return the arms in written order; a line without models compares those of the house."""
         if self.arms:
             return tuple(self.arms)
-        return tuple(Arm(model.name, 1 if model.one_at_a_time else self.auto()) for model in traits.COMPARED)
+        return tuple(Arm(model, 1 if model.one_at_a_time else self.auto()) for model in traits.COMPARED)
 
     def auto(self) -> int:
         """Ask once what ``auto`` means here."""

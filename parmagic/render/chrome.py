@@ -107,7 +107,7 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
 def _who(timeline: Timeline, lane: Lane) -> str:
     """Name the worker as the system does: a process by its pid, a thread by its tid."""
     worker = lane.worker
-    return f"{timeline.arm.kind} {worker.pid if timeline.arm.model.own_process else worker.tid}"
+    return f"{timeline.arm.model.name} {worker.pid if timeline.arm.model.own_process else worker.tid}"
 
 
 def _meta(what: str, pid: int, tid: int, **args: Any) -> str:

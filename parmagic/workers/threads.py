@@ -98,7 +98,7 @@ class _Crew:
         self._gate = threading.Barrier(self.count) if job.sharing.together else None
         self._begin = perf_counter()
         self._threads = [
-            threading.Thread(target=self._run, args=(rank,), name=f"parmagic {job.arm.kind} {rank}", daemon=True)
+            threading.Thread(target=self._run, args=(rank,), name=f"parmagic {job.arm.model.name} {rank}", daemon=True)
             for rank in range(self.count)
         ]
 
@@ -262,7 +262,7 @@ class _Crew:
                 self._gate.abort()
 
     def _work(self, rank: int) -> None:
-        worker = Worker(rank, self.count, self.job.arm.kind)
+        worker = Worker(rank, self.count, self.job.arm.model.name)
         gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)

@@ -88,7 +88,7 @@ def test_nothing_is_copied_on_our_own_clock():
 def test_two_hosts_on_one_clock():
     """Workers of two machines, whose clocks are 1000 s apart, are side by side in one arm; each lane knows its machine and how sure its times are."""
     parts = [recording(0), recording(1, zero=1000.5, host="far", clock=FAR)]
-    arm = merge(Arm("procs", 2), 0.0, 10.0, 2, parts, {})
+    arm = merge(Arm.named("procs", 2), 0.0, 10.0, 2, parts, {})
     near, far = arm.lanes
     assert (near.worker.host, far.worker.host) == (HOST, "far")
     assert (near.uncertainty, far.uncertainty) == (0.0, 0.25)
@@ -114,7 +114,7 @@ def test_one_worker_by_two_clocks():
                   clock=FAR),
         Recording(WorkerId(0, 1, 1, host="far"), batches=(Batch(1, doubles(4.0), doubles(4.5), [None], {1: ValueError("gone")}),)),
     ]  # fmt: skip
-    arm = merge(Arm("procs", 1), 0.0, 10.0, 3, parts, {0: Samples(doubles(4.25), array("b", [1]))})
+    arm = merge(Arm.named("procs", 1), 0.0, 10.0, 3, parts, {0: Samples(doubles(4.25), array("b", [1]))})
     (lane,) = arm.lanes
     assert [(span.begin, span.end) for span in lane.spans] == [(0.0, 1.0), (4.0, 5.0)]
     assert [(batch.first, batch.begins[0]) for batch in lane.batches] == [(0, 2.0), (1, 4.0), (2, 5.0)]
@@ -127,18 +127,18 @@ def test_the_first_error_is_the_first_on_our_clock():
     """An error that came later on ours came earlier on the other machine's own clock: it is not the one that is raised."""
     late, soon = (Batch(item, doubles(at), doubles(at + 1.0), [None], {item: ValueError(name)}) for item, at, name in ((0, 5.0, "late"), (1, 1001.0, "soon")))
     parts = [Recording(WorkerId(0, 1, 1), batches=(late,)), Recording(WorkerId(1, 2, 2, host="far"), batches=(soon,), clock=FAR)]
-    assert str(merge(Arm("procs", 2), 0.0, 10.0, 2, parts, {}).error) == "soon"
+    assert str(merge(Arm.named("procs", 2), 0.0, 10.0, 2, parts, {}).error) == "soon"
 
 
 def test_samples_from_here_and_there():
     """What the worker's own machine saw and what we saw is one row of samples, in time order."""
     far = Recording(WorkerId(0, 1, 1), samples=Samples(doubles(1001.0, 1003.0), array("b", [1, 2])), clock=FAR)
-    (lane,) = merge(Arm("procs", 1), 0.0, 10.0, 0, [far], {0: Samples(doubles(4.0), array("b", [3]))}).lanes
+    (lane,) = merge(Arm.named("procs", 1), 0.0, 10.0, 0, [far], {0: Samples(doubles(4.0), array("b", [3]))}).lanes
     assert (lane.samples.at.tolist(), lane.samples.states.tolist()) == ([1.0, 3.0, 4.0], [1, 2, 3])
 
 
 def test_a_file_names_no_machine():
     """What a file may hold tells machines apart, and not what they are called."""
     parts = [recording(0), recording(1, zero=1000.5, host="far", clock=FAR), recording(2)]
-    lanes = public_timeline(merge(Arm("procs", 3), 0.0, 10.0, 3, parts, {})).lanes
+    lanes = public_timeline(merge(Arm.named("procs", 3), 0.0, 10.0, 3, parts, {})).lanes
     assert [lane.worker.host for lane in lanes] == ["host 0", "host 1", "host 0"]

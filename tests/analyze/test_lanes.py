@@ -41,7 +41,7 @@ def timeline(*found, spans=(), batches=(), takes_items=False, samples=None):
     """Return an arm of 10 s whose one worker has these readings."""
     worker = WorkerId(0, 1, 2, takes_items=takes_items)
     parts = [Recording(worker, spans=tuple(spans), batches=tuple(batches), readings=each) for each in found]
-    return merge(Arm("threads", 1), 0.0, 10.0, len(batches), parts, {0: samples} if samples else {})
+    return merge(Arm.named("threads", 1), 0.0, 10.0, len(batches), parts, {0: samples} if samples else {})
 
 
 def row(arm):

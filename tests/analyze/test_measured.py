@@ -52,7 +52,7 @@ def timeline(*readings, items=((1.0, 9.0),), spans=STARTUP, totals=(), kind="thr
         Recording(WorkerId(0, 1, 2), totals=tuple(totals)),
         *(Recording(WorkerId(rank, 1, 2 + rank), readings=Readings(tally=tally((0.5, {})), waits=Waits())) for rank in range(1, ranks)),
     ]
-    return merge(Arm(kind, ranks), 0.0, 10.0, len(items), parts, {})
+    return merge(Arm.named(kind, ranks), 0.0, 10.0, len(items), parts, {})
 
 
 def row(arm):
@@ -144,7 +144,7 @@ def test_transfers_keep_their_time():
     second = Batch(1, array("d", [6.0]), array("d", [9.0]), [None])
     found = tally((1.0, {}), (5.0, {"running": 4.0}), (6.0, {"running": 4.2, "io_wait": 0.8}), (9.0, {"running": 7.2, "io_wait": 0.8}))
     part = Recording(WorkerId(0, 1, 2), spans=spans, batches=(first, second), readings=Readings(tally=found, waits=Waits()))
-    states = row(merge(Arm("procs", 1), 0.0, 10.0, 2, [part], {}))
+    states = row(merge(Arm.named("procs", 1), 0.0, 10.0, 2, [part], {}))
     assert (states["transfer"], states["running"], states["io_wait"], states["idle"]) == pytest.approx((1.0, 7.0, 0.0, 1.0))
 
 
@@ -170,7 +170,7 @@ def test_a_restarted_worker_goes_on():
         Recording(WorkerId(0, 9, 9), readings=Readings(tally=tally((5.0, {}), (6.0, {"sleep": 1.0})))),
         Recording(WorkerId(0, 9, 9), readings=Readings(tally=tally((6.0, {"sleep": 1.0}), (7.0, {"sleep": 2.0})))),
     ]
-    joined = merge(Arm("procs", 1), 0.0, 8.0, 0, parts, {}).lanes[0].tally
+    joined = merge(Arm.named("procs", 1), 0.0, 8.0, 0, parts, {}).lanes[0].tally
     rows = np.array(joined.rows).reshape(-1, 1 + len(MEASURED))
     assert rows[:, 0].tolist() == [1.0, 3.0, 5.0, 6.0, 6.0, 7.0]
     assert rows[:, 1 + MEASURED.index("running")].tolist() == [0.0, 2.0, 2.0, 2.0, 2.0, 2.0]

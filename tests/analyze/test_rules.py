@@ -25,7 +25,7 @@ def lane(rank=0, cpu_s=1.0, errors=None):
     return Lane(WorkerId(rank, 1, 1), (), (batch,), Clocks(NOTHING, NOTHING, NOTHING), NOT_LOOKED, usage)
 
 
-ARM = Timeline(Arm("threads", 2), 0.0, 2.0, 4, (lane(0), lane(1)))
+ARM = Timeline(Arm.named("threads", 2), 0.0, 2.0, 4, (lane(0), lane(1)))
 
 
 def traced(seconds):

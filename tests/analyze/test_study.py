@@ -40,7 +40,7 @@ def _samples(*names: str) -> Samples:
 
 def _timeline(samples: Samples | None, arm: Arm | None = None, **changes: float) -> Timeline:
     parts = [_recording(**changes)]
-    return merge(arm or Arm("threads", 1), 0.0, 14.0, 2, parts, {0: samples} if samples else {})
+    return merge(arm or Arm.named("threads", 1), 0.0, 14.0, 2, parts, {0: samples} if samples else {})
 
 
 def _row(timeline: Timeline) -> dict[str, float]:
@@ -114,7 +114,7 @@ def test_items_get_their_part():
 
 def test_item_that_never_started():
     """It has no figures, and says so."""
-    timeline = merge(Arm("threads", 1), 0.0, 14.0, 3, [_recording()], {})
+    timeline = merge(Arm.named("threads", 1), 0.0, 14.0, 3, [_recording()], {})
     items = tables.items_table([timeline])
     assert items["error"].iloc[2] == "not started"
     assert items.iloc[2][["rank", "start_s", "wall_s"]].isna().all()
@@ -124,7 +124,7 @@ def test_summary_formulas():
     """Speedup, efficiency, cores and the GIL's share follow the README's formulas."""
     gil = _samples(*["gil"] * 10)
     parts = [_recording(0), _recording(1, first=2)]
-    timeline = merge(Arm("threads", 2), 0.0, 14.0, 4, parts, {0: gil, 1: gil}, cpu_s=7.0)
+    timeline = merge(Arm.named("threads", 2), 0.0, 14.0, 4, parts, {0: gil, 1: gil}, cpu_s=7.0)
     timeline = replace(timeline, traces=(TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {}, overhead_s=0.7),))
     workers = tables.workers_table([timeline])
     row = tables.summary_table([timeline], workers, [Baseline(21.0, "measured")]).loc["threads=2"]
@@ -139,7 +139,7 @@ def test_summary_formulas():
 def test_clocks_of_a_restarted_worker_go_on():
     """A rank that was started again after a death counts on, not back."""
     again = Recording(WorkerId(0, 999, 999), readings=Readings(Clocks(_doubles(20.0, 21.0), _doubles(0.1, 0.6), _doubles(0.0, 0.1))))
-    clocks = merge(Arm("procs", 1), 0.0, 22.0, 2, [_recording(), again], {}).lanes[0].clocks
+    clocks = merge(Arm.named("procs", 1), 0.0, 22.0, 2, [_recording(), again], {}).lanes[0].clocks
     assert clocks.cpu.tolist() == pytest.approx([0.5, 4.5, 4.5, 5.0])
     assert clocks.queue.tolist() == pytest.approx([0.25, 1.25, 1.25, 1.35])
 
@@ -155,7 +155,7 @@ def test_baseline_is_scaled_by_its_items_own_ratio():
     """Half of the items ran serially, in half of their parallel time: so would all."""
     arm = _timeline(_samples(*["running"] * 10))
     serial = merge(
-        Arm("serial"), 0.0, 3.0, 2, [Recording(WorkerId(0, 1, 1), batches=(Batch(1, _doubles(0.0), _doubles(2.5), ["b"]),))], {}
+        Arm.named("serial"), 0.0, 3.0, 2, [Recording(WorkerId(0, 1, 1), batches=(Batch(1, _doubles(0.0), _doubles(2.5), ["b"]),))], {}
     )
     scaled = baseline._scaled(arm, serial)
     assert (scaled.serial_s, scaled.how) == (pytest.approx(5.0), "sampled")

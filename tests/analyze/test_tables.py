@@ -38,7 +38,7 @@ def _batch(first, *items, errors=None):
 
 
 def _timeline(*lanes, n_items=1, arm=None, begin=0.0, end=10.0, **more):
-    return Timeline(arm or Arm("threads", len(lanes)), begin, end, n_items, lanes, **more)
+    return Timeline(arm or Arm.named("threads", len(lanes)), begin, end, n_items, lanes, **more)
 
 
 def _row(lane, **more):
@@ -171,7 +171,7 @@ def test_summary_of_two_workers():
 
 def test_an_arm_without_workers_has_its_row():
     """An arm whose workers never came to life is in the summary, with nothing made up."""
-    timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 10.0))], clocks=_clocks((0.0, 0.0, 0.0), (10.0, 10.0, 0.0)))), _timeline(arm=Arm("procs", 2))]
+    timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 10.0))], clocks=_clocks((0.0, 0.0, 0.0), (10.0, 10.0, 0.0)))), _timeline(arm=Arm.named("procs", 2))]
     summary = tables.summary_table(timelines, tables.workers_table(timelines), [Baseline(10.0, "measured"), Baseline(math.nan, "estimated")])
     assert summary.index.tolist() == ["threads=1", "procs=2"]
     assert math.isnan(summary.loc["procs=2", "speedup"])
@@ -180,7 +180,7 @@ def test_an_arm_without_workers_has_its_row():
 
 def test_items_of_an_arm_in_which_none_started():
     """Arms join without a warning, also where one of them started no item; it says so."""
-    timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 1.0))])), _timeline(_lane(), arm=Arm("procs", 1))]
+    timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 1.0))])), _timeline(_lane(), arm=Arm.named("procs", 1))]
     items = tables.items_table(timelines)
     assert items["error"].tolist() == [None, "not started"]
     assert math.isnan(items.loc[("procs=1", 0), "start_s"])

@@ -24,7 +24,7 @@ def _timeline(*items, n_items=None, errors=None, error=None, kind="procs"):
     empty = array("d")
     lane = Lane(WorkerId(0, 1, 1), (), batches, Clocks(empty, empty, empty), Samples(empty, array("b")), None)
     end = max((end for _, _, end in items), default=1.0)
-    return Timeline(Arm(kind, 1), 0.0, end + 1.0, len(items) if n_items is None else n_items, (lane,), error=error)
+    return Timeline(Arm.named(kind, 1), 0.0, end + 1.0, len(items) if n_items is None else n_items, (lane,), error=error)
 
 
 def test_a_serial_arm_is_the_baseline():

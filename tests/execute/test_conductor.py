@@ -18,7 +18,7 @@ from parmagic.model.recording import Batch, Recording, WorkerId
 from parmagic.workers import Job
 from parmagic.workers.dispatch import COMMON
 
-ARM = Arm("threads", 1)
+ARM = Arm.named("threads", 1)
 JOB = Job(print, range(4), ARM, Plan((ARM,), timeout=0.5), COMMON, lambda _: None)
 CHATTER = [Printed(0, "stdout", "text\n", lost=2_000_000), Displayed(0, {}, {}), Standing(0, 1, 1, ""), Pulse(tuple), None]
 

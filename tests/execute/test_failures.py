@@ -117,8 +117,8 @@ def test_the_first_failure_in_time():
         return Recording(WorkerId(rank, 1, 1), batches=(batch,))
 
     parts = [part(0, 3, 2.0, error), part(1, 7, 1.0, error), part(2, 5, 0.5, Ended())]
-    timeline = merge(Arm("threads", 3), 0.0, 3.0, 8, parts, {})
+    timeline = merge(Arm.named("threads", 3), 0.0, 3.0, 8, parts, {})
     assert timeline.error is error
     assert timeline.failure == Failure(7, 1, error)
-    stopped = merge(Arm("threads", 3), 0.0, 3.0, 8, parts, {}, error=KeyboardInterrupt())
+    stopped = merge(Arm.named("threads", 3), 0.0, 3.0, 8, parts, {}, error=KeyboardInterrupt())
     assert stopped.failure is None

@@ -172,7 +172,7 @@ def hand_written(**more):
             samples=Samples(doubles(1003.0), array("b", [2])), clock=Clock("far", -1000.0, 0.25),
         ),
     ]  # fmt: skip
-    timeline = merge(Arm("threads", 2), 0.0, 10.0, 3, parts, {}, cpu_s=math.inf, packed=Packed(10, 0.5))
+    timeline = merge(Arm.named("threads", 2), 0.0, 10.0, 3, parts, {}, cpu_s=math.inf, packed=Packed(10, 0.5))
     return Run([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, ["one", "two"], error, title="a title", show_items=True, **more)
 
 
@@ -260,7 +260,7 @@ LANE = ("run", "timelines", 0, "lanes", 0)
         ((*LANE, "totals", 0, "kind"), lambda _: "love", "a Total that cannot be"),
         ((*LANE, "worker", "rank"), lambda _: 1, "a Timeline that cannot be"),
         ((*LANE[:3], "n_items"), lambda _: 1, "a Timeline that cannot be"),
-        ((*LANE[:3], "arm", "kind"), lambda _: "fibers", "an? Arm that cannot be"),
+        ((*LANE[:3], "arm", "count"), lambda _: 0, "an? Arm that cannot be"),
         ((*LANE[:3], "error"), lambda _: 1, "the error 1, which is not there"),
         (("run", "baselines"), lambda _: [], "a Story that cannot be"),
         (("errors", 0, 0), lambda _: "a\0b", "errors"),

@@ -29,7 +29,7 @@ def batch(first, *times, errors=None):
 
 FIRST = lane(0, batch(0, (1.0, 2.0), (2.0, 2.5), errors={1: ODD}), batch(4, (3.0, 5.0)))
 SECOND = lane(1, batch(2, (1.5, 4.5)))
-ARM = Timeline(Arm("threads", 2), 0.0, 8.0, 6, (FIRST, SECOND, lane(2)))
+ARM = Timeline(Arm.named("threads", 2), 0.0, 8.0, 6, (FIRST, SECOND, lane(2)))
 """Six items, of which the last never started, and the second failed; the third worker got none."""
 
 

@@ -57,7 +57,7 @@ def test_cpus_are_counted_only_for_auto() -> None:
     def fail() -> int:
         raise AssertionError
 
-    assert parse("threads=2 serial", cell=True, cpus=fail).arms == (Arm("threads", 2), Arm("serial"))
+    assert parse("threads=2 serial", cell=True, cpus=fail).arms == (Arm.named("threads", 2), Arm.named("serial"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_words_before_the_clause_are_expanded_and_nothing_after() -> None:
 
     plan = read("threads={n + 1} $opts $none for x in {n} if '$opts'", expand=expand)
     assert seen == ["threads={n + 1}", "$opts", "$none"]
-    assert (plan.arms, plan.quiet, plan.trace) == ((Arm("threads", 3),), True, "off")
+    assert (plan.arms, plan.quiet, plan.trace) == ((Arm.named("threads", 3),), True, "off")
     assert plan.loop == Loop("x", "[x for x in {n} if '$opts']")
     line_plan = read(
         "$opts {n}=3 {n} for x in xs", cell=False, expand=lambda w: {"$opts": "-q", "{n}=3": "procs=3"}[w]

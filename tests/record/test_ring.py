@@ -109,7 +109,7 @@ def test_a_tracer_that_looks_different(tmp_path, monkeypatch):
     monkeypatch.setattr(profiler.get(), "ring", Ring(profiler.get()._tracer, KEPT - 1))
     file, *_ = record(tmp_path, 1200, 1)
     assert file.lost != file.lost
-    assert "nobody knows how many lost" in rules.of_arm(Timeline(Arm("threads", 1), 0.0, 1.0, 1, (), (file,)))[0].text
+    assert "nobody knows how many lost" in rules.of_arm(Timeline(Arm.named("threads", 1), 0.0, 1.0, 1, (), (file,)))[0].text
     assert record(tmp_path, 10, 1)[0].lost == 0
 
 
@@ -162,7 +162,7 @@ def test_the_note_names_each_process():
         TraceFile("", 2, anchors, {8: 1}, lost=5000, lost_exactly=False, since=10.5),
         TraceFile("", 3, anchors, {9: 2}),
     ]
-    (finding,) = rules.of_arm(Timeline(Arm("procs", 3), 10.0, 11.0, 1, (), tuple(traces)))
+    (finding,) = rules.of_arm(Timeline(Arm.named("procs", 3), 10.0, 11.0, 1, (), tuple(traces)))
     assert finding.text == (
         "procs=3: the oldest function calls are not in the timeline, as VizTracer keeps the last 1,000,000 of a process (worker 0: 1,234 lost, "
         "complete from 0.250 s; worker 1: at least 5,000 lost, complete from 0.500 s into the arm). Run fewer items to see all, or --trace auto "

@@ -142,14 +142,14 @@ def test_narrow_text_keeps_the_baseline() -> None:
 def test_many_workers_share_rows() -> None:
     """A report does not draw a hundred lanes: neighbours share one, which shows their mean and says who they are."""
     half = [("running", 0.5), ("gil_wait", 0.5)]
-    run = run_of({Arm("threads", 100): [half if rank % 2 else [("running", 1.0)] for rank in range(100)]}, measured=True)
+    run = run_of({Arm.named("threads", 100): [half if rank % 2 else [("running", 1.0)] for rank in range(100)]}, measured=True)
     lines = text.report(run, 60).splitlines()
     assert any(line.startswith("  0–6 |████") for line in lines)
     assert sum("|" in line for line in lines) == 15
     page = html.report(run)
     assert page.count("<g transform") == 50
     assert "workers 98–99: running 75 %, GIL wait 25 %" in page
-    assert html.report(run_of({Arm("threads", 64): [half] * 64})).count("<g transform") == 64
+    assert html.report(run_of({Arm.named("threads", 64): [half] * 64})).count("<g transform") == 64
 
 
 def test_items_show_where_they_are_wide_enough() -> None:
@@ -183,7 +183,7 @@ def test_the_longest_waits_are_listed() -> None:
     assert cells[:7] == ["threads=2", "1", "<bdi>gil</bdi>", figures.UNKNOWN, figures.UNKNOWN, "~99.0000", figures.UNKNOWN]
     assert cells[7:14] == ["threads=2", "0", "<bdi>lock &lt;b&gt;18&lt;/b&gt;</bdi>", "3", "10", "18.0000", "0.5000"]
     assert "… and 5 more in run.waits" in table
-    assert "What they waited for" not in html.report(run_of({Arm("threads", 1): [[("running", 1.0)]]}))
+    assert "What they waited for" not in html.report(run_of({Arm.named("threads", 1): [[("running", 1.0)]]}))
 
 
 def test_short_items_lie_together() -> None:
@@ -193,7 +193,7 @@ def test_short_items_lie_together() -> None:
     batch = Batch(0, array("d", begins), array("d", ends), [None] * 6)
     empty = array("d")
     lane = Lane(WorkerId(0, 1, 1), (), (batch,), Clocks(empty, empty, empty), Samples(empty, array("b")), None)
-    timeline = Timeline(Arm("threads", 1), 0.0, 1.0, 6, (lane,))
+    timeline = Timeline(Arm.named("threads", 1), 0.0, 1.0, 6, (lane,))
     found = svg.pieces(timeline, figures.Drawn((lane,)))
     assert [(piece.begin, piece.end, piece.words) for piece in found] == [
         (0.0, 0.4, "item 0: 400 ms"), (0.5, 0.503, "3 shorter items"), (0.6, 0.8, "item 4: 200 ms"), (0.9, 0.9001, "a shorter item"),
@@ -241,7 +241,7 @@ def test_html_stays_small() -> None:
     """A report with the most workers, states and notes stays below 200 KB."""
     rng = np.random.default_rng(1)
     story = [[(state, float(rng.uniform(0.001, 0.003))) for state in list(WORKER_STATES) * 30] for _ in range(32)]
-    run = run_of({Arm("threads", 32): story, Arm("procs", 32): story, Arm("threads", 64): story * 2}, measured=True)
+    run = run_of({Arm.named("threads", 32): story, Arm.named("procs", 32): story, Arm.named("threads", 64): story * 2}, measured=True)
     run.notes = [HOSTILE * 20] * 100
     assert len(html.report(run).encode()) < 200_000
 
@@ -344,7 +344,7 @@ def test_waits_follow_the_samples() -> None:
 def test_recorded_spans_win_over_inferred_waits() -> None:
     """A wait that was inferred across a recorded transfer is cut around it."""
     story = [("gil_wait", 0.2), ("transfer", 0.2), ("gil_wait", 0.2), ("running", 0.1)]
-    run = run_of({Arm("threads", 1): [story]})
+    run = run_of({Arm.named("threads", 1): [story]})
     waits = sorted(by_thread(json.loads(chrome.dumps(run)))["threads=1", "worker 0 · waits"], key=lambda e: e["ts"])
     assert [e["name"] for e in waits] == ["GIL wait", "transfer", "GIL wait"]
     ends = [e["ts"] + e["dur"] for e in waits]

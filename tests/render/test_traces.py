@@ -42,7 +42,7 @@ def plainly(run):
         events += [_meta("process_name", pid, 0, name=label), _meta("process_sort_index", pid, 0, sort_index=pid - 1)]
         for lane in timeline.lanes:
             worker = lane.worker
-            who = f"{timeline.arm.kind} {worker.pid if timeline.arm.kind == 'procs' else worker.tid}"
+            who = f"{timeline.arm.model.name} {worker.pid if timeline.arm.model.own_process else worker.tid}"
             functions = [(b, e, clean(name, 300), {}) for each in arm_calls if each.rank == worker.rank for b, e, name in each]
             items = [
                 (b, e, f"item {item}", {"item": item} | ({"error": error_words(batch.errors[item])} if item in batch.errors else {}))
@@ -107,7 +107,7 @@ from parmagic.model.plan import Arm
 from parmagic.model.recording import TraceFile
 from parmagic.render import chrome, page, save
 trace = TraceFile({record!r}, 1, ((0.0, 1000.0), (1e6, 1001.0)), {{7: 0}})
-run = run_of({{Arm("threads", 1): [[("running", 1.0)]]}})
+run = run_of({{Arm.named("threads", 1): [[("running", 1.0)]]}})
 chrome.dumps(run)  # what is loaded once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run.functions = lambda: [(0, functions.read(trace))]

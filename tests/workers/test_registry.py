@@ -16,6 +16,7 @@ from parmagic.errors import LineError
 from parmagic.model import traits
 from parmagic.model.plan import Arm
 from parmagic.parse.line import parse, parse_models
+from parmagic.result import from_plain, to_plain
 from parmagic.workers import registry
 
 HOUSE = Path(parmagic.__file__).parent
@@ -63,8 +64,8 @@ def test_no_model_is_told_by_its_name(path):
 @pytest.mark.parametrize(
     "code",
     [
-        'arm.kind == "threads"', '"procs" in kinds', 'kind in ("serial", "procs")', 'summary["model"] != "serial"', "arm.model is SERIAL",
-        "arm.kind == traits.PROCS.name", '{"threads": 1}', 'makers["procs"]', 'match kind:\n    case "processes":\n        pass',
+        'arm.model.name == "threads"', '"procs" in kinds', 'kind in ("serial", "procs")', 'summary["model"] != "serial"', "arm.model is SERIAL",
+        "name == traits.PROCS.name", '{"threads": 1}', 'makers["procs"]', 'match kind:\n    case "processes":\n        pass',
     ],
 )  # fmt: skip
 def test_a_comparison_is_seen(code):
@@ -147,7 +148,7 @@ def test_traits_decide(ip):
 @pytest.mark.usefixtures("toy")
 def test_the_line_knows_it():
     """It is expected where models are, hinted at where it is meant, and compared where it is asked for alone."""
-    assert parse_models("toys=2").arms == (Arm("toy", 2),)
+    assert parse_models("toys=2").arms == (Arm.named("toy", 2),)
     assert [arm.label for arm in parse("", cell=True, cpus=lambda: 2).arms] == ["serial", "threads=2", "procs=2"]
     for line, hint in (("plaything=3", "did you mean `toy=3`?"), ("dask", "`serial`, `threads`, `procs` or `toy`"), ("x", "`procs=4`, `toy=4`)")):
         with pytest.raises(LineError) as refused:
@@ -166,10 +167,11 @@ def test_unregistered_it_leaves_nothing(ip):
     with pytest.raises(LineError) as again:
         parse("toy=2", cell=True)
     assert str(again.value) == str(refused.value)
-    assert run.summary["model"].tolist() == ["toy"]
-    assert "toy=2" in repr(run)
+    for told in (run, from_plain(json.loads(json.dumps(to_plain(run))))):
+        assert told.summary["model"].tolist() == ["toy"]
+        assert "toy=2" in repr(told)
     with pytest.raises(KeyError, match="there is no model 'toy': there are serial, threads, procs"):
-        Arm("toy", 2)
+        Arm.named("toy", 2)
 
 
 @pytest.mark.parametrize("words", [{"name": "threads"}, {"name": "processes"}, {"also": ("procs",)}, {"name": "two words"}, {"also": ("-q",)}])
