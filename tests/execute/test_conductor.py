@@ -31,6 +31,8 @@ def _recording(first=0, *ends):
 class _Scripted:
     """Workers that report what they are told to, and keep what ended them; then they have last words."""
 
+    in_this_process = False
+
     def __init__(self, *reports, error=None, last_words=()):
         self._reports = reports
         self._error = error
