@@ -17,7 +17,7 @@ import pytest
 import parmagic
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.kinds import WORKER_STATES
-from parmagic.workers.processes import hub, link, preload
+from parmagic.workers.processes import hub, launched, link, preload
 
 np = pytest.importorskip("numpy")
 
@@ -113,8 +113,8 @@ def packages(tmp_path, monkeypatch):
 @pytest.fixture
 def searched(packages, monkeypatch):
     """Let the server find that folder, as it would find one where packages are installed."""
-    found = hub._search_path
-    monkeypatch.setattr(hub, "_search_path", lambda: [str(packages), *found()])
+    found = launched._search_path
+    monkeypatch.setattr(launched, "_search_path", lambda: [str(packages), *found()])
     return packages
 
 

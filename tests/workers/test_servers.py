@@ -20,7 +20,7 @@ import pytest
 import parmagic
 from parmagic import RunTimeout
 from parmagic.errors import ParmagicError
-from parmagic.workers.processes import below, capacity, hub, wire
+from parmagic.workers.processes import below, capacity, hub, launched, wire
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -449,8 +449,8 @@ class TestSlowImports:
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setattr(hub.preload, "_roots", lambda: (str(folder) + os.sep,))
         hub.preload._is_installed.cache_clear()
-        found = hub._search_path
-        monkeypatch.setattr(hub, "_search_path", lambda: [str(folder), *found()])
+        found = launched._search_path
+        monkeypatch.setattr(launched, "_search_path", lambda: [str(folder), *found()])
         monkeypatch.setattr(hub, "WAIT_FOR_IMPORTS", 0.5)
         hub.close()
         try:

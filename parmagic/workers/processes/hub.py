@@ -9,30 +9,23 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import site
-import socket
-import subprocess
-import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-import parmagic
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.private import Private, say
 from parmagic.system.between import between_cells
-from parmagic.system.files import anonymous_file
 from parmagic.system.interrupts import held_back
-from parmagic.workers.processes import fresh, preload, server
-from parmagic.workers.processes.handle import descriptor_of, is_below
+from parmagic.workers.processes import preload
+from parmagic.workers.processes.imports import Failed
+from parmagic.workers.processes.launched import launch
 from parmagic.workers.processes.link import MOST_SPARES, TURN, Hub
 
 __all__ = [
-    "MOST_SPARES", "Hub", "at_launch", "borrow", "close", "get", "give_back", "hold", "launch", "refresh", "spare", "supported",
+    "MOST_SPARES", "Hub", "at_launch", "borrow", "close", "get", "give_back", "hold", "refresh", "spare", "supported",
 ]  # fmt: skip
 
 BASE = ("parmagic.workers.processes.child", "viztracer")
@@ -51,53 +44,6 @@ WAIT_FOR_IMPORTS = 2.0
 def supported() -> bool:
     """Tell whether this system can fork, which the server lives on."""
     return hasattr(os, "fork")
-
-
-def launch() -> Hub:
-    """Exec a new, clean server. It is no child of ours, so no ``wait()`` of the user's waits for it, or takes its end from us.
-
-    But in its first moments it is; and within a worker, where what has no parent is taken for left behind.
-    """
-    variables = dict(os.environ)
-    with ExitStack() as opened:
-        ours, theirs = socket.socketpair()
-        opened.enter_context(theirs)
-        failed = opened.enter_context(ExitStack())  # what is closed only where this fails
-        failed.callback(ours.close)
-        errors = anonymous_file()
-        failed.callback(os.close, errors)
-        me = descriptor_of(os.getpid())
-        if me >= 0:
-            opened.callback(os.close, me)
-        orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
-        opened.callback(os.close, orders)
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-            fresh.command("server:main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
-            pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=fresh.through_exec(variables),
-            start_new_session=True,
-        )
-        failed.pop_all()
-    return Hub(ours, process=process, errors=errors)
-
-
-def _search_path() -> list[str]:
-    """Return where the server may import from: the standard library, installed packages, parmagic.
-
-    Not the user's folder: a ``random.py`` there is the workers' business, not the server's.
-    """
-    installed = [*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()]
-    roots = tuple(os.path.realpath(p) + os.sep for p in installed)
-    ours = str(Path(parmagic.__file__).parents[1])
-    absolute = [p for p in sys.path if os.path.isabs(p)]  # noqa: PTH117  (others may lead to nothing, where the working directory is gone)
-    kept = [p for p in absolute if (os.path.realpath(p) + os.sep).startswith(roots)]
-    zipped = [p for p in sys.path if p.endswith(".zip")]
-    packages = [p for p in kept if {"site-packages", "dist-packages"} & set(Path(p).parts)]
-    # before the packages: another parmagic may be installed there than the one that runs here
-    return [*zipped, *(p for p in kept if p not in packages), ours, *packages]
 
 
 at_launch: list[Callable[[], object]] = []
@@ -158,7 +104,7 @@ def hold(*, starts: bool) -> None:
         _next.pause(on=True)
 
 
-def _learn(failures: list[tuple[str, str, bool]]) -> bool:
+def _learn(failures: list[Failed]) -> bool:
     """Take note of what a successor could not import; tell whether it is spoilt by that, and was dropped."""
     _untold.extend(_noted(failures))
     spoilt = any(spoils for _, _, spoils in failures)
@@ -183,7 +129,7 @@ def borrow(modules: list[str], until: float = math.inf) -> tuple[Hub, list[str]]
     ``until`` is when the run has to end, on the monotonic clock: a RunTimeout is raised then.
     """
     with _changing:
-        if _server is not None and preload.changed(_server.loaded):
+        if _server is not None and preload.changed(_server.imports.loaded):
             _set_aside()
         current, notes = _begun(until)
         if current.threads > 1:
@@ -242,17 +188,17 @@ def _begun(until: float) -> tuple[Hub, list[str]]:
             _set_aside(at_once=True)
             current = get()
     waited = time.monotonic() - begin
-    if any(spoils for _, _, spoils in current.failures()):
+    if any(spoils for _, _, spoils in current.imports.failures()):
         current.threads = max(current.threads, 2)
     return current, [_SLOW.format(seconds=waited)] if waited > WORTH_A_NOTE else []
 
 
 def _is_up(hub: Hub) -> bool:
     """Tell whether a server has begun and imported what every worker needs; wait a little for that."""
-    if hub.ready and not hub.importing:
+    if hub.ready and not hub.imports.now:
         return True
-    with hub.leased():
-        return hub.wait_until(lambda: hub.ready and not hub.importing, TURN)
+    with hub.lease.held():
+        return hub.wait_until(lambda: hub.ready and not hub.imports.now, TURN)
 
 
 def _look_at_the_clock(until: float, what: str) -> None:
@@ -279,7 +225,7 @@ def _import_ahead(modules: list[str], until: float) -> list[str]:
             return _told()
         _look_at_the_clock(until, "imports ahead")
         if not _waited:
-            package = _next.importing.partition(".")[0]
+            package = _next.imports.now.partition(".")[0]
             _untold.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
                          f"{WAIT_FOR_IMPORTS:g} s, and goes on beside.")  # fmt: skip
         _waited = True
@@ -294,18 +240,18 @@ def _told() -> list[str]:
     return notes
 
 
-def _heard_out(successor: Hub, seconds: float) -> tuple[bool, list[tuple[str, str, bool]]]:
+def _heard_out(successor: Hub, seconds: float) -> tuple[bool, list[Failed]]:
     """Wait so long for a successor's imports; tell whether they are done, and what failed: (module, why, whether that spoils it)."""
-    with successor.leased():
+    with successor.lease.held():
         try:
-            return successor.settle(max(0.0, seconds)), successor.failures()
+            return successor.settle(max(0.0, seconds)), successor.imports.failures()
         except WorkerDied as gone:
             if not successor.ready:
                 return False, [("", str(gone), True)]
-            return False, [*successor.failures(), (successor.importing, "ended the process that imported it", True)]
+            return False, [*successor.imports.failures(), (successor.imports.now, "ended the process that imported it", True)]
 
 
-def _noted(failures: list[tuple[str, str, bool]]) -> list[str]:
+def _noted(failures: list[Failed]) -> list[str]:
     """Refuse what could not be imported ahead, and say so."""
     notes = []
     for name, why, spoils in failures:
@@ -326,7 +272,7 @@ def _ahead(modules: list[str]) -> None:
     ahead = _next or _server
     if ahead is None or ahead.threads > 1:
         return
-    new = [name for name in modules if name.partition(".")[0] not in _refused and not ahead.knows(name)]
+    new = [name for name in modules if name.partition(".")[0] not in _refused and not ahead.imports.knows(name)]
     if new:
         if _next is None:
             _next = ahead.grow()
@@ -337,9 +283,9 @@ def _ahead(modules: list[str]) -> None:
 def _take_over() -> None:
     """Let the successor be the server, where it is ready; the other one ends with the last run that uses it."""
     global _server, _next
-    if _next is None or not _next.ready or _next.importing or _next.failed:
+    if _next is None or not _next.ready or _next.imports.now or _next.imports.failed:
         return
-    with _next.leased():
+    with _next.lease.held():
         leads = _next.lead()
     if not leads:
         _drop_next()

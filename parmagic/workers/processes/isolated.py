@@ -39,12 +39,12 @@ class IsolatedWorkers:
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
-        yield from self._hub.turn()
+        yield from self._hub.lease.turn()
         try:
             with limits.explained():
                 yield from self._run(Crew(self._hub, self._cargo, job))
         finally:
-            self._hub.release()
+            self._hub.lease.release()
 
     def _run(self, crew: Crew) -> Iterator[Report]:
         try:

@@ -11,19 +11,19 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
 from parmagic.errors import NotShippable, WorkerDied
-from parmagic.model.private import Private
 from parmagic.system.cpus import available_cpus
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import held_back
 from parmagic.workers.endings import is_stopped
-from parmagic.workers.processes import preload
 from parmagic.workers.processes.handle import Handle
+from parmagic.workers.processes.imports import Imports
+from parmagic.workers.processes.lease import Lease
 from parmagic.workers.processes.wire import MOST_DESCRIPTORS, Parcel, Wire
 
 MOST_SPARES = 4
@@ -31,9 +31,6 @@ MOST_SPARES = 4
 
 TURN = 0.05
 """Seconds between two looks at an interrupt or a deadline while the server is waited for."""
-
-SOON = 0.005
-"""Seconds between two looks whether another thread's run is over."""
 
 DEAF = 10.0
 """Seconds after which a server that takes no orders is given up."""
@@ -74,15 +71,13 @@ class Hub:
         self._server = server
         self._errors = Descriptor(high(errors) if errors >= 0 else -1)
         self._owner = os.getpid()
-        self._holder: int | None = None  # the thread that has it for a run
-        self._leasing, self._sending = threading.Lock(), threading.Lock()
+        self._sending = threading.Lock()
+        self.lease = Lease()  # a run takes the news of its own processes, so another thread's run waits
         self.events: deque[tuple[Any, ...]] = deque()
         self.left: list[tuple[int, str]] = []  # what workers started and nobody here may end: (process id, name)
-        self.loaded: dict[str, float] = {}  # imported ahead, with the time of each one's last change
+        self.imports = Imports({})
         self.threads = 1  # of the server: beside another one it must not fork
         self.users = 0  # runs that have borrowed it
-        self._pending: deque[str] = deque()
-        self._failed: list[tuple[str, str, bool]] = []  # what could not be imported, why, and whether that spoils the server
         self._leads = False
         self._fault = ""
 
@@ -98,7 +93,7 @@ class Hub:
     @property
     def pid(self) -> int:
         """The server's process; waits for it where it only begins, -1 where it does not."""
-        with self.leased():
+        with self.lease.held():
             self.wait_until(lambda: self.ready, DEAF)
         return self.pid_if_known
 
@@ -106,54 +101,6 @@ class Hub:
     def pid_if_known(self) -> int:
         """The server's process, -1 where it has not said so yet."""
         return self._server.pid if self._server is not None else -1
-
-    @property
-    def importing(self) -> str:
-        """The module that is being imported; empty where none is."""
-        return self._pending[0] if self._pending else ""
-
-    def knows(self, module: str) -> bool:
-        """Tell whether a module is imported, or going to be."""
-        return module in self.loaded or module in self._pending
-
-    @property
-    def failed(self) -> bool:
-        """Whether there are :meth:`failures` to be told."""
-        return bool(self._failed)
-
-    def turn(self) -> Iterator[None]:
-        """Have the server for one run, until :meth:`release`: it takes the news of its own processes, so another thread's run waits.
-
-        Yields now and then while it waits.
-        """
-        while not self._taken():
-            yield
-            time.sleep(SOON)
-
-    def _taken(self) -> bool:
-        """Take it, where nobody has it; also where an interrupt kept this thread from giving it back, or its thread is no more."""
-        me = threading.get_ident()
-        with held_back(), self._leasing:
-            others = self._holder not in {None, me} and any(thread.ident == self._holder for thread in threading.enumerate())
-            if not others:
-                self._holder = me
-            return not others
-
-    def release(self) -> None:
-        """Let others have it."""
-        with held_back(), self._leasing:
-            if self._holder == threading.get_ident():
-                self._holder = None
-
-    @contextmanager
-    def leased(self) -> Iterator[None]:
-        """Have the server in this block, to talk with it."""
-        for _ in self.turn():
-            pass  # a worker thread can be interrupted here
-        try:
-            yield
-        finally:
-            self.release()
 
     def start(self, entry: str, arguments: Any, descriptors: list[int]) -> int:
         """Start a process at ``module:function``; return its key. Descriptors are shared with it, and may be closed after this."""
@@ -205,9 +152,8 @@ class Hub:
 
     def preload(self, modules: Iterable[str]) -> None:
         """Have the server import these modules, where it has not, so that later processes start with them."""
-        new = [name for name in modules if not self.knows(name)]
+        new = self.imports.ask(modules)
         if new:
-            self._pending += new
             self._send(("import", new, _variables()))
 
     def grow(self) -> Hub:
@@ -215,7 +161,7 @@ class Hub:
         ours, theirs = socket.socketpair()
         with theirs:
             successor = Hub(ours)
-            successor.loaded = dict(self.loaded)
+            successor.imports = Imports(self.imports.loaded)
             self._give(self._send(("grow",), [theirs.fileno()]))
         return successor
 
@@ -229,7 +175,7 @@ class Hub:
 
     def pause(self, *, on: bool) -> None:
         """Let the server's imports stand still, or go on: they would compete with what is measured."""
-        if self.alive() and self._server is not None and self._pending:
+        if self.alive() and self._server is not None and self.imports.now:
             self._server.send(signal.SIGSTOP if on else signal.SIGCONT)
 
     def resume(self) -> None:
@@ -243,12 +189,7 @@ class Hub:
 
     def settle(self, seconds: float) -> bool:
         """Tell whether all is imported, after so many seconds at most; WorkerDied where the server ends by it."""
-        return self.wait_until(lambda: not self._pending, seconds)
-
-    def failures(self) -> list[tuple[str, str, bool]]:
-        """Return (module, why, whether the server is spoilt by it) of each that could not be imported since the last call."""
-        found, self._failed = self._failed, []
-        return found
+        return self.wait_until(lambda: not self.imports.now, seconds)
 
     def wait_until(self, true: Callable[[], bool], seconds: float) -> bool:
         """Take the server's news until something is true, for so many seconds at most, and once in any case; tell whether it is."""
@@ -284,7 +225,8 @@ class Hub:
             if self._process is not None and self._process.pid != pid:
                 self._bury()
         elif verb == "imported":
-            self._imported(*words)
+            name, why, threads = words
+            self.imports.came(name, why, spoils=threads > self.threads)
         elif verb == "leads":
             self._leads = True
         elif verb == "left":
@@ -293,17 +235,6 @@ class Hub:
             self._fault = words[0]
         else:
             self.events.append(message)
-
-    def _imported(self, name: str, why: str | None, threads: int) -> None:
-        self._pending.popleft()
-        self.loaded[name] = preload.stamp(name)
-        spoils = threads > self.threads
-        if spoils:
-            why = "left threads behind, beside which it is not safe to fork"
-        elif why is not None:
-            why = Private(why, why.partition(":")[0])  # an error's message may have in it what the environment has
-        if why is not None:
-            self._failed.append((name, why, spoils))
 
     def alive(self) -> bool:
         """Tell whether the server is there, and belongs to this process."""

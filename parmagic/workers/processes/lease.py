@@ -1,0 +1,52 @@
+"""Whose turn it is: what one thread has for a run, others wait for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from parmagic.system.interrupts import held_back
+
+SOON = 0.005
+"""Seconds between two looks whether another thread's run is over."""
+
+
+class Lease:
+    """What one thread has at a time; no Ctrl-C, and no thread that ends with it, can keep it for ever."""
+
+    def __init__(self) -> None:
+        self._holder: int | None = None  # the thread that has it
+        self._changing = threading.Lock()
+
+    def turn(self) -> Iterator[None]:
+        """Have it, until :meth:`release`. Yields now and then while another thread has it."""
+        while not self._taken():
+            yield
+            time.sleep(SOON)
+
+    def _taken(self) -> bool:
+        """Take it, where nobody has it; also where an interrupt kept this thread from giving it back, or its thread is no more."""
+        me = threading.get_ident()
+        with held_back(), self._changing:
+            others = self._holder not in {None, me} and any(thread.ident == self._holder for thread in threading.enumerate())
+            if not others:
+                self._holder = me
+            return not others
+
+    def release(self) -> None:
+        """Let others have it."""
+        with held_back(), self._changing:
+            if self._holder == threading.get_ident():
+                self._holder = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have it in this block."""
+        for _ in self.turn():
+            pass  # a worker thread can be interrupted here
+        try:
+            yield
+        finally:
+            self.release()
