@@ -16,7 +16,7 @@ import pytest
 
 import parmagic
 from parmagic.analyze.merge import merge
-from parmagic.model import plain
+from parmagic.model import plain, traits
 from parmagic.model.kinds import MEASURED, WAIT_KINDS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import (
@@ -189,6 +189,20 @@ def test_every_field_is_kept():
     assert other.error is other.timelines[0].error is other.timelines[0].failure.error is lane.batches[0].errors[1]
     assert str(other.error) == "'there is no such thing'"
     assert (other.timelines[0].packed, other.timelines[0].cpu_s) == (Packed(10, 0.5), math.inf)
+    assert_same(run, other)
+
+
+def test_a_model_that_is_known_no_more():
+    """A run of a model that was added is read where nobody has added it: its traits come with it."""
+    fibers = traits.Model("fibers", "fibers", shares_memory=True, own_process=False, shares_gil=True, also=("fibres",))
+    traits.add(fibers)
+    try:
+        run = Run([merge(Arm("fibers", 2), 0.0, 1.0, 0, [], {})], {"fibers=2": Baseline.estimated()}, [])
+        data = to_plain(run)
+    finally:
+        traits.remove(fibers)
+    other = from_plain(data)
+    assert (other.timelines[0].arm.model, other.timelines[0].arm.label) == (fibers, "fibers=2")
     assert_same(run, other)
 
 
