@@ -197,7 +197,7 @@ def test_a_model_that_is_known_no_more():
     fibers = traits.Model("fibers", "fibers", shares_memory=True, own_process=False, shares_gil=True, also=("fibres",))
     traits.add(fibers)
     try:
-        run = Run([merge(Arm("fibers", 2), 0.0, 1.0, 0, [], {})], {"fibers=2": Baseline.estimated()}, [])
+        run = Run([merge(Arm(fibers, 2), 0.0, 1.0, 0, [], {})], {"fibers=2": Baseline.estimated()}, [])
         data = to_plain(run)
     finally:
         traits.remove(fibers)
