@@ -8,12 +8,11 @@ import sys
 
 import pandas as pd
 import pytest
+from arms import MODELS
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.system.gil import gil_enabled
-
-MODELS = ["serial", "threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from unittest.mock import MagicMock
 
 import pytest
@@ -49,12 +48,10 @@ def _made(name, base, body):
 )
 def test_a_text_gets_a_tenth_of_a_second(way, why):
     """A repr and a message that do not come are ended, or left behind, soon; the text says which."""
-    begin = time.monotonic()
     value = _made("Odd", "object", WAYS[way].format("__repr__"))()
     assert words.shown(value, 200) == f"a Odd (its repr {why})"
     error = _made("Wrong", "Exception", WAYS[way].format("__str__"))("x")
     assert words.describe(error, 200) == f"Wrong: (no message: its __str__ {why})"
-    assert time.monotonic() - begin < 5
     assert words.describe(ValueError(value), 200) == f"ValueError: (no message: its __str__ {why})"
 
 
@@ -72,10 +69,9 @@ def test_a_text_gets_ten_thousand_characters():
 
 def test_many_that_never_end_are_asked_a_few_times_only():
     """Of a thousand errors whose messages do not end, five are asked; those that can be read are all read."""
-    wrong = _made("Wrong", "Exception", LOOPS.format("__str__"))
-    begin = time.monotonic()
+    wrong = _made("Wrong", "Exception", "asked = []\n    " + LOOPS.format("__str__").replace("while True", "self.asked.append(1)\n        while True"))
     told = words.describe_all([wrong(), *[KeyError(n) for n in range(3)], *[wrong() for _ in range(1_000)]], 200)
-    assert time.monotonic() - begin < 10
+    assert len(wrong.asked) == 5
     assert told[1:4] == ["KeyError: 0", "KeyError: 1", "KeyError: 2"]
     assert sum("did not end in 0.1 s" in text for text in told) == 5
     assert told[-1] == "Wrong: (no message: its __str__ was not called, as others before did not end)"

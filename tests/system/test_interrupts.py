@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -82,12 +81,10 @@ def test_a_handler_that_raises_ends_the_run_with_that(ip, handle, model, kind):
         raise raised[-1]
 
     handle(handler)
-    begin = time.monotonic()
     result = ip.shell.run_cell(
         f"%%parallel {model} -q --once --chunk 1 for n in range(6)\nimport os, signal, time\n"
-        f"if n == 1:\n    os.kill({HERE}, signal.SIGINT)\nfor _ in range(300 if n else 0):\n    time.sleep(0.1)\nn"
+        f"if n == 1:\n    os.kill({HERE}, signal.SIGINT)\nfor _ in range(9_000 if n else 0):\n    time.sleep(0.1)\nn"
     )
-    assert time.monotonic() - begin < 20
     assert result.error_in_exec is parmagic.last().error is raised[0]
     assert len(raised) == 1
     assert parmagic.last().results in ([0, *[None] * 5], [None] * 6)  # a process may strike before its other item's result is home

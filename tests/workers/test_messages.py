@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import fuzz_messages
@@ -164,7 +163,7 @@ def skip():
     channel().send(None)
 
 def stay():
-    threading.Event().wait(30)
+    threading.Event().wait(900)
 """
 
 SENT = {
@@ -187,7 +186,6 @@ def test_what_a_worker_must_not_send(ip, sent):
     """Whatever a body writes into its worker's way home, the error names worker and item; with --keep-going all others are done."""
     deed, words = SENT[sent]
     ip(MISCHIEF)
-    begin = time.perf_counter()
     body = f"if n == 0:\n    {deed}\n    stay()\nn"
     error = ip.fails(f"%%parallel procs=2 --once -q --trace off --chunk 1 for n in range(6)\n{body}")
     assert isinstance(error, WorkerDied)
@@ -197,7 +195,6 @@ def test_what_a_worker_must_not_send(ip, sent):
     run = ip(f"%%parallel procs=2 --once -q --trace off --keep-going --chunk 1 for n in range(6)\n{body}")
     assert run.results == [None, 1, 2, 3, 4, 5]
     assert "was ended in item 0, as what it sent" in run.items["error"].iloc[0]
-    assert time.perf_counter() - begin < 15  # 0.2 s on an idle machine; it stays for 30 s where nobody notices
 
 
 def test_a_message_that_never_ends(ip):
