@@ -204,7 +204,7 @@ def _verdict(rows: list[tuple[str, int, float, float]], error: str | None = None
     index = pd.MultiIndex.from_tuples([(label, 0) for label in labels])
     workers = pd.DataFrame([{**states, "wall_s": 1.0, "measured": False}] * len(rows), index=index)
     models = {label: traits.of(model) for label, (model, *_) in zip(labels, rows, strict=True)}
-    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([]), models), error)
+    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([]), models), error).text
 
 
 def test_verdict_names_what_to_do():

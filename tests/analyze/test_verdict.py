@@ -7,12 +7,12 @@ import math
 import pandas as pd
 import pytest
 
-from parmagic.analyze.verdict import Tables, verdict
+from parmagic.analyze.verdict import Tables, reasons, verdict
 from parmagic.model import traits
 from parmagic.model.kinds import WORKER_STATES
 
 
-def _verdict(*arms, measured=False):
+def _tables(*arms, measured=False):
     """Each arm: (model, count, speedup, and what differs: states' shares, `gil_wait_share`, `baseline`, `waits`)."""
     summary, workers, waits = {}, {}, []
     for model, count, speedup, more in arms:
@@ -27,7 +27,12 @@ def _verdict(*arms, measured=False):
             workers[label, rank] = {**{f"{s}_s": 2.0 * more.get(s, 0.0) for s in WORKER_STATES}, "wall_s": 2.0, "measured": measured}
     models = {f"{model}={count}": traits.of(model) for model, count, *_ in arms}
     table = pd.DataFrame(waits, columns=["arm", "rank", "kind", "object", "line", "total_s"]).set_index(["arm", "rank"])
-    return verdict(Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table, models), None)
+    return Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table, models)
+
+
+def _verdict(*arms, measured=False):
+    """Return the sentence on these arms."""
+    return verdict(_tables(*arms, measured=measured), None).text
 
 
 @pytest.mark.parametrize(
@@ -131,3 +136,28 @@ def test_a_dear_trace_makes_a_speedup_rough():
     """Where tracing took more than 5 % of an arm, its speedup is marked."""
     assert "~1.80×" in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.3}))
     assert "~" not in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.04}))
+
+
+def test_reasons_are_findings():
+    """All that took much of an arm's time is found with its share, the GIL first and then what took most; little and unknown shares are not."""
+    arm = ("threads", 2, 0.9, {"gil_wait_share": 0.3, "idle": 0.3, "lock_wait": 0.4, "cpu_wait": 0.2, "transfer": math.nan})
+    found = reasons("threads=2", _tables(arm, measured=True))
+    assert [(each.rule, each.arm, each.severity) for each in found] == [(rule, "threads=2", "warning") for rule in ("gil_wait", "lock_wait", "idle")]
+    assert [each.evidence["share"] for each in found] == pytest.approx([0.3, 0.4, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("arm", "rule", "severity"),
+    [
+        (("procs", 2, 1.9, {}), "gain", "info"),
+        (("procs", 2, 0.9, {}), "no_gain", "warning"),
+        (("procs", 2, 0.0, {"n_items": 0}), "no_items", "warning"),
+        (("procs", 2, math.nan, {}), "no_baseline", "warning"),
+        (("serial", 1, 1.0, {}), "serial_only", "info"),
+    ],
+)
+def test_the_verdict_is_a_finding(arm, rule, severity):
+    """It has its rule, and the figures of the arm that it recommends."""
+    found = verdict(_tables(arm), None)
+    assert (found.rule, found.severity) == (rule, severity)
+    assert found.evidence.get("speedup") == (arm[2] if "gain" in rule else None)
