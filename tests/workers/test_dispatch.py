@@ -6,8 +6,10 @@ import threading
 
 import pytest
 
+from parmagic.execute.task import CallItem, Task
+from parmagic.parse.line import parse_models
 from parmagic.record.items import NOTHING, STOP, blank_board, board_size, claimed_until, item_slot, loading
-from parmagic.workers.dispatch import AIM, Chain, Counter, OwnItem, Pace, SharedDeck, claimed, lost
+from parmagic.workers.dispatch import AIM, COMMON, OWN, Chain, Counter, OwnItem, Pace, SharedDeck, Sharing, claimed, lost
 
 
 def _all(deck):
@@ -15,6 +17,26 @@ def _all(deck):
     while (claim := deck.take()) is not None:
         claims.append(claim)
     return claims
+
+
+@pytest.mark.parametrize(
+    ("line", "items", "claims", "sharing", "of_rank_1"),
+    [
+        ("threads=2", range(9), None, COMMON, None),
+        ("serial", range(9), None, COMMON, None),
+        ("serial", range(9), (range(2, 3), range(7, 8)), Sharing("fixed", (range(2, 3), range(7, 8))), (range(2, 3), range(7, 8))),
+        ("procs=2", None, None, OWN, (range(1, 2),)),
+        ("serial threads=2", None, None, Sharing("common", in_turn=True), None),
+        ("serial threads=2", None, (range(1, 2),), Sharing("fixed", (range(1, 2),), in_turn=True), (range(1, 2),)),
+    ],
+)
+def test_how_items_are_shared_out(line, items, claims, sharing, of_rank_1):
+    """Items are for all, or only some of them; ranks are a worker's own each, or in turn the items of the only one."""
+    plan = parse_models(line)
+    found = Task(CallItem(abs), items, plan).sharing(plan.arms[0], claims)
+    assert found == sharing
+    assert found.together == (found == OWN)
+    assert found.claims_of(1) == of_rank_1
 
 
 def test_a_chunk_grows_at_most_fourfold():
