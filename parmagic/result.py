@@ -9,11 +9,12 @@ looks at costs nothing more.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model.private import public, public_error, public_timeline
+from parmagic.model.finding import Finding, notes_of
+from parmagic.model.private import public, public_error, public_finding, public_timeline
 from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
 from parmagic.system.interrupts import held_back
@@ -93,14 +94,15 @@ class Run:
         self,
         timelines: Sequence[Timeline],
         baselines: Mapping[str, Baseline],
-        notes: list[str],
+        findings: Iterable[Finding],
         error: BaseException | None = None,
         *,
         title: str = "",
         show_items: bool = False,
     ) -> None:
         self.timelines: tuple[Timeline, ...] = tuple(timelines)
-        self.notes = notes
+        self._findings = [*findings]
+        self.notes = notes_of(self._findings)
         self.error = error
         self.title = title
         self.show_items = show_items
@@ -190,8 +192,9 @@ class Run:
         """
         if self.show_items:
             return self
-        timelines, notes = map(public_timeline, self.timelines), [*map(public, self.notes)]
-        saved = Run([*timelines], self._baselines, notes, public_error(self.error), title=self.title)
+        timelines, findings = map(public_timeline, self.timelines), map(public_finding, self._findings)
+        saved = Run([*timelines], self._baselines, findings, public_error(self.error), title=self.title)
+        saved.notes = [*map(public, self.notes)]
         for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
             vars(saved)[name] = vars(self)[name]
         return saved
@@ -249,7 +252,9 @@ def to_plain(run: Run) -> dict[str, Any]:
     from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
 
     saved = run.saved
-    return plain.written(plain.Story(run.title, saved.timelines, dict(saved._baselines), tuple(saved.notes), saved.error, run.show_items))  # noqa: SLF001
+    baselines, findings = dict(saved._baselines), tuple(saved._findings)  # noqa: SLF001  (its own room)
+    story = plain.Story(run.title, saved.timelines, baselines, findings, tuple(saved.notes), saved.error, run.show_items)
+    return plain.written(story)
 
 
 def from_plain(data: Any) -> Run:
@@ -260,7 +265,16 @@ def from_plain(data: Any) -> Run:
     from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
 
     told = plain.read(data)
-    return Run(told.timelines, told.baselines, [*told.notes], told.error, title=told.title, show_items=told.show_items)
+    run = Run(told.timelines, told.baselines, told.findings, told.error, title=told.title, show_items=told.show_items)
+    run.notes = [*told.notes]
+    return run
+
+
+def tell(run: Run, findings: Iterable[Finding]) -> None:
+    """Add what was found out when the run was over: to its notes, in words."""
+    found = [*findings]
+    run._findings += found  # noqa: SLF001
+    run.notes += notes_of(found)
 
 
 def load_tables() -> None:

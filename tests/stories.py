@@ -12,6 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
+from parmagic.model import finding
 from parmagic.model.kinds import MEASURED, SAMPLED, SEEN, SPANS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, Tally, Usage, WorkerId
@@ -58,7 +59,7 @@ def run_of(
         timelines.append(Timeline(arm, begin, end, sum(len(batch.begins) for lane in told for batch in lane.batches), tuple(told), cpu_s=1.0, error=error))
         begin = end + PAUSE
     baselines = {arm.label: Baseline(serial_s, baseline) for arm in stories}
-    run = Run(timelines, baselines, [*notes], error, title=title, show_items=True)
+    run = Run(timelines, baselines, finding.told(notes, "told"), error, title=title, show_items=True)
     vars(run).update(given)
     return run
 

@@ -20,7 +20,7 @@ from parmagic.execute.baseline import Parked, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import words
-from parmagic.model.finding import Finding, notes_of, told
+from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
@@ -160,8 +160,7 @@ def execute(task: Task, screen: Screen) -> Run:
             undo(story.give_back)
     story.fail(lost())  # in a finalizer, say, behind the last item
     _tell(story)
-    notes = notes_of(story.findings)
-    return Run(story.timelines, story.baselines, notes, story.error, title=task.title, show_items=task.show_items)
+    return Run(story.timelines, story.baselines, story.findings, story.error, title=task.title, show_items=task.show_items)
 
 
 def _nowhere() -> list[Finding]:

@@ -13,14 +13,15 @@ import sys
 import zlib
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from parmagic.model import kinds
+from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import stand_in
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Samples, Span, Tally, Total, TraceFile, Waits
@@ -38,6 +39,7 @@ class Story:
     title: str
     timelines: tuple[Timeline, ...]
     baselines: dict[str, Baseline]
+    findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     error: BaseException | None
     show_items: bool
@@ -158,7 +160,9 @@ class _Reader:
             return None if data is None else self.read(some, data, where)
         if origin is tuple:
             return self._tuple(of, _checked(list, data, where), where)
-        if origin is dict:
+        if origin is Literal:
+            return _literal(of, data, where)
+        if origin in {dict, Mapping}:
             pairs = self.read(tuple[tuple[of], ...], data, where)  # type: ignore[valid-type]
             return _made(dict, pairs, where)
         if origin is _Array:
@@ -206,6 +210,12 @@ def _checked(kind: Any, data: Any, where: str) -> Any:
     if type(data) is kind or (kind is float and type(data) is int):
         return data
     raise _wrong(where, f"a {type(data).__name__}, not a {kind.__name__}")
+
+
+def _literal(of: tuple[Any, ...], data: Any, where: str) -> Any:
+    if not isinstance(data, str) or data not in of:
+        raise _wrong(where, f"none of {', '.join(map(str, of))}")
+    return data
 
 
 def _bytes(data: Any, where: str) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Self
 
+from parmagic.model.finding import Finding
 from parmagic.model.recording import Batch
 from parmagic.model.timeline import Lane, Timeline
 from parmagic.model.words import describe, type_name
@@ -65,6 +66,11 @@ def public_timeline(timeline: Timeline) -> Timeline:
     error = public_error(timeline.error)
     failure = replace(timeline.failure, error=error) if timeline.failure and error else None
     return replace(timeline, lanes=lanes, traces=traces, error=error, failure=failure)
+
+
+def public_finding(finding: Finding) -> Finding:
+    """Return a finding in words that a file may hold; its evidence is figures."""
+    return replace(finding, text=public(finding.text))
 
 
 def public_error(error: BaseException | None) -> BaseException | None:

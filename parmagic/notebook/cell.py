@@ -18,14 +18,14 @@ from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
 from parmagic.execute.task import Task
 from parmagic.model import words
-from parmagic.model.finding import Finding, notes_of, told
+from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
 from parmagic.notebook.failures import fail, without_traceback
 from parmagic.notebook.hush import hush
 from parmagic.notebook.screen import NoBar, WithBar
 from parmagic.parse import body as door
 from parmagic.parse import line as grammar
-from parmagic.result import Run, load_tables, remember
+from parmagic.result import Run, load_tables, remember, tell
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
@@ -74,7 +74,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
             run = remember(execute(task, NoBar() if plan.quiet else WithBar()))
     except ParmagicError as refused:
         raise without_traceback(refused) from None
-    run.notes += notes_of(_advice(shell, run, body, plan))
+    tell(run, _advice(shell, run, body, plan))
     if plan.name:
         shell.user_ns[plan.name] = run
     if run.error is not None:

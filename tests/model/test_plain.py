@@ -17,6 +17,7 @@ import pytest
 import parmagic
 from parmagic.analyze.merge import merge
 from parmagic.model import plain, traits
+from parmagic.model.finding import Finding, told
 from parmagic.model.kinds import MEASURED, WAIT_KINDS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import (
@@ -59,6 +60,7 @@ def assert_same(run, other):
     assert chrome.dumps(other) == chrome.dumps(run)
     assert (other.title, other.notes, other.verdict, other.show_items) == (run.title, shown.notes, shown.verdict, run.show_items)
     assert other.results == [None] * len(run.results)
+    assert other._findings == shown._findings
 
 
 SETUP = """
@@ -173,7 +175,8 @@ def hand_written(**more):
         ),
     ]  # fmt: skip
     timeline = merge(Arm.named("threads", 2), 0.0, 10.0, 3, parts, {}, cpu_s=math.inf, packed=Packed(10, 0.5))
-    return Run([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, ["one", "two"], error, title="a title", show_items=True, **more)
+    findings = [Finding("one", "first"), Finding("two", "second", "threads=2", "warning", {"share": 0.5, "items": 3})]
+    return Run([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, findings, error, title="a title", show_items=True, **more)
 
 
 def test_every_field_is_kept():
@@ -208,7 +211,7 @@ def test_a_model_that_is_known_no_more():
 
 def test_a_run_of_no_arms():
     """A run that ended before its first arm has its error and its notes."""
-    run = Run([], {}, ["a note"], KeyboardInterrupt(), title="a title")
+    run = Run([], {}, told(["a note"], "rule"), KeyboardInterrupt(), title="a title")
     assert_same(run, again(run))
 
 
@@ -273,6 +276,7 @@ LANE = ("run", "timelines", 0, "lanes", 0)
         ((*LANE, "spans", 0, "end"), lambda _: "nan", "a Span that cannot be"),
         ((*LANE, "totals", 0, "kind"), lambda _: "love", "a Total that cannot be"),
         ((*LANE, "worker", "rank"), lambda _: 1, "a Timeline that cannot be"),
+        (("run", "findings", 1, "severity"), lambda _: "dire", "none of info, warning, error"),
         ((*LANE[:3], "n_items"), lambda _: 1, "a Timeline that cannot be"),
         ((*LANE[:3], "arm", "count"), lambda _: 0, "an? Arm that cannot be"),
         ((*LANE[:3], "error"), lambda _: 1, "the error 1, which is not there"),
