@@ -29,7 +29,7 @@ def _threads() -> set[str]:
 
 def _hooks() -> int:
     """Return how many calls of this process still go to the recorder."""
-    return 0 if hooks.why_inferred() else sys.modules["parmagic.record._waits"].state()["patched"]
+    return 0 if hooks.why_inferred() else hooks.extension()[0].state()["patched"]
 
 
 def _strangers(before: set[int]) -> list[psutil.Process]:

@@ -65,7 +65,7 @@ def left() -> Iterator[str]:
             yield f"threads: {threads}"
             break
         time.sleep(0.002)
-    if not hooks.why_inferred() and (patched := sys.modules["parmagic.record._waits"].state()["patched"]):
+    if not hooks.why_inferred() and (patched := hooks.extension()[0].state()["patched"]):
         yield f"{patched} hooks"
 
 

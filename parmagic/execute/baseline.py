@@ -67,15 +67,15 @@ class Parked:
         known = self._measured.get(arm.n_items)
         if known is None or known.how == "estimated":
             if arm.n_items in self._serial or known is not None:
-                return _scaled(arm, self._serial.get(arm.n_items))
+                return scaled_to(arm, self._serial.get(arm.n_items))
             self._serial[arm.n_items] = serial = self._run(task, arm, arms, folder, screen)
             if serial.error is not None and not task.plan.keep_going:
                 failed = "The serial baseline failed ({failure}); what it ran until then is used."
                 self.findings.append(Finding("baseline_failed", say(failed, failure=described(serial.error)), arm.arm.label, "error"))
-            known = self._measured[arm.n_items] = self._judge(arm, serial, task.plan.keep_going)
+            known = self._measured[arm.n_items] = self.judge(arm, serial, task.plan.keep_going)
             return known
         if known.how == "sampled":
-            return _scaled(arm, self._serial[arm.n_items])
+            return scaled_to(arm, self._serial[arm.n_items])
         return known
 
     def _run(self, task: Task, arm: Timeline, arms: Sequence[Timeline], folder: Folder, screen: Screen) -> Timeline:
@@ -85,19 +85,20 @@ class Parked:
         claims = sample(expected(arms, arm.n_items), limit)
         alone = Arm(SERIAL)
         job = Job(task.call, items, alone, task.plan, task.sharing(alone, claims), lambda _: folder.file(f"baseline-{len(items)}.json"))
-        heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, _longest(arm)))
+        heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, longest_item(arm)))
         if heard.error is not None and not isinstance(heard.error, ParmagicError):
             raise heard.error
         return merge(job.arm, heard.begin, heard.end, len(items), heard.parts, {}, error=heard.error)
 
-    def _judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
+    def judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
+        """Return what the serial seconds of all items are, by what ran serially: all, or a sample that has to be scaled."""
         ended_well = serial.error is None or keep_going
         done = serial.n_done
         died = any(issubclass(type(error), WorkerDied) for error in serial.errors.values())
         if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
             return Baseline(serial.items_s, "measured", True, serial.results_by_item)
         done -= len(serial.errors)
-        scaled = _scaled(arm, serial)
+        scaled = scaled_to(arm, serial)
         if scaled.how == "sampled":
             text = f"The serial baseline ran a sample of {done} of {arm.n_items} items and was scaled to all."
             self.findings.append(Finding("baseline_sampled", text, arm.arm.label, evidence={"items": done, "of": arm.n_items}))
@@ -268,12 +269,13 @@ class _Cpu:
         return bool(moved)
 
 
-def _longest(timeline: Timeline) -> float:
+def longest_item(timeline: Timeline) -> float:
+    """Return the seconds of an arm's longest item; 0 where none was done."""
     return max((seconds for seconds in timeline.seconds_by_item if not math.isnan(seconds)), default=0.0)
 
 
-def _scaled(arm: Timeline, serial: Timeline | None) -> Baseline:
-    """Scale the items that ran serially to all, by their own ratio of serial to parallel seconds."""
+def scaled_to(arm: Timeline, serial: Timeline | None) -> Baseline:
+    """Scale the items that ran serially to all of an arm's, by their own ratio of serial to parallel seconds."""
     if serial is None:
         return Baseline.estimated()
     parallel, alone = arm.seconds_by_item, serial.seconds_by_item

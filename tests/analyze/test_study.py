@@ -157,7 +157,7 @@ def test_baseline_is_scaled_by_its_items_own_ratio():
     serial = merge(
         Arm.named("serial"), 0.0, 3.0, 2, [Recording(WorkerId(0, 1, 1), batches=(Batch(1, _doubles(0.0), _doubles(2.5), ["b"]),))], {}
     )
-    scaled = baseline._scaled(arm, serial)
+    scaled = baseline.scaled_to(arm, serial)
     assert (scaled.serial_s, scaled.how) == (pytest.approx(5.0), "sampled")
 
 

@@ -36,7 +36,7 @@ def test_a_serial_arm_is_the_baseline():
 def test_all_items_ran():
     """Where every item ran, the baseline is measured, with its results."""
     parked = Parked(None, None, [])
-    found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 2.0)), _timeline((0, 0.0, 3.0), (1, 3.0, 6.0)), keep_going=False)
+    found = parked.judge(_timeline((0, 0.0, 1.0), (1, 1.0, 2.0)), _timeline((0, 0.0, 3.0), (1, 3.0, 6.0)), keep_going=False)
     assert (found.serial_s, found.how, found.results, parked.findings) == (6.0, "measured", {0: 0, 1: 1}, [])
 
 
@@ -46,7 +46,7 @@ def test_an_item_failed(keep_going, how, results):
     failure = ValueError()
     serial = _timeline((0, 0.0, 3.0), (1, 3.0, 6.0), errors={1: failure}, error=failure)
     parked = Parked(None, None, [])
-    found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 3.0)), serial, keep_going=keep_going)
+    found = parked.judge(_timeline((0, 0.0, 1.0), (1, 1.0, 3.0)), serial, keep_going=keep_going)
     assert (found.how, found.results) == (how, results)
     assert found.serial_s == pytest.approx(6.0 if keep_going else 3.0 * 3.0)
     assert bool(parked.findings) == (not keep_going)
@@ -55,7 +55,7 @@ def test_an_item_failed(keep_going, how, results):
 def test_a_sample_is_scaled_and_noted():
     """Items that ran took twice as long serially; so would all, and the note says how many did."""
     parked = Parked(None, None, [])
-    found = parked._judge(_timeline((0, 0.0, 1.0), (1, 1.0, 4.0)), _timeline((1, 0.0, 6.0), n_items=2), keep_going=False)
+    found = parked.judge(_timeline((0, 0.0, 1.0), (1, 1.0, 4.0)), _timeline((1, 0.0, 6.0), n_items=2), keep_going=False)
     assert (found.serial_s, found.how) == (8.0, "sampled")
     assert "sample of 1 of 2 items" in parked.findings[0].text
 
@@ -63,7 +63,7 @@ def test_a_sample_is_scaled_and_noted():
 def test_nothing_ran():
     """Without a single common item there is an estimate, which is NaN where waits are not known."""
     parked = Parked(None, None, [])
-    found = parked._judge(_timeline((0, 0.0, 1.0)), _timeline(n_items=1), keep_going=False)
+    found = parked.judge(_timeline((0, 0.0, 1.0)), _timeline(n_items=1), keep_going=False)
     assert found.how == "estimated"
     assert found.serial_s is None  # the table makes it NaN, where the waits are not known
     assert parked.findings == []
@@ -92,5 +92,5 @@ def test_items_that_never_ran_do_not_make_a_sample():
 
 def test_patience_is_for_the_longest_item():
     """The longest item of an arm is what a hanging baseline is given three times of; none is 0."""
-    assert baseline._longest(_timeline((0, 0.0, 1.0), (1, 1.0, 3.5))) == 2.5
-    assert baseline._longest(_timeline(n_items=3)) == 0.0
+    assert baseline.longest_item(_timeline((0, 0.0, 1.0), (1, 1.0, 3.5))) == 2.5
+    assert baseline.longest_item(_timeline(n_items=3)) == 0.0

@@ -402,14 +402,14 @@ def test_cgroup_quota(tmp_path: Any, files: dict[str, str], expected: float) -> 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert cpus._quota(tmp_path) == expected
+    assert cpus.quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(float("inf"), 8), (2.5, 3), (0.1, 1), (64.0, 8)])
 def test_available_cpus(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     """Affinity limited by the quota, rounded up, at least one."""
     monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
-    monkeypatch.setattr(cpus, "_quota", lambda root: quota)
+    monkeypatch.setattr(cpus, "quota", lambda root: quota)
     assert available_cpus() == expected
 
 
@@ -417,10 +417,10 @@ def test_affinity_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without os.process_cpu_count, the scheduler's mask counts; without that, the machine's cores."""
     monkeypatch.delattr(os, "process_cpu_count", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert cpus._affinity() == 3
+    assert cpus.affinity() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cpus._affinity() == 1
+    assert cpus.affinity() == 1
 
 
 @pytest.mark.parametrize(

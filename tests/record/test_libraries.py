@@ -26,7 +26,7 @@ import _ctypes, ctypes, os, re, shutil, sys, threading
 from pathlib import Path
 from parmagic.record import hooks
 assert not hooks.why_inferred(), hooks.why_inferred()
-waits = sys.modules["parmagic.record._waits"]
+waits = hooks.extension()[0]
 
 loader = ctypes.CDLL(os.path.abspath("loader.so"))
 loader.load.restype = ctypes.c_void_p

@@ -31,7 +31,7 @@ SPIN = "end = __import__('time').perf_counter() + 1.0\nwhile __import__('time').
 
 def waits():
     """Return the extension."""
-    return sys.modules["parmagic.record._waits"]
+    return hooks.extension()[0]
 
 
 @under_a_gil
@@ -278,7 +278,7 @@ def test_hooks_come_off_whatever_happens(ip):
 
 def test_hooks_are_on_while_a_body_runs(ip):
     """While a body runs, calls go through the recorder, and what the body imports meanwhile is hooked, too."""
-    ip("import sys; waits = sys.modules['parmagic.record._waits']")
+    ip("from parmagic.record import hooks; waits = hooks.extension()[0]")
     run = ip("%parallel threads=1 -q --once waits.state() for _ in range(1)")
     assert run.results[0]["on"]
     assert run.results[0]["patched"] > 20
@@ -325,7 +325,7 @@ def some(n):
     for _ in range(n):
         shell.run_cell(cell, store_history=False).raise_error()  # IPython keeps what was typed
     shell.displayhook.flush()
-    state = sys.modules["parmagic.record._waits"].state()
+    state = hooks.extension()[0].state()
     return process.num_fds(), process.num_threads(), state["lanes"], state["patched"], process.memory_info().rss
 before, after = some(250), some(750)
 assert after[:-1] == before[:-1], (before, after)
@@ -536,7 +536,7 @@ def test_a_gil_that_came_on(monkeypatch, built_without, asked, before, after, sa
 
 def test_a_ctrl_c_while_hooks_come_on_leaves_none(monkeypatch):
     """It is held back until the hooks are on, and takes them off again."""
-    extension = sys.modules["parmagic.record._waits"]
+    extension = hooks.extension()[0]
     start = extension.start
 
     def struck():
@@ -563,7 +563,7 @@ def test_a_ctrl_c_just_before_hooks_go_off_leaves_none(monkeypatch):
     monkeypatch.setattr(hooks, "undo", struck)
     with pytest.raises(KeyboardInterrupt), hooks.hooked() as on:
         assert on
-    assert not sys.modules["parmagic.record._waits"].state()["patched"]
+    assert not hooks.extension()[0].state()["patched"]
 
 
 @pytest.mark.parametrize("model", ["threads", "procs"])
