@@ -317,6 +317,7 @@ def test_a_thread_that_outlives_its_run_does_no_harm(ip):
 GROWTH = """
 import sys, psutil
 from IPython.core.interactiveshell import InteractiveShell
+from parmagic.record import hooks
 shell = InteractiveShell.instance()
 shell.run_line_magic("load_ext", "parmagic")
 cell = "%parallel threads=4 -q --once --trace off __import__('time').sleep(0) for _ in range(8)"
