@@ -190,18 +190,36 @@ def _ends_all(timeline: Timeline) -> bool:
 
 
 def _tell(story: _Story) -> None:
-    """Compare, and add what is found when all of the story is known; say on the error where it came from."""
-    task, found = story.task, story.findings
+    """Add what is found when all of the story is known; say on the error where it came from."""
+    found, plan = story.findings, story.task.plan
     found += told(story.supply.notes, "shipping")
+    found += _differences(story)
+    found += _times_run(story)
     for timeline in story.timelines:
-        label = timeline.arm.label
-        baseline = story.baselines.get(label)
-        if baseline is None:
-            baseline = story.baselines[label] = Baseline.estimated()
+        found += rules.slowed(timeline, in_windows=plan.trace == "auto")
+    if story.error is not None:
+        found += [*_annotate(story), *_not_run(story)]
+    if plan.keep_going:
+        found += [failed for timeline in story.timelines for failed in rules.failed(timeline)]
+
+
+def _differences(story: _Story) -> list[Finding]:
+    """Give every arm a baseline, and say where their results differ; these are not kept."""
+    found = []
+    for timeline in story.timelines:
+        baseline = story.baselines.setdefault(timeline.arm.label, Baseline.estimated())
         if baseline.results and timeline.error is None:
             differ = compare.differing(baseline.results, timeline.results)
             if differ:
                 found.append(rules.differ(differ, timeline))
+    for baseline in story.baselines.values():
+        baseline.results.clear()
+    return found
+
+
+def _times_run(story: _Story) -> list[Finding]:
+    """Say how often the body ran, where that is more than once for each arm's items, or in the notebook's own memory."""
+    found = []
     if story.serial_times:
         counts = [*story.times, *story.serial_times]
         text = (
@@ -209,19 +227,12 @@ def _tell(story: _Story) -> None:
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
         )
         found.append(Finding("times_run", text, evidence={"items_run": sum(counts)}))
-    inside = [arm.model.name for arm in task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
+    inside = [arm.model.name for arm in story.task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
     if len(inside) > 1:
         models = " or ".join(dict.fromkeys(inside))
         text = f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm."
         found.append(Finding("times_in_memory", text, evidence={"arms": len(inside)}))
-    for baseline in story.baselines.values():
-        baseline.results.clear()
-    for timeline in story.timelines:
-        found += rules.slowed(timeline, in_windows=task.plan.trace == "auto")
-    if story.error is not None:
-        found += [*_annotate(story), *_not_run(story)]
-    if task.plan.keep_going:
-        found += [failed for timeline in story.timelines for failed in rules.failed(timeline)]
+    return found
 
 
 def _not_run(story: _Story) -> list[Finding]:
