@@ -14,7 +14,8 @@ from parmagic.execute.conductor import conduct, listen
 from parmagic.execute.task import Quiet
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
-from parmagic.model.recording import Batch, Recording, WorkerId
+from parmagic.model.recording import Batch, Clock, Recording, WorkerId
+from parmagic.model.timeline import Packed
 from parmagic.workers import Job
 from parmagic.workers.dispatch import COMMON
 
@@ -188,3 +189,20 @@ def test_the_baseline_hangs(monkeypatch):
     assert not all(policy.goes_on(None) for _ in range(100))  # the clock of a process ticks: now and then a look sees it move
     assert policy.goes_on(_recording(0, 1.0))
     assert baseline._UntilEnough(Quiet(), 1, 1000.0, 100.0).goes_on(None)  # three times the longest item are waited for
+
+
+def test_workers_on_another_clock():
+    """What they report, also when they are ended, is on our clock before anything is made of it: the shipping, and when the arm ended."""
+    now, far = time.perf_counter(), Clock("far", offset=-1000.0, uncertainty=0.25)
+    first, last = (
+        Recording(WorkerId(0, 1, 1, host="far"), batches=(Batch(item, array("d", [begin]), array("d", [begin + 0.25]), [None]),), clock=far)
+        for item, begin in ((0, now + 1000.0), (1, now + 1000.25))
+    )
+    timeline, _ = conduct(_Scripted(first, error=KeyboardInterrupt(), last_words=[last]), JOB, Quiet(), packed=Packed(10, 0.5))
+    (lane,) = timeline.lanes
+    assert [begin - now for batch in lane.batches for begin in batch.begins] == pytest.approx([0.0, 0.25])
+    (shipped,) = lane.spans
+    assert (shipped.end - shipped.begin, shipped.begin) == (pytest.approx(0.5), timeline.begin)
+    assert now <= shipped.end
+    assert timeline.end - now < 100.0
+    assert (lane.worker.host, lane.uncertainty) == ("far", 0.25)
