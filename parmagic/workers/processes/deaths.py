@@ -9,7 +9,7 @@ The crew carries the actions out, in their order. Nothing in here looks at a pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple, assert_never
 
 from parmagic.errors import LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.system.limits import why_not
@@ -17,8 +17,7 @@ from parmagic.workers.dispatch import Share, lost
 from parmagic.workers.endings import how_it_ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(NamedTuple):
     """What is known of a worker and its crew when something happens to it.
 
     ``share`` is how the items are shared out: in ``common``, in claims that are ``fixed`` from the beginning, or each worker has
@@ -51,120 +50,101 @@ class State:
         return self.share != "common" or self.claimed_until >= self.n_items
 
 
-class Event:
-    """Something that has happened to a worker."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused(Event):
+class Refused(NamedTuple):
     """The system has no process for it: its error's number and text."""
 
     number: int
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended(Event):
+class Ended(NamedTuple):
     """Its process has ended, and all that it had sent was taken; ``code`` is negative for a signal."""
 
     pid: int
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class HungUp(Event):
+class HungUp(NamedTuple):
     """Its way to us is closed; its end comes, or has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Distrusted(Event):
+class Distrusted(NamedTuple):
     """It sent what cannot be right, so what would come next cannot be read either."""
 
     fault: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exhausted(Event):
+class Exhausted(NamedTuple):
     """A limit of the system was reached, in the worker or here, so that no result can arrive."""
 
     text: str
-    cause: BaseException | None = field(default=None, compare=False)
+    cause: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BodyUnreadable(Event):
+class BodyUnreadable(NamedTuple):
     """It cannot unpickle the body."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResultUnreadable(Event):
+class ResultUnreadable(NamedTuple):
     """What it sent can be unpickled there, and not here."""
 
     why: str
-    cause: BaseException | None = field(default=None, compare=False)
+    cause: BaseException | None = None
 
 
-class Action:
-    """Something that the crew is to do."""
-
-    __slots__ = ()
+Event = Refused | Ended | HungUp | Distrusted | Exhausted | BodyUnreadable | ResultUnreadable
+"""Something that has happened to a worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ignore(Action):
+class Ignore(NamedTuple):
     """Take nothing from this worker any more; ``fault`` is what was wrong with what it has sent."""
 
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Kill(Action):
+class Kill(NamedTuple):
     """End this worker: it counts as died."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replace(Action):
+class Replace(NamedTuple):
     """Start another worker of this rank, which runs first what the dead one has left undone."""
 
     undone: tuple[range, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop(Action):
+class Stop(NamedTuple):
     """Let no worker begin another item."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dismiss(Action):
+class Dismiss(NamedTuple):
     """End all others: they wait for this one, and would for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fail(Action):
+class Fail(NamedTuple):
     """Report the item that the worker was on as failed, with a WorkerDied of this text."""
 
     item: int
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Note(Action):
+class Note(NamedTuple):
     """Tell of a death that has cost no item."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Abort(Action):
+class Abort(NamedTuple):
     """End the arm with this error."""
 
     kind: type[ParmagicError]
     text: str
-    cause: BaseException | None = field(default=None, compare=False)
+    cause: BaseException | None = None
+
+
+Action = Ignore | Kill | Replace | Stop | Dismiss | Fail | Note | Abort
+"""Something that the crew is to do."""
 
 
 def decide(state: State, event: Event) -> tuple[Action, ...]:
@@ -186,7 +166,8 @@ def decide(state: State, event: Event) -> tuple[Action, ...]:
         case ResultUnreadable(why, cause):
             instead = "Return what is in it (a list, an array, a number), or use threads."
             return (Abort(NotShippable, f"A result of worker {state.rank} cannot be read here ({why}). {instead}", cause),)
-    raise TypeError(event)
+        case _:
+            assert_never(event)
 
 
 def _died(state: State, pid: int, code: int) -> tuple[Action, ...]:
