@@ -27,7 +27,8 @@ class Model:
     shares_gil: bool
     """Its workers wait for one GIL, where their Python has one (which each worker tells: ``WorkerId.gil``)."""
     one_at_a_time: bool = False
-    """It has one worker, which takes no count, and runs what has ranks one rank after another: what speedups are measured against."""
+    """It has one worker, takes no count, and runs ranks one after another: what speedups are measured against. Beside arms that
+    change the notebook's objects it runs in a process that has them as they were before."""
     same_host: bool = True
     """Its workers run on the notebook's machine: they can be started, looked at and ended there."""
     also: tuple[str, ...] = ()
