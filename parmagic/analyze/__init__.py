@@ -1,4 +1,4 @@
-"""Recordings become a timeline, seconds, tables, and sentences.
+"""Recordings become a timeline, seconds, tables, and findings.
 
-In: ``Recording``, ``Timeline``. Out: ``Timeline``, tables, notes, a verdict. Imported by: result, execute.
+In: ``Recording``, ``Timeline``. Out: ``Timeline``, tables, findings, a verdict. Imported by: result, execute.
 """
