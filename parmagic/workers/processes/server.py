@@ -36,7 +36,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
-from parmagic.workers.processes import fresh, leftovers
+from parmagic.workers.processes import fresh
 from parmagic.workers.processes.below import children, end_all, end_descendants, ended, killed, name_of
 from parmagic.workers.processes.entry import be
 from parmagic.workers.processes.handle import (
@@ -50,6 +50,7 @@ from parmagic.workers.processes.handle import (
 )
 from parmagic.workers.processes.spares import Spares
 from parmagic.workers.processes.spawned import spawn
+from parmagic.workers.processes.started import Started
 from parmagic.workers.processes.wire import Wire
 
 QUIET = 0.05
@@ -99,16 +100,13 @@ class _Server:
         self._wire = wire
         self._notebook = notebook
         self._inherited = inherited
-        self._keys: dict[int, int] = {}  # pid -> key
-        self._ends: dict[int, int] = {}  # pid -> descriptor that tells of its end
-        self._semaphores: dict[int, str] = {}  # pid -> what the names of its semaphores begin with
-        self._left: set[str] = set()  # the same, of those that have ended, and may have left some
         self._due: float | None = None  # when to have spares
         self._held = False  # something is being measured: not now
         self._successors: set[int] = set()
         self._immune: set[int] = set()  # those below us that may not be killed: they are somebody else's by now
         self._wake, self._wake_write = os.pipe()
         self._poll = select.poll()
+        self._workers = Started(self._poll)
         self._spares = Spares(self._poll, self._fork, self._be, wanted)
         self._be_a_server()
 
@@ -135,7 +133,7 @@ class _Server:
             ready = self._wait()
             if self._notebook in ready:
                 return
-            if ready & {self._wake, *self._ends.values()}:
+            if ready & {self._wake, *self._workers.ends}:
                 _drain(self._wake)
                 self._reap()
             self._spares.tell_on(ready)
@@ -204,13 +202,7 @@ class _Server:
             for descriptor in descriptors:
                 if descriptor >= 0:
                     os.close(descriptor)
-        self._keys[pid] = key
-        if semaphores:
-            self._semaphores[pid] = semaphores
-        end = descriptor_of(pid)
-        if end >= 0:
-            self._ends[pid] = end
-            self._poll.register(end, select.POLLIN)
+        self._workers.note(pid, key, semaphores)
 
     def _started(self, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> int:
         if -1 in descriptors:
@@ -243,7 +235,7 @@ class _Server:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         notebook = [] if keep_notebook or self._notebook < 0 else [self._notebook]
-        for own in (self._wake, self._wake_write, *self._ends.values(), *notebook):
+        for own in (self._wake, self._wake_write, *self._workers.ends, *notebook):
             os.close(own)
         for wire in (self._wire, *self._spares.wires()):
             wire.close()
@@ -287,10 +279,10 @@ class _Server:
 
     def _end(self, keys: set[int]) -> None:
         """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
-        for pid, key in list(self._keys.items()):
+        for pid, key in list(self._workers.keys.items()):
             if key in keys and not killed(pid):
                 self._tell("immune", key, pid)
-        for key in keys - set(self._keys.values()):
+        for key in keys - set(self._workers.keys.values()):
             self._tell("ended", key, 0, 0, 0.0)
         self._reap()
 
@@ -298,41 +290,26 @@ class _Server:
         for pid, status, cpu_s in ended():
             self._successors.discard(pid)
             self._spares.ended(pid)
-            if pid in self._keys:
+            if pid in self._workers.keys:
                 code = os.waitstatus_to_exitcode(status)
-                self._note_end(pid)
-                self._tell("ended", self._keys.pop(pid), pid, code, cpu_s)
+                self._tell("ended", self._workers.take_leave(pid), pid, code, cpu_s)
         keep = self._kept()
         for pid in end_descendants(keep | self._immune):
             self._immune.add(pid)
             self._tell("left", pid, name_of(pid))
-        if self._left and not children() - keep:
-            self._clean_up()
+        if self._workers.have_left and not children() - keep:
+            self._workers.clean_up()
 
     def _kept(self) -> set[int]:
-        return {*self._keys, *self._successors, *_tracker(), *self._spares.pids()}
-
-    def _note_end(self, pid: int) -> None:
-        if pid in self._semaphores:
-            self._left.add(self._semaphores.pop(pid))
-        if pid in self._ends:
-            end = self._ends.pop(pid)
-            self._poll.unregister(end)
-            os.close(end)
+        return {*self._workers.keys, *self._successors, *_tracker(), *self._spares.pids()}
 
     def end(self) -> None:
         """Kill all that was started, but a successor and the tracker, and remove what it leaves."""
-        for pid in self._keys:
+        for pid in self._workers.keys:
             killed(pid)
         end_all(self._successors | _tracker())
-        for pid in [*self._semaphores]:
-            self._note_end(pid)
-        self._clean_up()
-
-    def _clean_up(self) -> None:
-        """Remove what ended processes left, with all that they had started, in files that nobody else would remove."""
-        left, self._left = self._left, set()
-        leftovers.remove(left)
+        self._workers.take_leave_of_all()
+        self._workers.clean_up()
 
 
 def _tracker() -> set[int]:
