@@ -145,7 +145,7 @@ FATAL = (
 )
 """What ends an item of a process, or more."""
 
-_LONG = "end = time.monotonic() + 0.3\n        while time.monotonic() < end:\n            pass"  # for ever would be IPython's to end, or a child's
+_LONG = "end = time.monotonic() + 0.3\n        while time.monotonic() < end:\n            pass"  # forever would be IPython's to end, or a child's
 
 EXCEPTIONS = tuple(
     f"class Own(Exception):\n    def __str__(self):\n        {deed}\n    __repr__ = __str__"

@@ -264,7 +264,7 @@ def _lock(rng: random.Random, shape: Shape) -> Noise:
 
 
 def _post(rng: random.Random, shape: Shape) -> Noise:
-    """Everyone puts one thing and takes one: nobody waits for ever."""
+    """Everyone puts one thing and takes one: nobody waits forever."""
     if "procs" in shape.kinds:
         return Noise("post.put(i); post.get()", 1e-3, f"post = multiprocessing.get_context({shape.context(rng)!r}).Queue()", calm=True)
     return Noise("post.put(i); post.get()", 2e-5, "post = queue.Queue()", calm=True)

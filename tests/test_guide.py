@@ -70,5 +70,5 @@ def test_primitives_reach_processes(ip, context):
     assert sorted(space["simple"].get() for _ in range(2)) == [0, 1]
     assert sorted(space["reader"].recv() for _ in range(2)) == [0, 1]
     assert any("forked" in note for note in run.notes) == (context == "fork")
-    assert run.summary["baseline"].tolist() == ["estimated"]  # ranks in turn would wait at the barrier for ever
+    assert run.summary["baseline"].tolist() == ["estimated"]  # ranks in turn would wait at the barrier forever
     ip("queue.close(); queue.join_thread(); simple.close(); reader.close(); writer.close()")

@@ -49,13 +49,13 @@ def verdict(tables: Tables, error: str | None) -> Finding:
         text = f"A serial run of {_seconds(wall)}: the baseline that threads and processes have to beat."
         return Finding("serial_only", text, evidence={"wall_s": wall})
     if tables.all_failed:
-        return Finding("all_failed", "Every item failed: run.items['error'] tells how. There is no speedup to tell.", severity="error")
+        return Finding("all_failed", "Every item failed: run.items['error'] tells how. There is no speedup to report.", severity="error")
     known = arms[arms["speedup"].notna()]
     nothing = _nothing_to_tell(arms)
     if nothing is not None:
         return nothing
     if known.empty:
-        return Finding("no_baseline", "No serial run to compare with, so there is no speedup to tell.", severity="warning")
+        return Finding("no_baseline", "No serial run to compare with, so there is no speedup to report.", severity="warning")
     return _gain(known, tables) if float(known["speedup"].max()) >= GAIN else _no_gain(known, tables)
 
 

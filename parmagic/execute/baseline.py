@@ -130,7 +130,7 @@ def park(task: Task, supply: Supply) -> Parked | None:
         return Parked(None, None, [estimated("this system cannot fork, so there is no isolated serial run.")])
     if task.items is None and task.blocking:
         names = ", ".join(sorted(task.blocking)[:3])
-        why = f"the body uses {names}, so ranks in turn could wait for each other for ever"
+        why = f"the body uses {names}, so ranks in turn could wait for each other forever"
         return Parked(None, None, [estimated(f"{why}.")])
     if not supply.shares_memory:
         return Parked(supply.isolated(), None, [])

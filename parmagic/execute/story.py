@@ -175,12 +175,12 @@ def _nowhere() -> list[Finding]:
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[Finding]]:
-    """Leave out a serial arm whose ranks, one after another, could wait for each other for ever."""
+    """Leave out a serial arm whose ranks, one after another, could wait for each other forever."""
     arms = tuple(arm for arm in task.plan.arms if not arm.model.one_at_a_time)
     if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
         return task, []
     names = ", ".join(sorted(task.blocking)[:3])
-    text = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other for ever."
+    text = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other forever."
     return replace(task, plan=replace(task.plan, arms=arms)), [Finding("left_out", text, severity="warning")]
 
 

@@ -131,7 +131,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 def read(data: Any) -> Story:
     """Return the story that :func:`written` has written; ValueError says what is wrong with any other."""
     if not isinstance(data, dict) or "parmagic" not in data:
-        raise ValueError("this is no run that parmagic has written")
+        raise ValueError("this is not a run that parmagic wrote")
     if (data["parmagic"], data.get("byteorder")) != (VERSION, sys.byteorder):
         found = f"format {data['parmagic']}, {data.get('byteorder')}-endian"
         raise ValueError(f"this run was written by another version of parmagic: it has {found}, expected {VERSION}, {sys.byteorder}-endian")

@@ -57,7 +57,7 @@ class Body:
     private to each item: bound in the body or by the target. ``shared`` are
     declared ``global`` and bound. ``mutates`` are those of ``reads`` that the
     body visibly changes. ``blocking`` are names by which ranks that run one
-    after another could wait for each other for ever.
+    after another could wait for each other forever.
 
     ``has_value`` is False when the last statement is no expression or ends
     with ``;``.

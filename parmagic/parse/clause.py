@@ -81,7 +81,7 @@ def _check(tree: ast.ListComp, line: str, start: int, outline: _Outline) -> None
         for node in ast.walk(generator.target):
             if isinstance(node, ast.Attribute | ast.Subscript):
                 raise LineError(
-                    f"`{ast.unparse(node)}` cannot be a target, for all workers would share it:"
+                    f"`{ast.unparse(node)}` cannot be a target, as all workers would share it:"
                     " expected a name, or names in a tuple",
                     line,
                     column,

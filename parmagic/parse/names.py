@@ -25,7 +25,7 @@ MUTATORS = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"}
     | {"popleft", "put", "put_nowait", "remove", "reverse", "setdefault", "sort", "update"}
 )
-# Serial ranks, which run one after another, could wait for these for ever.
+# Serial ranks, which run one after another, could wait for these forever.
 BLOCKING = frozenset(
     {
         "Barrier",

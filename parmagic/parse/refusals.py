@@ -61,7 +61,7 @@ def ways_out(name: str) -> str:
     return (
         "Either use another name for the one that the body binds (it is private to each item), or declare"
         f" `global {name}`: then threads share the notebook's, which needs a lock;"
-        " in processes it is of no use, for their changes do not come back."
+        " in processes it is of no use, as their changes do not come back."
     )
 
 
@@ -100,7 +100,7 @@ def refuse_other_scopes(body: Iterable[ast.stmt], writes: frozenset[str]) -> Non
         raise at_line(
             node.lineno,
             f"class `{cls.name}` may read the body's `{name}` before it binds a `{name}` of its own,"
-            " and does not see it, for the body is a function: use another name for one of them.",
+            " and does not see it, as the body is a function: use another name for one of them.",
         )
 
 

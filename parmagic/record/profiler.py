@@ -133,7 +133,7 @@ _profiler: Profiler | None = None
 
 def get() -> Profiler:
     """Return this process's VizTracer; an OSError where it cannot be made, as the working directory is gone."""
-    global _profiler  # noqa: PLW0603  (one per process, for ever)
+    global _profiler  # noqa: PLW0603  (one per process, forever)
     if _profiler is None:
         with held_back():
             _profiler = Profiler(ENTRIES)

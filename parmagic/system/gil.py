@@ -21,6 +21,6 @@ def gil_notes(*, before: bool, after: bool) -> list[str]:
     when = "" if before else " while the body ran (waits for it count as lock waits here)"
     note = (
         f"This free-threaded interpreter has a GIL: an extension module that was imported made it come on{when}. "
-        "Python's warning of then names it; PYTHON_GIL=0 in the environment keeps the GIL off."
+        "The warning that Python gave then names it; PYTHON_GIL=0 in the environment keeps the GIL off."
     )
     return [note]

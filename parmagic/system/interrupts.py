@@ -153,7 +153,7 @@ def _deliver(before: Handler, struck: list[tuple[int, FrameType | None]]) -> Non
 
 
 class Latch:
-    """An event for one thread that waits, which no Ctrl-C can tear: the lock within a ``threading.Event`` would stay locked for ever."""
+    """An event for one thread that waits, which no Ctrl-C can tear: the lock within a ``threading.Event`` would stay locked forever."""
 
     def __init__(self) -> None:
         self._closed = _thread.allocate_lock()
@@ -191,7 +191,7 @@ def raise_in(thread: int | None, kind: type[BaseException]) -> bool:
     """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python; False, and nothing, while any thread forks.
 
     In a fork, Python drops it, and with it perhaps the release of a lock. And a child that is born while it waits
-    for its thread would be alarmed for ever (see :func:`calm`): that thread is not in there.
+    for its thread would be alarmed forever (see :func:`calm`): that thread is not in there.
     """
     with _forks:
         if _forking:

@@ -76,8 +76,8 @@ def _is_of_a_stream(error: BaseException) -> bool:
 def start(thread: threading.Thread) -> None:
     """Start a thread; RuntimeError where it cannot be started.
 
-    Also where it had no memory to begin: CPython waits for ever for one that ends before its first line.
-    A Ctrl-C comes after it: CPython would count a thread that it kept from starting among the living for ever.
+    Also where it had no memory to begin: CPython waits forever for one that ends before its first line.
+    A Ctrl-C comes after it: CPython would count a thread that it kept from starting among the living forever.
     """
     begun = getattr(thread, "_started", None)
     if isinstance(begun, threading.Event):
@@ -99,7 +99,7 @@ def _descriptors(*, system: bool) -> str:
     allowed, most = _of("RLIMIT_NOFILE")
     higher = f" (up to {most:.0f}: resource.setrlimit in the notebook)" if allowed < most < math.inf else ""
     return (
-        f"{allowed:.0f} open files are allowed to a process here (ulimit -n), and they do not suffice for this run. "
+        f"{allowed:.0f} open files are allowed to a process here (ulimit -n), and that is not enough for this run. "
         f"Close files and sockets that are not used any more, use fewer workers, or raise the limit{higher}."
     )
 

@@ -139,7 +139,7 @@ class _Crew:
         """Raise where all threads have ended and one did not say so: nothing more will come."""
         if not any(thread.is_alive() for thread in self._threads) and self.reports.empty():
             self._raise_a_fault()
-            raise ParmagicError("A worker's thread ended without a word.")
+            raise ParmagicError("A worker's thread ended without saying why.")
 
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""

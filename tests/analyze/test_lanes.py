@@ -113,7 +113,7 @@ def test_its_calls_are_its_own():
 
 
 def test_summary_of_an_arm_without_items():
-    """Its waits add up as any arm's; there is no speedup to tell, and nothing is made up."""
+    """Its waits add up as any arm's; there is no speedup to report, and nothing is made up."""
     arm = timeline(MEASURED_READINGS)
     summary = tables.summary_table([arm], tables.workers_table([arm]), [Baseline.estimated()]).iloc[0]
     assert (summary["n_items"], summary["lock_wait_s"]) == (0, pytest.approx(2.0))

@@ -116,7 +116,7 @@ def test_processes_are_not_advised_twice():
 
 def test_without_a_serial_run_there_is_no_speedup():
     """A NaN speedup is said to be none, not drawn into a comparison."""
-    assert _verdict(("procs", 2, math.nan, {})) == "No serial run to compare with, so there is no speedup to tell."
+    assert _verdict(("procs", 2, math.nan, {})) == "No serial run to compare with, so there is no speedup to report."
 
 
 def test_a_serial_run_alone():

@@ -16,7 +16,7 @@ from parmagic.model import words
 RAISES = "def {}(self, *_):\n        raise ValueError('never')"
 EXITS = "def {}(self, *_):\n        import sys\n        sys.exit(3)"
 LOOPS = "def {}(self, *_):\n        while True:\n            pass"
-SLEEPS = "def {}(self, *_):\n        import time\n        time.sleep(1)"  # blocked in C; not for ever, or the thread would outlive the tests
+SLEEPS = "def {}(self, *_):\n        import time\n        time.sleep(1)"  # blocked in C; not forever, or the thread would outlive the tests
 STUBBORN = (
     "def {}(self, *_):\n        import time\n        end = time.monotonic() + 1\n        while time.monotonic() < end:\n"
     "            try:\n                time.sleep(0.001)\n            except BaseException:\n                pass"

@@ -267,7 +267,7 @@ def test_no_descriptor_for_a_connection():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_waits_for_a_page_that_is_being_made(url, monkeypatch):
-    """What the thread holds while it works is never held for ever in a fork; and a page that takes too long does not hold the fork."""
+    """What the thread holds while it works is never held forever in a fork; and a page that takes too long does not hold the fork."""
     begun, go_on, made = threading.Event(), threading.Event(), []
 
     def slow(_number, _title):

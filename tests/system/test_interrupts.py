@@ -269,7 +269,7 @@ ended or os.kill(children[0], signal.SIGKILL)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
 def test_nothing_is_raised_in_any_thread_while_one_forks():
-    """An exception that waits for a thread which the child has not would keep 3.11 from its first line, for ever."""
+    """An exception that waits for a thread which the child has not would keep 3.11 from its first line, forever."""
     done = subprocess.run([sys.executable, "-c", FORKING_IN_ALARM], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "False\nTrue\nTrue\n", (done.stdout, done.stderr[-2000:])
 

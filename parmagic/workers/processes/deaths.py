@@ -119,7 +119,7 @@ class Stop(NamedTuple):
 
 
 class Dismiss(NamedTuple):
-    """End all others: they wait for this one, and would for ever."""
+    """End all others: they wait for this one, and would forever."""
 
 
 class Fail(NamedTuple):

@@ -146,7 +146,7 @@ _THREADED = (
     "Something that Python loads when it starts (a sitecustomize, a profiler, a debugger) runs a thread in the process that starts "
     "workers, beside which it is not safe to fork: each worker is a new interpreter, which takes longer to start."
 )
-_NOBODY = "Worker processes import packages by themselves, for a process to import them ahead could not be had: {why}"
+_NOBODY = "Worker processes import packages by themselves, as no process could import them ahead: {why}"
 _SLOW = (
     "The process that starts workers took {seconds:.1f} s to start. What was waited for: the interpreter itself (a sitecustomize, a slow "
     "disk), and the import of parmagic and VizTracer (python -X importtime tells more)."
@@ -227,7 +227,7 @@ def _import_ahead(modules: list[str], until: float) -> list[str]:
         if not _waited:
             package = _next.imports.now.partition(".")[0]
             _untold.append(f"Worker processes import {package} by themselves for now: importing it ahead has not ended within "
-                         f"{WAIT_FOR_IMPORTS:g} s, and goes on beside.")  # fmt: skip
+                         f"{WAIT_FOR_IMPORTS:g} s, and goes on in the background.")  # fmt: skip
         _waited = True
         _next.pause(on=True)
         return _told()
@@ -260,7 +260,7 @@ def _noted(failures: list[Failed]) -> list[str]:
             notes.append(say(_NOBODY, why=Private(why, "it has ended.")))
         elif spoils or name == package:
             _refused.add(package)
-            notes.append(say(f"Worker processes import {package} by themselves, for importing it ahead {{why}}.", why=why))
+            notes.append(say(f"Worker processes import {package} by themselves, as importing it ahead {{why}}.", why=why))
     return notes
 
 

@@ -14,7 +14,7 @@ SOON = 0.005
 
 
 class Lease:
-    """What one thread has at a time; no Ctrl-C, and no thread that ends with it, can keep it for ever."""
+    """What one thread has at a time; no Ctrl-C, and no thread that ends with it, can keep it forever."""
 
     def __init__(self) -> None:
         self._holder: int | None = None  # the thread that has it
