@@ -293,7 +293,7 @@ def test_what_cannot_be_is_refused(path, change, says):
 @pytest.mark.parametrize("data", [None, [], "a run", {}, {"timelines": []}])
 def test_what_is_no_run_is_refused(data):
     """So is what nobody has written as a run."""
-    with pytest.raises(ValueError, match="no run that parmagic has written"):
+    with pytest.raises(ValueError, match="not a run that parmagic wrote"):
         from_plain(data)
 
 
