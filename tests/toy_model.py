@@ -1,4 +1,4 @@
-"""A model of workers in one file: plain threads, and what a model has to do at the least.
+"""A model of workers in one file: plain threads, and the least that a model has to do.
 
 ``with registered():`` lets magic lines have it, as in ``%%parallel toy=2 for x in xs``.
 """

@@ -105,7 +105,7 @@ class _UntilDeadline:
         return True
 
     def samples(self) -> dict[int, Samples]:
-        """Watch no more; return what was seen, by rank."""
+        """Stop watching; return what was seen, by rank."""
         return watch.take(self._watched)
 
 

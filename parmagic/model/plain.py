@@ -71,7 +71,7 @@ def _embedded(trace: TraceFile) -> TraceFile:
 
 
 class _Writer:
-    """Writes values; the same error is one, wherever it is met."""
+    """Writes values; the same error is one, wherever it appears."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
@@ -183,7 +183,7 @@ class _Reader:
         return tuple(self.read(kind, each, f"{where}[{place}]") for place, (kind, each) in enumerate(zip(kinds_of, data, strict=True)))
 
     def _dataclass(self, kind: Any, data: Any, where: str) -> Any:
-        """Make one as it was, without asking anything that has changed since: a model may be known no more."""
+        """Make one as it was, without asking anything that has changed since: a model may no longer be known."""
         wanted = _fields(kind)
         if _checked(dict, data, where).keys() != wanted.keys():
             raise _wrong(where, f"the fields {', '.join(map(str, data))}, not {', '.join(wanted)}")

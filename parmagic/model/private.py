@@ -1,4 +1,4 @@
-"""What a file may hold. Text from items, results, errors and the environment is the user's: on screen, and in no file without leave.
+"""What a file may hold. Text from items, results, errors and the environment is the user's: on screen, and in no file unless allowed.
 
 A text that has such parts is a :class:`Private`, made where it is written, and says
 what stands in a file instead; :func:`say` builds a sentence of both. What becomes of

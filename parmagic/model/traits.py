@@ -53,7 +53,7 @@ _known: dict[str, Model] = {model.name: model for model in COMPARED}
 
 
 def known() -> tuple[Model, ...]:
-    """Return all models that there are, those of the house first."""
+    """Return all models that there are, our own first."""
     return tuple(_known.values())
 
 

@@ -1,4 +1,4 @@
-"""The door: the cell becomes a Body, a function that runs one item.
+"""The cell becomes a Body, a function that runs one item.
 
 The function is made from the cell's tree, never by indenting its text: strings
 stay as they are, and every line keeps the number that the margin shows (the

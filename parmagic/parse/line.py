@@ -1,4 +1,4 @@
-"""The door: the magic line becomes a Plan.
+"""The magic line becomes a Plan.
 
 ::
 
@@ -217,7 +217,7 @@ class _Front:
         self.arms[arm] = None
 
     def all_arms(self) -> tuple[Arm, ...]:
-        """Return the arms in written order; a line without models compares those of the house."""
+        """Return the arms in written order; a line without models compares our own."""
         if self.arms:
             return tuple(self.arms)
         return tuple(Arm(model, 1 if model.one_at_a_time else self.auto()) for model in traits.COMPARED)

@@ -85,7 +85,7 @@ class Profiler:
             _unhook(sys.setprofile, threading.setprofile)
 
     def stop(self) -> None:
-        """Record no more. It goes through the stacks of all threads: without a GIL none may record meanwhile."""
+        """Stop recording. This goes through the stacks of all threads: without a GIL none may record meanwhile."""
         with held_back():
             if FREE_THREADED and sys.monitoring.get_tool(_TOOL):  # type: ignore[attr-defined, unused-ignore]
                 silence()

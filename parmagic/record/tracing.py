@@ -150,7 +150,7 @@ class Tracing:
             self.switch(on=False)
 
     def end(self) -> None:
-        """Record no more, and let others have the tracer; what ``finish`` has not written is forgotten."""
+        """Stop recording, and let others have the tracer; what ``finish`` has not written is forgotten."""
         self._stop()
         if self._made is not None:
             self._made.give_back(self)

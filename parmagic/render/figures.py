@@ -170,7 +170,7 @@ def _most(view: View, label: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one drawn row shows: a worker, or several in the mean where there are more than fit."""
+    """What one drawn row shows: a worker, or the average of several where more of them than fit."""
 
     lanes: tuple[Lane, ...]
 
@@ -239,7 +239,7 @@ def legend_words(view: View, state: str) -> str:
 
 
 def slice_words(piece: Slice) -> tuple[str, dict[str, Any]]:
-    """Name a slice of a worker's time, a wait for the GIL with its holder where that was a worker; return what is known of it, too."""
+    """Name a slice of a worker's time, a wait for the GIL with its holder where that was a worker; return what is known of it as well."""
     look = LOOKS.get(piece.state)
     name = look.words if look else clean(piece.state)
     if piece.samples:

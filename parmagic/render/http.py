@@ -194,7 +194,7 @@ class _Connection(_Channel):
 class Server:
     """Listens on a port of 127.0.0.1 from its making to :meth:`close`; ``answer`` makes an Answer of a path.
 
-    Raises OSError where there is no socket, RuntimeError where there is no thread to be had.
+    Raises OSError where there is no socket, RuntimeError where no thread can be started.
     """
 
     def __init__(self, answer: Callable[[str], Answer]) -> None:

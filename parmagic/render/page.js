@@ -210,7 +210,7 @@ function snap(x) {
   return Math.round(x * ratio) / ratio;
 }
 
-// The lanes of all arms on top of each other: what the workers did in the mean, over the whole run.
+// The lanes of all arms on top of each other: what the workers did on average, over the whole run.
 function drawMap(colors) {
   const width = $("map").getBoundingClientRect().width, context = pen($("map"), width, MAP);
   const x = (time) => ((time - whole.begin) / (whole.end - whole.begin)) * width;

@@ -255,7 +255,7 @@ def anonymous_file() -> int:
 def keep_size(file: int) -> bool:
     """Let nobody make an anonymous file shorter from here on, which would kill those that have it mapped, or longer.
 
-    False where that cannot be had.
+    False where that is not possible.
     """
     try:
         import fcntl  # noqa: PLC0415  (not everywhere)

@@ -28,7 +28,7 @@ from parmagic.workers.dispatch import Sharing
 Report = Recording | Printed | Displayed | Standing | Pulse | None
 
 HEARTBEAT = 0.05
-"""Seconds between two heartbeats at the most."""
+"""Seconds between two heartbeats at most."""
 
 PULSE = 0.5
 """Seconds between two looks at what the workers are doing, after that."""

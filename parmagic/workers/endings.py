@@ -90,7 +90,7 @@ class Mercy:
         self._woken = False
 
     def is_over(self) -> bool:
-        """Tell whether to wait no more: the server was ended then, and its workers with it."""
+        """Tell whether to stop waiting: the server was ended then, and its workers with it."""
         waited = time.monotonic() - self._begin
         if waited > WAKE and not self._woken and self._server.is_stopped():
             self._woken = True

@@ -1,6 +1,6 @@
 """What makes the workers of each model; another model is registered here, with its traits.
 
-What it has to do at the least is one file in the tests' folder, ``toy_model.py``::
+The least that it has to do is one file in the tests' folder, ``toy_model.py``::
 
     register(Model("toy", …), lambda supply: ToyWorkers())      # %%parallel toy=2 for x in xs
 """

@@ -155,7 +155,7 @@ def test_lanes_add_up_to_the_workers_table(run):
 
 
 def test_items_are_capped_evenly(run, monkeypatch):
-    """Of more items than are drawn, every so many-th is chosen, and the notes say so."""
+    """Of more items than are drawn, every n-th is chosen, and the notes say so."""
     monkeypatch.setattr(scene, "MAX_ITEMS", 3)
     text = page(run)
     drawn = [item for lane in data_of(text)["arms"][0]["lanes"] for item in unpacked(lane["items"]["key"], "<u4")]

@@ -78,7 +78,7 @@ class Crew:
         self._board.open()
 
     def _start_some(self) -> None:
-        """Have as many workers started as the server takes orders for, without waiting for it: it has to be listened to, too."""
+        """Have as many workers started as the server takes orders for, without waiting for it: it also has to be listened to."""
         while self._to_start or self._asking:
             with held_back():
                 if self._asking is None:

@@ -51,7 +51,7 @@ class Handle:
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> bool:
-        """Tell whether it has ended after so many seconds at most; a child of ours is laid to rest."""
+        """Tell whether it has ended after that many seconds at most; a child of ours is waited for, and leaves no zombie."""
         if self._closed:
             return True
         if not self._descriptor.is_ours():

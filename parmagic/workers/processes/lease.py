@@ -27,7 +27,7 @@ class Lease:
             time.sleep(SOON)
 
     def _taken(self) -> bool:
-        """Take it, where nobody has it; also where an interrupt kept this thread from giving it back, or its thread is no more."""
+        """Take it, where nobody has it; also where an interrupt kept this thread from giving it back, or its thread has ended."""
         me = threading.get_ident()
         with held_back(), self._changing:
             others = self._holder not in {None, me} and any(thread.ident == self._holder for thread in threading.enumerate())

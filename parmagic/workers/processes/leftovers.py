@@ -23,7 +23,7 @@ _HALF_MADE = re.compile(r"sem\.[A-Za-z0-9]{6}")
 
 
 def prefix() -> str:
-    """Return what the names of a worker's semaphores shall begin with, as multiprocessing wants it: another one each time.
+    """Return what the names of a worker's semaphores have to begin with, as multiprocessing wants it: another one each time.
 
     Not the worker's process id: others may have that as soon as it has ended, and at the same time in other containers.
     """

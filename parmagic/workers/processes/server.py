@@ -59,7 +59,7 @@ QUIET = 0.05
 NAME = "parmagic server"
 
 LAST_WORDS = 1.0
-"""Seconds that a server which ends by a fault of its own takes to say so, at the most."""
+"""Seconds that a server which ends by a fault of its own takes to say so, at most."""
 
 
 def main(orders: io.BufferedReader) -> None:
@@ -68,7 +68,7 @@ def main(orders: io.BufferedReader) -> None:
     with suppress(OSError):  # it leads a session already, where it is its parent's child
         os.setsid()
     fresh.take_over(variables)
-    with suppress(OSError):  # no process can be had: a worker that needs one will say so
+    with suppress(OSError):  # no process can be started: a worker that needs one will say so
         resource_tracker.ensure_running()  # what a worker makes and names outlives it, as what multiprocessing's own processes make does
     serve(socket.socket(fileno=sock), notebook, None)
 
@@ -115,7 +115,7 @@ class _Server:
             os.set_blocking(end, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the notebook's may hold anything
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # tells of what workers leave, too, for which there is no descriptor
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # also tells of what workers leave, for which there is no descriptor
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         call_me(NAME)

@@ -41,9 +41,9 @@ class Watch:
                 self._connect(server)
 
     def wait_until_ready(self) -> None:
-        """Wait for a sampler that is only just starting, so that the first run of a session has its figures, too.
+        """Wait for a sampler that is only just starting, so that the first run of a session has these figures as well.
 
-        Threads need nothing else of another process: where none can be had, they run, and their waits are not known.
+        Threads need nothing else of another process: where there is none, they run, and their waits are not known.
         """
         try:
             self.warm()
@@ -74,7 +74,7 @@ class Watch:
             self._drop()
 
     def take(self, arm: int) -> dict[int, Samples]:
-        """Return an arm's samples by rank, and watch its workers no more."""
+        """Return an arm's samples by rank and stop watching its workers."""
         with self._talking:
             if self._connection is None or arm not in self._watched:
                 return {}
