@@ -117,7 +117,7 @@ static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
     return outcome;
 }
 
-/* The way to the GIL, or away from it, begins with its mutex. What is dear is done
+/* The way to the GIL, or away from it, begins with its mutex. What takes long is done
  * before that is ours: a thread that is preempted while it holds it stops all others. */
 static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
 {

@@ -99,7 +99,7 @@ void lane_open(struct lane *lane, int rank)
     __atomic_store_n(&lane->generation, generation, __ATOMIC_RELEASE);
 }
 
-/* Read the dear clocks; returns how long this thread was on a core since they were
+/* Read the clocks that take long; returns how long this thread was on a core since they were
  * read last and that is not accounted for yet. A thread that is switched out between
  * two of these readings would be off its core by one clock and not by another: they
  * are read again until they belong to one stay on a core. */
