@@ -12,7 +12,6 @@ import warnings
 from typing import Any
 
 from parmagic.system.interrupts import held_back
-from parmagic.workers.processes import server
 from parmagic.workers.processes.handle import Handle, descriptor_of
 from parmagic.workers.processes.link import Hub
 
@@ -47,7 +46,7 @@ def fork(call: Any, items: Any) -> Hub:
     """
     # what a worker needs is imported here: the child would do it each time anew
     from parmagic.workers import loop  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
-    from parmagic.workers.processes import child, home  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
+    from parmagic.workers.processes import child, home, server  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
     home.track_classes(loop.names_around(call))
     ours, theirs = socket.socketpair()

@@ -20,6 +20,9 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 """Numbers of Linux's :func:`prctl`."""
 
+SERVER = "parmagic server"
+"""What a server is called: by that, who runs below one knows."""
+
 EVERY = 0.002
 """Seconds between two looks at a process where the system has no descriptor for it."""
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import parmagic
 from parmagic.system.files import anonymous_file
-from parmagic.workers.processes import fresh, server
-from parmagic.workers.processes.handle import descriptor_of, is_below
+from parmagic.workers.processes import fresh
+from parmagic.workers.processes.handle import SERVER, descriptor_of, is_below
 from parmagic.workers.processes.link import Hub
 
 
@@ -37,7 +37,7 @@ def launch() -> Hub:
         orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
         opened.callback(os.close, orders)
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-            fresh.command("server:main", orders, detached=not is_below(server.NAME), title=f"for={os.getpid()}"),
+            fresh.command("server:main", orders, detached=not is_below(SERVER), title=f"for={os.getpid()}"),
             pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -42,6 +42,7 @@ from parmagic.workers.processes.entry import be
 from parmagic.workers.processes.handle import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
+    SERVER,
     call_me,
     descriptor_of,
     prctl,
@@ -55,8 +56,6 @@ from parmagic.workers.processes.wire import Wire
 
 QUIET = 0.05
 """Seconds without any message after which spares are made: not while one run follows another."""
-
-NAME = "parmagic server"
 
 LAST_WORDS = 1.0
 """Seconds that a server which ends by a fault of its own takes to say so, at most."""
@@ -118,7 +117,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # also tells of what workers leave, for which there is no descriptor
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        call_me(NAME)
+        call_me(SERVER)
         self._files = raise_limit()
         for descriptor in (self._wire.fileno(), self._wake, self._notebook):
             if descriptor >= 0:
