@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 import parmagic
-from parmagic.record import hooks
+from parmagic.record import hooks, profiler
 
 HOUSE = str(Path(parmagic.__file__).parent)
 LIBRARY = ("contextlib.py", "threading.py", "subprocess.py", "queue.py", "socket.py")
@@ -58,7 +58,7 @@ def traced(call: Callable[[], Any], at_begin: Callable[[str], None]) -> BaseExce
 
 
 def left() -> Iterator[str]:
-    """Yield what a run left: threads, hooks."""
+    """Yield what a run left: threads, hooks, a tracer that nobody else can have."""
     until = time.monotonic() + SETTLING
     while threads := [each.name for each in threading.enumerate() if each.name.startswith(("parmagic threads", "parmagic serial", "parmagic procs"))]:
         if time.monotonic() > until:
@@ -67,6 +67,9 @@ def left() -> Iterator[str]:
         time.sleep(0.002)
     if not hooks.why_inferred() and (patched := hooks.extension()[0].state()["patched"]):
         yield f"{patched} hooks"
+    if profiler.get().owner is not None:
+        yield "the tracer is taken"
+        profiler.get().owner = None
 
 
 def strikes(call: Callable[[], Any], most: int = 1) -> Iterator[tuple[str, int, list[str]]]:

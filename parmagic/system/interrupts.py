@@ -182,6 +182,8 @@ def undo(what: Callable[[], object]) -> None:
                 undo(close)
             finally:
                 undo(close)
+
+    No helper can do both calls: what comes at its own begin would keep both from being made.
     """
     with held_back():
         what()

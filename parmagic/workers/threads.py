@@ -48,6 +48,7 @@ class SharedWorkers:
         def end() -> None:
             hooks.end()
             output.end()
+            crew.trace.end()
 
         try:
             with limits.explained(), output, hooks as crew.measuring:
