@@ -72,6 +72,7 @@ class Crew:
         self._given_back = False
         self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
         self._asking: Member | None = None  # its order has not been sent yet
+        self._environment = environment() if cargo else {}  # as it is when the arm begins, for all its workers
 
     def open(self) -> None:
         """Make what all workers share."""
@@ -113,7 +114,7 @@ class Crew:
         return Orders(
             rank=rank, count=job.arm.count, model=job.arm.model.name, plan=job.plan, n_items=len(job.items), begin=self._begin,
             sharing=job.sharing, left=left, trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
-            environment=environment(tracked=tracked) if cargo else None, measure=not hooks.why_inferred(),
+            environment={**self._environment, "tracked": tracked} if cargo else None, measure=not hooks.why_inferred(),
         )  # fmt: skip
 
     def listen(self) -> Iterator[Report]:

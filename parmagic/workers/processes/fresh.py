@@ -68,6 +68,7 @@ def through_exec(variables: Mapping[str, str]) -> dict[str, str]:
 
 def take_over(variables: Mapping[str, str]) -> None:
     """Have these variables, and no others."""
-    if dict(os.environ) != variables:
-        os.environ.clear()
-        os.environ.update(variables)
+    before = dict(os.environ)
+    for name in before.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in variables.items() if before.get(name) != value})

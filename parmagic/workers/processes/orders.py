@@ -87,15 +87,9 @@ class Unreadable(Exception):
     """A worker cannot unpickle the body, most often because an import fails there."""
 
 
-def environment(*, tracked: bool) -> dict[str, Any]:
-    """Return what workers take over from this process: variables, search path, key, what is logged, whether it has a tracker."""
-    return {
-        "variables": dict(os.environ),
-        "path": list(sys.path),
-        "key": bytes(current_process().authkey),
-        "logging": _logging(),
-        "tracked": tracked,
-    }
+def environment() -> dict[str, Any]:
+    """Return what workers take over from this process: variables, search path, key, what is logged."""
+    return {"variables": dict(os.environ), "path": list(sys.path), "key": bytes(current_process().authkey), "logging": _logging()}
 
 
 def _logging() -> tuple[int, str] | None:

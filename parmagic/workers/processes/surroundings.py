@@ -9,6 +9,8 @@ import sys
 from multiprocessing import current_process, resource_tracker
 from typing import Any
 
+from parmagic.workers.processes import fresh
+
 
 def reseed() -> None:
     """Let every worker draw random numbers of its own: forks of one server would all draw the same."""
@@ -32,8 +34,7 @@ def redirect(out: int, err: int) -> None:
 
 def take_over(environment: dict[str, Any], tracker: int) -> None:
     """Make this process like the notebook's: variables, search path, key, resource tracker."""
-    os.environ.clear()
-    os.environ.update(environment["variables"])
+    fresh.take_over(environment["variables"])
     sys.path[:] = environment["path"]
     current_process().authkey = environment["key"]
     if environment["tracked"]:
