@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.analyze.merge import merge
-from parmagic.errors import LimitReached, ParmagicError, WorkerDied
+from parmagic.errors import LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.execute.conductor import listen
 from parmagic.execute.task import Quiet
 from parmagic.model.finding import Finding
@@ -132,9 +132,13 @@ def park(task: Task, supply: Supply) -> Parked | None:
         names = ", ".join(sorted(task.blocking)[:3])
         why = f"the body uses {names}, so ranks in turn could wait for each other forever"
         return Parked(None, None, [estimated(f"{why}.")])
-    if not supply.shares_memory:
+    if supply.shares_memory:
+        return _park_fork(task, supply)
+    try:
         return Parked(supply.isolated(), None, [])
-    return _park_fork(task, supply)
+    except (NotShippable, ForkOnly) as error:  # of workers that are no processes here, nothing has been packed before
+        unshipped = Private(_said(error), f"The body cannot be shipped to a process ({type(error).__name__}).")
+        return Parked(None, None, [estimated("there is no serial baseline. {error}", error=unshipped)])
 
 
 def _park_fork(task: Task, supply: Supply) -> Parked:
@@ -153,8 +157,14 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
     except (ParmagicError, ForkOnly) as error:
         threads = Private(", ".join(alive[:3]), str(len(alive)))  # their names may be items
         why = "threads of yours are alive ({threads}), so the notebook cannot be forked, and {error}"
-        unshipped = Private(str(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
+        unshipped = Private(_said(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
         return Parked(None, None, [estimated(why, threads=threads, error=unshipped)])
+
+
+def _said(error: Exception) -> str:
+    """Return why a body is not shipped; a ForkOnly has no text of its own."""
+    only_forked = "The body reads a multiprocessing primitive of the fork context, which only forked workers can have."
+    return only_forked if isinstance(error, ForkOnly) else str(error)
 
 
 def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
