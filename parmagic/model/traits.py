@@ -8,6 +8,7 @@ never ``arm.model.name == "threads"``. What makes a model's workers is registere
 from __future__ import annotations
 
 from dataclasses import dataclass
+from keyword import iskeyword
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ def by_meaning() -> dict[str, Model]:
 
 
 def add(model: Model) -> None:
-    """Make a model known. Raises ValueError where one of its words is no name, or another model's."""
+    """Make a model known. Raises ValueError where one of its words is no name, a keyword of Python's, or another model's."""
     for word in (model.name, *model.also):
-        if not word.isidentifier():
+        if not word.isidentifier() or iskeyword(word):
             raise ValueError(f"{word!r} cannot stand in a magic line: expected a name")
         if word in by_word():
             raise ValueError(f"{word!r} is the model {by_word()[word].name} already")

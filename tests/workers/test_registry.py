@@ -145,6 +145,37 @@ def test_traits_decide(ip):
     assert set(run.summary["baseline"]) == {"measured"}
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[None]:
+    """Register a toy whose workers say that they share no memory with the notebook, and are no processes of ours."""
+    model = replace(TOY, shares_memory=False, own_process=False)
+    registry.register(model, lambda _: ToyWorkers())
+    yield
+    registry.unregister(model)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(
+    ("made", "why", "kind"),
+    [
+        ("thing = (n for n in range(9))", "The body reads 'thing' (a generator), which cannot be sent to a process: ", "NotShippable"),
+        (
+            "import multiprocessing\nthing = multiprocessing.get_context('fork').Lock()",
+            "The body reads a multiprocessing primitive of the fork context, which only forked workers can have.", "ForkOnly",
+        ),
+    ],
+)  # fmt: skip
+def test_a_body_that_no_isolated_worker_can_have(ip, made, why, kind):
+    """Where workers are no processes, a body that cannot be shipped costs the baseline, and not the run; a file has no name of it."""
+    ip(made)
+    run = ip("%%parallel toy=2 for x in range(4)\nx, str(thing)[:0]")
+    assert run.results == [(x, "") for x in range(4)]
+    assert set(run.summary["baseline"]) == {"estimated"}
+    begin = "The speedup is estimated: there is no serial baseline. "
+    assert [note for note in run.notes if note.startswith(begin + why)]
+    assert f"{begin}The body cannot be shipped to a process ({kind})." in run.saved.notes
+
+
 @pytest.mark.usefixtures("toy")
 def test_the_line_knows_it():
     """It is expected where models are, hinted at where it is meant, and compared where it is asked for alone."""
@@ -174,9 +205,9 @@ def test_unregistered_it_leaves_nothing(ip):
         Arm.named("toy", 2)
 
 
-@pytest.mark.parametrize("words", [{"name": "threads"}, {"name": "processes"}, {"also": ("procs",)}, {"name": "two words"}, {"also": ("-q",)}])
+@pytest.mark.parametrize("words", [{"name": "threads"}, {"name": "processes"}, {"also": ("procs",)}, {"name": "two words"}, {"also": ("-q",)}, {"also": ("for",)}])
 def test_a_word_stands_for_one_model(words):
-    """A word that is another model's, or no name, is refused, and nothing is registered."""
+    """A word that is another model's, no name or a keyword is refused, and nothing is registered."""
     before = traits.known(), dict(registry._makers)
     with pytest.raises(ValueError, match=r"already|expected a name"):
         registry.register(replace(TOY, **words), lambda _: ToyWorkers())
