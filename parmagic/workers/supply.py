@@ -53,7 +53,7 @@ class Supply:
         self.notes: list[str] = []
         # whether a serial run has to be apart from the arms, which change what it reads
         self.shares_memory = any(arm.model.shares_memory and not arm.model.one_at_a_time for arm in plan.arms)
-        self._processes = [arm.count for arm in plan.arms if arm.model.own_process and arm.model.same_host]
+        self._processes = [arm for arm in plan.arms if arm.model.own_process and arm.model.same_host]
 
     def prepare(self) -> None:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
@@ -62,7 +62,8 @@ class Supply:
             return
         if not hub.supported():
             raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
-        self._room.enter_context(capacity.made(max(self._processes)))
+        largest = max(self._processes, key=lambda arm: arm.count)
+        self._room.enter_context(capacity.made(largest.count, largest.label))
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return
@@ -162,7 +163,7 @@ class Supply:
         self._return()
         self._room.close()
         shipped = self._cargo is not None and self._plan.start_method is None
-        hub.spare(max(self._processes, default=1) if shipped else None)
+        hub.spare(max((arm.count for arm in self._processes), default=1) if shipped else None)
         self._closed = True
 
 

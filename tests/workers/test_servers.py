@@ -157,6 +157,7 @@ class TestManyWorkers:
             print(resource.getrlimit(resource.RLIMIT_NOFILE))
             """
         ).splitlines()
+        assert out[0].startswith("procs=300 needs ")
         assert "512 are allowed (ulimit -Hn)" in out[0]
         assert out[0].endswith("[]")
         assert out[1:] == ["(256, 512)", "4950", "(256, 512)"]
@@ -164,12 +165,12 @@ class TestManyWorkers:
     def test_no_room_for_memory_or_processes(self, monkeypatch):
         """The limits of memory and of processes are named as well."""
         monkeypatch.setattr(capacity, "_process_limits", lambda: iter([(100.0, 40.0, "pids.max of a container"), (1e9, 0.0, "")]))
-        with pytest.raises(ParmagicError, match=r"procs=61 .* room for 60 \(pids.max"), capacity.made(61):
+        with pytest.raises(ParmagicError, match=r"procs=61 .* room for 60 \(pids.max"), capacity.made(61, "procs=61"):
             pass
-        with capacity.made(60):
+        with capacity.made(60, "procs=60"):
             pass
         monkeypatch.setattr(capacity, "MEGABYTES", 10_000_000)
-        with pytest.raises(ParmagicError, match="of memory"), capacity.made(60):
+        with pytest.raises(ParmagicError, match=r"toy=60 needs about .* of memory"), capacity.made(60, "toy=60"):
             pass
 
     @pytest.mark.skipif(not ROOT, reason="needs another user")

@@ -27,17 +27,19 @@ MEGABYTES = 8
 
 
 @contextmanager
-def made(count: int) -> Iterator[None]:
+def made(count: int, arm: str) -> Iterator[None]:
     """Let this process have as many open files as it may, where so many workers need more than it has; as before at the end.
+
+    ``arm`` is the label of the arm that needs them.
 
     Raises ParmagicError where there is no room for them, with the limit that is in the way.
     """
     if count < MANY:
         yield
         return
-    _look_for_processes(count)
-    _look_for_memory(count)
-    before = _make_room_for_files(count)
+    _look_for_processes(count, arm)
+    _look_for_memory(count, arm)
+    before = _make_room_for_files(count, arm)
     try:
         yield
     finally:
@@ -48,7 +50,7 @@ def made(count: int) -> Iterator[None]:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def _make_room_for_files(count: int) -> tuple[int, int] | None:
+def _make_room_for_files(count: int, arm: str) -> tuple[int, int] | None:
     """Raise the soft limit as far as is needed; return what it was, where it was changed."""
     try:
         import resource  # noqa: PLC0415  (POSIX only)
@@ -60,7 +62,7 @@ def _make_room_for_files(count: int) -> tuple[int, int] | None:
         return None
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ParmagicError(
-            f"procs={count} needs {needed:,} open files in this process, and {hard:,} are allowed (ulimit -Hn). "
+            f"{arm} needs {needed:,} open files in this process, and {hard:,} are allowed (ulimit -Hn). "
             f"Take at most {max(1, (hard - needed) // FILES + count)} workers, or have the limit raised."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -74,10 +76,10 @@ def _open_files() -> int:
         return SPARE_FILES
 
 
-def _look_for_processes(count: int) -> None:
+def _look_for_processes(count: int, arm: str) -> None:
     left, limit = min(((most - now, why) for most, now, why in _process_limits()), default=(math.inf, ""))
     if count > left:
-        raise ParmagicError(f"procs={count} needs {count} more processes, and there is room for {max(0, int(left))} ({limit}).")
+        raise ParmagicError(f"{arm} needs {count} more processes, and there is room for {max(0, int(left))} ({limit}).")
 
 
 def _process_limits() -> Iterator[tuple[float, float, str]]:
@@ -104,7 +106,7 @@ def _own_threads() -> int:
     return found
 
 
-def _look_for_memory(count: int) -> None:
+def _look_for_memory(count: int, arm: str) -> None:
     import psutil  # noqa: PLC0415  (loads when a run needs it)
 
     left = float(psutil.virtual_memory().available)
@@ -113,6 +115,6 @@ def _look_for_memory(count: int) -> None:
             left = min(left, number(folder / most) - number(folder / now, 0.0))
     if count * MEGABYTES * 1e6 > left:
         raise ParmagicError(
-            f"procs={count} needs about {count * MEGABYTES / 1e3:.1f} GB of memory for its processes alone, and {left / 1e9:.1f} GB are "
+            f"{arm} needs about {count * MEGABYTES / 1e3:.1f} GB of memory for its processes alone, and {left / 1e9:.1f} GB are "
             "free."
         )
