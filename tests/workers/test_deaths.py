@@ -15,9 +15,9 @@ from parmagic.workers.processes.deaths import (
     Abort,
     Action,
     BodyUnreadable,
+    Died,
     Dismiss,
     Distrusted,
-    Ended,
     Event,
     Exhausted,
     Fail,
@@ -48,7 +48,7 @@ def _state(**known):
     return State(**{**usual, **known})
 
 
-ENDED = Ended(77, -signal.SIGKILL)
+DIED = Died(77, -signal.SIGKILL)
 KILLED = "Worker 1 (process 77) was killed by SIGKILL {}; most often the system ran out of memory."
 IN_ITEM, BETWEEN, LAST, FIRST = (KILLED.format(when) for when in ("in item 5", "between two items", "after its last item", "before its first item"))
 OTHERS = (range(6, 9),)
@@ -102,7 +102,7 @@ DEATHS = {
 @pytest.mark.parametrize(("known", "actions"), DEATHS.values(), ids=DEATHS)
 def test_a_death(known, actions):
     """Where a worker is killed decides what fails, who takes its place with what, and whether the others go on."""
-    assert _named(decide(_state(**known), ENDED)) == _named(actions)
+    assert _named(decide(_state(**known), DIED)) == _named(actions)
 
 
 WAYS = {
@@ -120,7 +120,7 @@ WAYS = {
 @pytest.mark.parametrize(("code", "fault", "words"), WAYS.values(), ids=WAYS)
 def test_how_it_died_is_told(code, fault, words):
     """However it ended, the same is done about it; the words differ."""
-    assert _named(decide(_state(fault=fault), Ended(77, code))) == _named((Stop(), Fail(5, f"Worker 1 (process 77) {words}")))
+    assert _named(decide(_state(fault=fault), Died(77, code))) == _named((Stop(), Fail(5, f"Worker 1 (process 77) {words}")))
 
 
 ALIVE = {"ended": False}
@@ -171,6 +171,6 @@ def test_the_cause_goes_with_it():
 
 def test_every_event_and_every_action_is_in_the_table():
     """Each kind of either stands in a row above."""
-    assert {type(event) for event in (ENDED, *(event for _, event, _ in EVENTS.values()))} == set(get_args(Event))
+    assert {type(event) for event in (DIED, *(event for _, event, _ in EVENTS.values()))} == set(get_args(Event))
     done = [actions for _, actions in DEATHS.values()] + [actions for _, _, actions in EVENTS.values()]
     assert {type(action) for actions in done for action in actions} == set(get_args(Action))

@@ -23,8 +23,8 @@ from parmagic.workers.processes import messages
 from parmagic.workers.processes.board import BoardFile
 from parmagic.workers.processes.deaths import (
     Abort,
+    Died,
     Dismiss,
-    Ended,
     Event,
     Fail,
     Ignore,
@@ -194,7 +194,7 @@ class Crew:
 
     @property
     def _all_greeted(self) -> bool:
-        return self._at_gate == self._job.arm.count
+        return self._at_gate >= self._job.arm.count
 
     def _news(self) -> Iterator[Report]:
         try:
@@ -228,7 +228,7 @@ class Crew:
             left = meter.autopsy(member.box, now, cpu_s) or (member.heard, None, ())
             wreck = _Wreck(pid, now, left, last_stack(member.stack, crash=True))
         undo(member.close)
-        yield from self._deal_with(member, Ended(pid, code), wreck)
+        yield from self._deal_with(member, Died(pid, code), wreck)
 
     def _deal_with(self, member: Member, event: Event, wreck: _Wreck | None = None) -> Iterator[Report]:
         """Do what is to be done about an event."""
@@ -257,7 +257,7 @@ class Crew:
     def _state(self, member: Member, event: Event) -> State:
         job = self._job
         mark, had, until = NOTHING, job.sharing.claims, 0
-        if isinstance(event, Ended) and member.pid and not job.sharing.together:  # only then: somebody may have cut the board short
+        if isinstance(event, Died) and member.pid and not job.sharing.together:  # only then: somebody may have cut the board short
             places, slot = self._board.places, item_slot(member.rank)
             mark, until = places[slot], places[slot + 2]
             had = had or (*member.left, claimed(places, member.rank, member.since))

@@ -57,7 +57,7 @@ class Refused(NamedTuple):
     text: str
 
 
-class Ended(NamedTuple):
+class Died(NamedTuple):
     """Its process has ended, and all that it had sent was taken; ``code`` is negative for a signal."""
 
     pid: int
@@ -94,7 +94,7 @@ class ResultUnreadable(NamedTuple):
     cause: BaseException | None = None
 
 
-Event = Refused | Ended | HungUp | Distrusted | Exhausted | BodyUnreadable | ResultUnreadable
+Event = Refused | Died | HungUp | Distrusted | Exhausted | BodyUnreadable | ResultUnreadable
 """Something that has happened to a worker."""
 
 
@@ -150,7 +150,7 @@ Action = Ignore | Kill | Replace | Stop | Dismiss | Fail | Note | Abort
 def decide(state: State, event: Event) -> tuple[Action, ...]:
     """Return what the crew is to do about an event, in this order."""
     match event:
-        case Ended(pid, code):
+        case Died(pid, code):
             return () if state.done else _died(state, pid, code)
         case Refused(number, text):
             return (Abort(WorkerDied, f"Worker {state.rank} of {state.workers} could not be started: {why_not(number, text)}"),)
