@@ -26,10 +26,12 @@ def wanted(space: Mapping[str, Any]) -> list[str]:
     global _known  # noqa: PLW0603
     packages = {_package(value) for value in list(space.values())} - NEVER
     modules = list(sys.modules.items())
-    state = packages, len(modules), modules[-1][0]  # what is imported comes last
-    if state != _known[0]:
-        _known = state, [name for name, module in modules if name.partition(".")[0] in packages and _installed(module)]
-    return list(_known[1])
+    # assumed: what is imported comes last, also a module that was removed and is imported again
+    state = packages, len(modules), modules[-1][0]
+    known = _known  # once: a run in another thread may change it meanwhile
+    if known[0] != state:
+        _known = known = state, [name for name, module in modules if name.partition(".")[0] in packages and _installed(module)]
+    return list(known[1])
 
 
 _known: tuple[Any, list[str]] = None, []  # of thousands of modules, the same ones are wanted run after run
