@@ -39,7 +39,7 @@ class Policy(Protocol):
 class Heard:
     """What a job's workers reported from ``begin`` to ``end`` (seconds on our clock), and what ended it, where something did.
 
-    ``cpu_begin`` and ``cpu_end`` are this process's CPU seconds then; ``lost`` is how many characters each rank printed that are not shown.
+    ``cpu_begin`` and ``cpu_end`` are this process's CPU seconds then; ``lost`` is how many bytes each rank printed that are not shown.
     """
 
     begin: float
@@ -54,7 +54,8 @@ class Heard:
 def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
     """Run a job, and gather what its workers report until they are done, the policy ends them, or something else does.
 
-    It ends with its last item; where there is none, or where it was ended, with its workers.
+    Its ``end`` is when the last of its items were reported; where none were, when its workers were done. An error ends it when
+    it is raised, and Ctrl-C with the last item that was done: what it takes to end the workers does not count.
     """
     policy.screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
@@ -136,16 +137,19 @@ def conduct(
 
 def _close(reports: Any, error: BaseException) -> list[Recording]:
     """End the workers; return what they still had to say."""
-    left: list[Report] = []
+    left: list[Recording] = []
     try:
-        left.append(reports.throw(error))
-        for report in reports:
-            left.append(report)  # noqa: PERF402  (what came before a raise is kept)
-    except BaseException:  # noqa: BLE001, S110  (the error that was thrown in, or an impatient second Ctrl-C)
+        report = reports.throw(error)
+        while True:
+            if isinstance(report, Recording):
+                left.append(report)  # at once: what came before a raise is kept
+                left[-1] = on_ours(report)
+            report = next(reports)
+    except BaseException:  # noqa: BLE001, S110  (its end, the error that was thrown in, or an impatient second Ctrl-C)
         pass
     finally:
         reports.close()
-    return [on_ours(report) for report in left if isinstance(report, Recording)]
+    return left
 
 
 def _show(screen: Screen, report: Report, model: str, lost: Counter[int]) -> None:

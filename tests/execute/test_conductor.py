@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from array import array
 
 import pytest
+from strikes import traced
 
 from parmagic.errors import ParmagicError, RunTimeout
 from parmagic.execute import baseline
@@ -141,6 +144,25 @@ def test_a_policy_raises(error):
     assert policy.screen.shown[-1] == "end"
     if isinstance(error, KeyboardInterrupt):
         assert heard.end == 2.0  # its last item's end: what it took to end the workers does not count
+
+
+def test_a_second_ctrl_c_keeps_the_last_words():
+    """Ctrl-C that strikes while a last word comes onto our clock loses neither it nor what was heard before."""
+    calls, heard = [], []
+
+    def strike(found):
+        if found == "analyze/clocks.py:on_ours":
+            calls.append(found)
+            if len(calls) == 2:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+
+    workers, policy = _Scripted(_recording(0, 1.0), last_words=[_recording(1, 2.0), None]), _Policy(1, RunTimeout("late"))
+    assert traced(lambda: heard.append(listen(workers, JOB, policy)), strike) is None
+    assert len(calls) == 2
+    assert heard[0].parts == [_recording(0, 1.0), _recording(1, 2.0)]
+    assert type(heard[0].error) is RunTimeout
+    assert policy.screen.shown[-1] == "end"
 
 
 def test_workers_raise():
