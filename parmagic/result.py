@@ -1,6 +1,6 @@
 """What a run was: results, tables, notes, timeline.
 
-In: timelines, baselines, notes. Out: ``Run``. Imported by: execute, notebook.
+In: timelines, baselines, findings. Out: ``Run``. Imported by: execute, notebook.
 
 Tables are made when they are first looked at, so that a run which nobody
 looks at costs nothing more.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Printed, Pulse, Standing
-from parmagic.record.items import Worker
+from parmagic.record.items import Call, Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.workers.dispatch import OWN, Sharing
 from parmagic.workers.loop import Wrapped
@@ -89,7 +89,7 @@ class Task:
     are the run's first ones.
     """
 
-    call: Callable[[Any, Worker], Any]
+    call: Call
     items: Sequence[Any] | None
     plan: Plan
     title: str = ""

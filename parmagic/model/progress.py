@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``; ``lost`` characters before are not shown."""
+    """Whole lines that worker ``rank`` printed to ``stdout`` or ``stderr``; ``lost`` bytes before are not shown."""
 
     rank: int
     stream: str
@@ -34,6 +34,7 @@ class Standing:
     item: int
     line: int
     doing: str
+
 
 QUIET_FOR = 2.0
 """Seconds in which a run says nothing of itself: quick cells stay quiet."""

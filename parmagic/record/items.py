@@ -72,7 +72,7 @@ class Worker:
     """What the body knows as ``worker``.
 
     ``rank`` counts from 0, ``count`` is the number of workers in the arm,
-    ``model`` is ``serial``, ``threads`` or ``procs``.
+    ``model`` is ``serial``, ``threads``, ``procs`` or another one that is registered.
     """
 
     __slots__ = ("count", "model", "rank")

@@ -1,4 +1,7 @@
-"""What is done between two cells of the notebook, by rooms that are loaded: they leave a call here."""
+"""What is done between two cells of the notebook, by rooms that are loaded: they leave a call here.
+
+It stands below those who leave calls (workers) and who has them called (notebook), for these do not know each other.
+"""
 
 from __future__ import annotations
 

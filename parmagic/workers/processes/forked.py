@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 from parmagic.system.interrupts import held_back
+from parmagic.workers.loop import names_around
 from parmagic.workers.processes.handle import Handle, descriptor_of
 from parmagic.workers.processes.link import Hub
 
@@ -45,10 +46,9 @@ def fork(call: Any, items: Any) -> Hub:
     Only while no other thread of the user's is alive, see :func:`user_threads`.
     """
     # what a worker needs is imported here: the child would do it each time anew
-    from parmagic.workers import loop  # noqa: PLC0415  (cloudpickle loads when something crosses a border)
     from parmagic.workers.processes import child, home, server  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
-    home.track_classes(loop.names_around(call))
+    home.track_classes(names_around(call))
     ours, theirs = socket.socketpair()
     me = descriptor_of(os.getpid())
     with warnings.catch_warnings(), held_back():
