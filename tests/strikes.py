@@ -2,6 +2,8 @@
 
     python tests/strikes.py [MODEL …] [--most 5] [--baseline]
 
+MODEL is as in a magic line: ``threads=2``, or ``toy=2`` of ``toy_model.py``.
+
 That is where Python looks for signals, besides loops: also at the begin of an ``__exit__`` or of what a ``finally`` calls.
 Each function is struck at its first ``--most`` calls, in this package and in what it uses of the standard library.
 """
@@ -20,7 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from toy_model import registered
+
 import parmagic
+from parmagic.model import traits
 from parmagic.record import hooks, profiler
 
 HOUSE = str(Path(parmagic.__file__).parent)
@@ -60,7 +65,8 @@ def traced(call: Callable[[], Any], at_begin: Callable[[str], None]) -> BaseExce
 def left() -> Iterator[str]:
     """Yield what a run left: threads, hooks, a tracer that nobody else can have."""
     until = time.monotonic() + SETTLING
-    while threads := [each.name for each in threading.enumerate() if each.name.startswith(("parmagic threads", "parmagic serial", "parmagic procs"))]:
+    ours = tuple(f"parmagic {model.name}" for model in traits.known())
+    while threads := [each.name for each in threading.enumerate() if each.name.startswith(ours)]:
         if time.monotonic() > until:
             yield f"threads: {threads}"
             break
@@ -116,7 +122,8 @@ def main() -> int:
     sys.unraisablehook = lambda _: None
     failed = 0
     for model in options.models:
-        done = list(strikes(lambda model=model: parmagic.run(abs, [1, 2], model, once=not options.baseline, timeout=10), options.most))
+        with registered():
+            done = list(strikes(lambda model=model: parmagic.run(abs, [1, 2], model, once=not options.baseline, timeout=10), options.most))
         bad = [each for each in done if each[2]]
         failed += len(bad)
         print(f"{model}: {len(done)} strikes, {len(bad)} left something", *(f"  {target} ({number}): {wrong}" for target, number, wrong in bad), sep="\n")

@@ -15,7 +15,8 @@ from parmagic.model.traits import Model
 from parmagic.record import meter
 from parmagic.record.hooks import hooked
 from parmagic.record.items import STOP, Worker, blank_board, enter
-from parmagic.system.interrupts import forget
+from parmagic.system import limits
+from parmagic.system.interrupts import forget, undo
 from parmagic.workers import HEARTBEAT, Job, Report, registry
 from parmagic.workers.dispatch import Counter, OwnItem, SharedDeck
 from parmagic.workers.loop import work
@@ -30,20 +31,26 @@ class ToyWorkers:
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job; closing the iterator ends it with the items that are under way."""
-        with hooked() as measuring:
-            crew = _Crew(job, measuring)
-            try:
-                crew.start()
-                yield from crew.listen()
-            except GeneratorExit:
-                raise  # nobody listens any more
-            except BaseException:
-                forget()  # an interrupt is not lost: it is raised when all has been said
-                crew.end()
-                yield from crew.listen()
-                raise
-            finally:
-                crew.end()
+        hooks = hooked()
+        try:
+            with hooks as measuring:
+                yield from self._run(_Crew(job, measuring))
+        finally:
+            undo(hooks.end)  # a Ctrl-C may have come at the begin of the block's end
+
+    def _run(self, crew: _Crew) -> Iterator[Report]:
+        try:
+            crew.start()
+            yield from crew.listen()
+        except GeneratorExit:
+            raise  # nobody listens any more
+        except BaseException:
+            forget()  # an interrupt is not lost: it is raised when all has been said
+            crew.end()
+            yield from crew.listen()
+            raise
+        finally:
+            crew.end()
 
 
 class _Crew:
@@ -57,7 +64,7 @@ class _Crew:
 
     def start(self) -> None:
         for thread in self.threads:
-            thread.start()
+            limits.start(thread)  # which no Ctrl-C cuts short
 
     def end(self) -> None:
         self.board[STOP] = 1

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from strikes import strikes
 from toy_model import TOY, ToyWorkers, registered
 
 import parmagic
@@ -123,6 +124,15 @@ def test_a_toy_model_is_interrupted(ip):
     assert 0 < run.workers["n_items"].sum() < 1000
     assert "KeyboardInterrupt" in run.verdict
     assert ip("%%parallel toy=2 --once for x in range(9)\nx").results == list(range(9))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("toy")
+def test_a_toy_model_is_struck_everywhere():
+    """Ctrl-C at the begin of any function on its way ends the run, and leaves no thread and no hooks."""
+    found = list(strikes(lambda: parmagic.run(abs, [1, 2], "toy=2", once=True, timeout=20)))
+    assert len(found) > 100
+    assert [each for each in found if each[2]] == []
 
 
 @pytest.mark.usefixtures("toy")
