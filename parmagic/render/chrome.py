@@ -147,9 +147,14 @@ def _waits(view: View, lane: Lane) -> Row:
     slices = view.slices(lane)
     begins, ends = (np.array([piece[edge] for piece in slices], dtype=float) for edge in (0, 1))
 
+    told: dict[tuple[Any, ...], tuple[str, str]] = {}  # there are many slices, and few that differ
+
     def words(piece: Slice) -> tuple[str, str]:
-        name, known = slice_words(piece)
-        return _json(name), _args(known)
+        found = told.get(piece[2:])
+        if found is None:
+            name, known = slice_words(piece)
+            found = told[piece[2:]] = _json(name), _args(known)
+        return found
 
     return Row(begins, ends, lambda some: (words(slices[key]) for key in some.tolist()))
 

@@ -51,6 +51,7 @@ class _Scene:
         self.names: dict[str, int] = {}
         self.kinds: list[dict[str, Any]] = []
         self._kinds: dict[str, int] = {}
+        self._places: dict[tuple[Any, ...], int] = {}
         self._calls = dict(run.functions())
         self._shortest_call = self._shortest(
             [each.ends - each.begins for calls in self._calls.values() for each in calls], MAX_CALLS, "recorded function calls"
@@ -127,7 +128,14 @@ class _Scene:
         return self._slices(np.array(begins), np.array(ends), np.array(kinds, dtype=int))
 
     def _kind(self, piece: Slice) -> int:
-        """Return the place of a wait's description; there are few of them."""
+        """Return the place of a wait's description; there are few of them, and many waits."""
+        what = piece[2:]
+        place = self._places.get(what)
+        if place is None:
+            place = self._places[what] = self._described(piece)
+        return place
+
+    def _described(self, piece: Slice) -> int:
         name, known = slice_words(piece)
         key = f"{name} {known}"
         place = self._kinds.setdefault(key, len(self.kinds))

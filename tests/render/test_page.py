@@ -17,7 +17,7 @@ from stories import calls_of, two_arms
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.timeline import Slice
-from parmagic.render import figures, scene
+from parmagic.render import chrome, figures, scene
 from parmagic.render.page import embed, page
 from parmagic.system.gil import gil_enabled
 
@@ -189,6 +189,28 @@ def test_waits_tell_what_is_known_of_them():
     drawn = data["arms"][0]["lanes"][0]["waits"]
     assert unpacked(drawn["begin"], "<f8").tolist() == [100_000_000, 300_000_000]
     assert unpacked(drawn["took"], "<f4").tolist() == [100_000_000, 100_000_000]
+
+
+def test_many_waits_are_described_once(monkeypatch):
+    """The page and the trace put each kind of wait in words once, however many there are; others in the same words are the same to the page."""
+    seen = [Slice(1000.1 + k / 1e5, 1000.1 + (k + 0.5) / 1e5, "lock_wait", "lock", line=3, object=7 + k % 2, name="forks[2]") for k in range(1000)]
+    asked = []
+
+    def slice_words(piece):
+        asked.append(piece[2:])
+        return figures.slice_words(piece)
+
+    view = two_arms(slices=lambda lane: seen if lane.worker.rank == 0 else [])
+    monkeypatch.setattr(scene, "slice_words", slice_words)
+    data, _ = scene.scene(view)
+    assert sorted(asked) == sorted({piece[2:] for piece in seen})
+    assert [kind["known"]["object"] for kind in data["waits"]] == ["forks[2]"]
+    monkeypatch.setattr(chrome, "slice_words", slice_words)
+    asked.clear()
+    drawn = [each for each in json.loads(chrome.dumps(view))["traceEvents"] if each["name"] == "lock wait"]
+    assert len(drawn) == len(seen)
+    assert all(each["args"] == {"kind": "lock", "line": 3, "object": "forks[2]"} for each in drawn)
+    assert sorted(asked) == sorted({piece[2:] for piece in seen})
 
 
 def test_a_run_without_arms(run):
