@@ -28,7 +28,7 @@ _PLACES = np.array([MEASURED.index(KIND[kind].state) for kind in WAIT_KINDS])
 
 def events(lane: Lane) -> NDArray[np.void]:
     """Return a lane's single waits in the order of their begins; a wait within a wait is not among them."""
-    found = np.frombuffer(lane.waits.events, dtype=EVENT)
+    found = np.frombuffer(lane.waits.waited, dtype=EVENT)
     return found[np.argsort(found["begin"], kind="stable")]
 
 

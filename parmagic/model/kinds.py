@@ -118,7 +118,7 @@ LOCKS = frozenset(kind.name for kind in KINDS if kind.lock)
 """What is waited for until somebody else lets go of it."""
 
 EVENTS = ("waited", "took", "released")
-"""What an event tells of its object: so far, always a wait for it."""
+"""What an event tells of its object: so far, always a wait for it. What tells of anything else is no wait: ``Waits`` has them apart."""
 
 VERSION = 1
 """Of what hooks tell: another one where something comes to mean something else, though it may be called the same."""

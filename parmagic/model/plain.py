@@ -266,7 +266,7 @@ def _tally(tally: Tally) -> bool:
 
 def _waits(waits: Waits) -> bool:
     whole, whats = len(waits.events) % WAIT_LAYOUT.size == 0, range(len(kinds.EVENTS))
-    return whole and all(0 <= wait.kind < len(kinds.WAIT_KINDS) and wait.what in whats for wait in waits)
+    return whole and all(0 <= wait.kind < len(kinds.WAIT_KINDS) and wait.what in whats for wait in waits.every())
 
 
 def _samples(samples: Samples) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, NamedTuple
 
+from parmagic.model.kinds import EVENTS
 from parmagic.system.host import HOST
 
 
@@ -121,7 +122,7 @@ class Clocks:
 class Tally:
     """A worker's account, read now and then: where every second went until then.
 
-    ``rows`` holds readings one behind another, each of 1 + 7 numbers: the time, and
+    ``rows`` holds readings one behind another, each of them the time, and then
     the seconds so far in each of the states of ``MEASURED``. Between two
     readings these seconds add up to the time that passed.
     """
@@ -130,7 +131,7 @@ class Tally:
 
 
 class Wait(NamedTuple):
-    """A single wait: begin and end (ns on our clock), the object, kind, holder, line, whether it held the GIL, and that it is one.
+    """A single wait: begin and end (ns on our clock), the object, kind, holder, line, whether it held the GIL, and whether it is one.
 
     ``object`` is an address (a lock's, or its Python object's), for I/O a descriptor; ``kind`` is a place in ``WAIT_KINDS``; ``holder`` is
     the rank that held the GIL when the wait began, or -1; ``line`` is the cell's, or 0. ``what`` is a place in ``EVENTS``.
@@ -149,10 +150,12 @@ class Wait(NamedTuple):
 WAIT_LAYOUT = Struct("=qqQiiihh")
 """A wait as the hooks write it: each field's format. ``waits/waits.h`` has the same, and is compared."""
 
+_WAITED = EVENTS.index("waited")  # 0: nothing but zero bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Single waits as they were recorded, one :class:`Wait` behind another.
+    """Single waits as they were recorded, one :class:`Wait` behind another; events that tell of something else are kept, and are no waits.
 
     ``lost`` is how many more there were that did not fit; their seconds are in the
     tally and in the totals all the same.
@@ -162,18 +165,31 @@ class Waits:
     lost: int = 0
 
     @property
+    def waited(self) -> bytes:
+        """The events that tell of a wait; whoever reads waits reads these."""
+        size = WAIT_LAYOUT.size
+        if not any(self.events[place::size].strip(b"\0") for place in (size - 2, size - 1)):  # the bytes of ``what``: as yet, all are waits
+            return self.events
+        return b"".join(WAIT_LAYOUT.pack(*event) for event in self.every() if event.what == _WAITED)
+
+    @property
     def last(self) -> Wait | None:
         """The one that ended last."""
-        return Wait._make(WAIT_LAYOUT.unpack(self.events[-WAIT_LAYOUT.size :])) if self.events else None
+        waited = self.waited
+        return Wait._make(WAIT_LAYOUT.unpack(waited[-WAIT_LAYOUT.size :])) if waited else None
 
     def __iter__(self) -> Iterator[Wait]:
         """Yield them in the order in which they ended."""
+        return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.waited))
+
+    def every(self) -> Iterator[Wait]:
+        """Yield all events in their order, also those that tell of no wait."""
         return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
 
     def shifted(self, seconds: float) -> Waits:
-        """Return them so much later."""
+        """Return all events so much later."""
         by = round(seconds * 1e9)
-        moved = (wait._replace(begin=wait.begin + by, end=wait.end + by) for wait in self)
+        moved = (event._replace(begin=event.begin + by, end=event.end + by) for event in self.every())
         return Waits(b"".join(WAIT_LAYOUT.pack(*wait) for wait in moved), self.lost)
 
 

@@ -12,7 +12,7 @@ from parmagic.analyze import rules, tables
 from parmagic.analyze import waits as waits_of
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.merge import merge
-from parmagic.model.kinds import MEASURED, WAIT_KINDS, WORKER_STATES
+from parmagic.model.kinds import EVENTS, MEASURED, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Readings, Recording, Span, Tally, Total, Waits, WorkerId
 from parmagic.model.timeline import Slice
@@ -91,6 +91,23 @@ def test_waits_lie_where_they_were():
     shares = ledger(arm, arm.lanes[0]).shares(np.arange(0.0, 11.0))
     assert shares["gil_wait"] == pytest.approx([0, 0, 1, 1, 0, 0, 0, 0, 0, 0])
     assert shares["running"] == pytest.approx([0, 1, 0, 0, 1, 1, 1, 1, 1, 0])
+
+
+def test_what_tells_of_no_wait_is_none():
+    """Events of other things than waits stay in the record, and change no table, slice, note, or what a worker is said to do."""
+    singles = [("lock", 2.0, 3.0, {"object": 7}), ("not named", 4.0, 4.4, {"with_gil": 1})]
+    others = [("lock", 3.0, 8.0, {"object": 7, "what": EVENTS.index("took")}), ("sleep", 8.0, 8.9, {"with_gil": 1, "what": EVENTS.index("released")})]
+    readings = tally((1.0, {}), (9.0, {"running": 6.0, "lock_wait": 1.0, "io_wait": 1.0}))
+    totals = (Total("lock", 7, 0, 1, 1.0, 1.0), Total("not named", 0, 0, 1, 0.4, 0.4, 0.4))
+    plain, more = (timeline((readings, each), totals=totals, ranks=2) for each in (waits(*singles), waits(*singles[:1], *others, *singles[1:], *others)))
+    assert len(list(more.lanes[0].waits.every())) == 6
+    assert list(more.lanes[0].waits) == list(plain.lanes[0].waits)
+    assert more.lanes[0].waits.last == plain.lanes[0].waits.last
+    assert waits(*others).last is None
+    assert [wait.begin for wait in more.lanes[0].waits.shifted(1.0).every()] == [wait.begin + 10**9 for wait in more.lanes[0].waits.every()]
+    assert row(more) == row(plain)
+    assert waits_of.slices(more.lanes[0]) == waits_of.slices(plain.lanes[0])
+    assert rules.of_arm(more) == rules.of_arm(plain) != []
 
 
 def test_waits_that_were_not_kept_are_spread():
