@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
+from parmagic.model import recording
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
@@ -38,10 +39,17 @@ class Parcel(NamedTuple):
         return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
 
 
+_PLAIN = frozenset(value for value in vars(recording).values() if type(value) is type)
+"""What recordings are made of: classes that every process has, which cloudpickle need not look up."""
+
+
 class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Ships results home: a class that came from the notebook goes back as that class."""
 
     def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if (kind is type and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):  # not asking a class of the user's for its hash
+            return NotImplemented
         if isinstance(obj, type):
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
             if tracked is not None and tracked in _known_classes:
