@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parmagic.model.finding import Finding, notes_of
-from parmagic.model.private import public, public_error, public_finding, public_timeline
+from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
 from parmagic.system.interrupts import held_back
@@ -192,8 +192,10 @@ class Run:
         """
         if self.show_items:
             return self
-        timelines, findings = map(public_timeline, self.timelines), map(public_finding, self._findings)
-        saved = Run([*timelines], self._baselines, findings, public_error(self.error), title=self.title)
+        hosts = public_hosts(self.timelines)
+        timelines = [public_timeline(timeline, hosts) for timeline in self.timelines]
+        findings = map(public_finding, self._findings)
+        saved = Run(timelines, self._baselines, findings, public_error(self.error), title=self.title)
         saved.notes = [*map(public, self.notes)]
         for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
             vars(saved)[name] = vars(self)[name]

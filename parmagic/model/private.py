@@ -8,8 +8,9 @@ written from that cannot tell more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, Self
 
 from parmagic.model.finding import Finding
@@ -58,10 +59,15 @@ def described(error: BaseException) -> Private:
     return Private(describe(error), type_name(error))
 
 
-def public_timeline(timeline: Timeline) -> Timeline:
-    """Return an arm without results, and with errors and names as a file may have them; machines are numbered."""
-    hosts = list(dict.fromkeys(lane.worker.host for lane in timeline.lanes))
-    lanes = tuple(_public_lane(lane, f"host {hosts.index(lane.worker.host)}") for lane in timeline.lanes)
+def public_hosts(timelines: Iterable[Timeline]) -> dict[str, str]:
+    """Return what a file calls each machine of a run: they are numbered, in all arms alike."""
+    hosts = dict.fromkeys(lane.worker.host for timeline in timelines for lane in timeline.lanes)
+    return {host: f"host {number}" for number, host in enumerate(hosts)}
+
+
+def public_timeline(timeline: Timeline, hosts: Mapping[str, str]) -> Timeline:
+    """Return an arm without results, and with errors, names and ``hosts`` as a file may have them."""
+    lanes = tuple(_public_lane(lane, hosts[lane.worker.host]) for lane in timeline.lanes)
     traces = tuple(replace(trace, notes=tuple(map(public, trace.notes))) for trace in timeline.traces)
     error = public_error(timeline.error)
     failure = replace(timeline.failure, error=error) if timeline.failure and error else None
@@ -78,9 +84,9 @@ def public_error(error: BaseException | None) -> BaseException | None:
     return None if error is None else stand_in(type_name(error))()
 
 
-@cache
+@lru_cache(maxsize=1000)
 def stand_in(name: str) -> type[BaseException]:
-    """Return a type of errors that has this name, and nothing else of any other's."""
+    """Return a type of errors that has this name, and nothing else of any other's; of one run, the same for the same name."""
     return type(name, (Exception,), {})
 
 

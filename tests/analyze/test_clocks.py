@@ -13,7 +13,6 @@ from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.merge import merge
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS
 from parmagic.model.plan import Arm
-from parmagic.model.private import public_timeline
 from parmagic.model.recording import (
     HERE,
     WAIT_LAYOUT,
@@ -32,6 +31,7 @@ from parmagic.model.recording import (
     Waits,
     WorkerId,
 )
+from parmagic.result import Run
 from parmagic.system.host import HOST
 
 FAR = Clock("far", offset=-1000.0, uncertainty=0.25)
@@ -138,7 +138,8 @@ def test_samples_from_here_and_there():
 
 
 def test_a_file_names_no_machine():
-    """What a file may hold tells machines apart, and not what they are called."""
+    """What a file may hold tells machines apart, in all arms alike, and not what they are called."""
     parts = [recording(0), recording(1, zero=1000.5, host="far", clock=FAR), recording(2)]
-    lanes = public_timeline(merge(Arm.named("procs", 3), 0.0, 10.0, 3, parts, {})).lanes
-    assert [lane.worker.host for lane in lanes] == ["host 0", "host 1", "host 0"]
+    arms = [merge(Arm.named("procs", len(some)), 0.0, 10.0, 3, some, {}) for some in (parts, parts[1:])]
+    saved = Run(arms, {}, []).saved
+    assert [[lane.worker.host for lane in arm.lanes] for arm in saved.timelines] == [["host 0", "host 1", "host 0"], ["host 1", "host 0"]]
