@@ -11,7 +11,7 @@ from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
 from parmagic.model.kinds import MEASURED
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
 
 
@@ -54,7 +54,7 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
     readings = [part.readings for part in parts if part.readings]
     moved = [part.moved for part in parts if part.moved]
     return Lane(
-        replace(parts[-1].worker, runtime=0),  # an address is nobody's business but the sampler's
+        _worker([part.worker for part in parts if not part.noted], parts[-1].worker),
         tuple(spans),
         tuple(batches),
         _join(r.clocks for r in readings if r.clocks),
@@ -66,6 +66,12 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
     )
+
+
+def _worker(own: Sequence[WorkerId], last: WorkerId) -> WorkerId:
+    """Return who ``last`` was, by what it said of itself first; whoever notes a death does not know all of that."""
+    first = own[0] if own else last
+    return replace(last, host=first.host, takes_items=first.takes_items, runtime=0)  # an address is nobody's business but the sampler's
 
 
 def _seen(parts: Sequence[Samples]) -> Samples:

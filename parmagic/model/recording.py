@@ -307,6 +307,7 @@ class Recording:
     Parts of one worker add up: see :func:`parmagic.analyze.merge.merge`. All times in it are on its
     ``clock``, which need not be that of the worker's machine: a death is noted by who saw it.
     ``samples`` are those that were taken where the worker is; ours are not part of any recording.
+    ``noted`` ones are from who watches the worker, and of its ``worker`` only rank, process and thread are known.
     """
 
     worker: WorkerId
@@ -320,6 +321,7 @@ class Recording:
     moved: Moved | None = None
     samples: Samples | None = None
     clock: Clock = HERE
+    noted: bool = False
 
     @property
     def n_done(self) -> int:

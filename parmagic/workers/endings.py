@@ -52,7 +52,7 @@ def cut_off(me: WorkerId, item: int, left: Left, now: float, error: BaseExceptio
     """Report an item that did not come to its end."""
     begin, readings, totals = left
     batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
-    return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(note,) if note else ())
+    return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(note,) if note else (), noted=True)
 
 
 def is_stopped(pid: int) -> bool:

@@ -149,7 +149,7 @@ class _Crew:
         yield from self.waiting()
         yield from self._unfinished(stuck)
         me = self.who.get(0, WorkerId(0, os.getpid(), 0))
-        yield Recording(me, trace=trace, notes=tuple(self._stuck(self._threads[rank]) for rank in stuck))
+        yield Recording(me, trace=trace, notes=tuple(self._stuck(self._threads[rank]) for rank in stuck), noted=True)
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""

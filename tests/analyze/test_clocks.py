@@ -33,6 +33,7 @@ from parmagic.model.recording import (
 )
 from parmagic.result import Run
 from parmagic.system.host import HOST
+from parmagic.workers.endings import cut_off
 
 FAR = Clock("far", offset=-1000.0, uncertainty=0.25)
 EVENT = b'{"traceEvents":[{"pid":1,"tid":7,"ts":500000.0,"ph":"X","cat":"fee","dur":250000.0,"name":"work"}]}'
@@ -121,6 +122,18 @@ def test_one_worker_by_two_clocks():
     assert (lane.clocks.at.tolist(), lane.clocks.cpu.tolist()) == ([2.0, 4.0, 5.0, 7.0], [0.0, 1.0, 1.0, 3.0])
     assert lane.uncertainty == 0.25
     assert (arm.failure.item, arm.failure.worker) == (1, 0)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_death_that_is_noted_here(early):
+    """Where a worker is, and what its time is about, is what it said itself; who notes its death, also one before it said a word, knows its process only."""
+    far = Recording(WorkerId(0, 1, 1, host="far", takes_items=False), samples=Samples(doubles(1001.0), array("b", [1])), clock=FAR)
+    death = cut_off(WorkerId(0, 9, 9), 0, (4.0, None, ()), 4.5, ValueError("gone"))
+    (lane,) = merge(Arm.named("procs", 1), 0.0, 10.0, 1, [death, far] if early else [far, death], {}).lanes
+    assert (lane.worker.host, lane.worker.takes_items) == ("far", False)
+    assert lane.worker.pid == (1 if early else 9)
+    (unseen,) = merge(Arm.named("procs", 1), 0.0, 10.0, 1, [death], {}).lanes
+    assert unseen.worker == death.worker
 
 
 def test_the_first_error_is_the_first_on_our_clock():

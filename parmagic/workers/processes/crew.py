@@ -250,7 +250,7 @@ class Crew:
                     yield self._failed(member, wreck, item, text)
                 case Note(text):
                     assert wreck is not None
-                    yield Recording(WorkerId(member.rank, wreck.pid, wreck.pid), notes=(text,))
+                    yield Recording(WorkerId(member.rank, wreck.pid, wreck.pid), notes=(text,), noted=True)
                 case Abort(kind, text, cause):
                     raise kind(text) from cause
 

@@ -68,7 +68,7 @@ class Status:
     def _told(self, notes: Iterable[str]) -> Recording:
         """Return notes on the whole crew."""
         rank, pid = (self._members[0].rank, self._members[0].pid) if self._members else (0, 0)
-        return Recording(WorkerId(rank, pid, pid), notes=tuple(notes))
+        return Recording(WorkerId(rank, pid, pid), notes=tuple(notes), noted=True)
 
     def _on(self, member: Member) -> int | None:
         """Return the item that a worker is on, or None."""
