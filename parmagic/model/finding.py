@@ -18,7 +18,7 @@ class Finding:
 
     ``info`` says what was done, a ``warning`` that figures or results are not what one might take them for, or that time
     was lost, an ``error`` that something failed. ``evidence`` are the figures that the rule looked at, by name, in the
-    units that the names say; ``text`` tells all of it in words.
+    units that the names say: Python numbers, int or float (no bool, nor NumPy's integers); ``text`` tells all of it in words.
     """
 
     rule: str

@@ -13,7 +13,7 @@ import sys
 import zlib
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,15 @@ from parmagic.model.words import messages, type_name
 
 VERSION = [1, kinds.VERSION]
 """Of this format, and of what the numbers in tallies, waits and samples mean."""
+
+MOST_ITEMS = 10_000_000
+"""Items that an arm can have that is read: its tables take 100 bytes for each, whether it ran or not."""
+
+MOST_BYTES = 1 << 30
+"""Bytes that a trace, or an arm's waits, can unpack to: a thousandth of them may stand in the file."""
+
+LATEST = 1e18
+"""No time is beyond it, in seconds or in VizTracer's microseconds: pictures count in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,24 @@ class Story:
 
 
 def written(story: Story) -> dict[str, Any]:
-    """Return a story as plain data, the traces that lie in files with it. What may be told is for the caller to know."""
+    """Return a story as plain data, the traces that lie in files with it. What may be told is for the caller to know.
+
+    TypeError names what has no plain form, and evidence that is no Python number.
+    """
+    _check_evidence(story.findings)
     timelines = tuple(replace(each, traces=tuple(map(_embedded, each.traces))) for each in story.timelines)
     baselines = {label: replace(each, results={}) for label, each in story.baselines.items()}
     writer = _Writer()
     told = writer.write(replace(story, timelines=timelines, baselines=baselines))
     errors = zip(map(type_name, writer.errors), messages(writer.errors), strict=True)
     return {"parmagic": VERSION, "byteorder": sys.byteorder, "errors": [list(each) for each in errors], "run": told}
+
+
+def _check_evidence(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        for name, value in finding.evidence.items():
+            if type(value) is not int and not isinstance(value, float):
+                raise TypeError(f"the finding {finding.rule!r} has a {type(value).__name__} as its {name}: evidence is int or float")
 
 
 def _embedded(trace: TraceFile) -> TraceFile:
@@ -204,12 +224,20 @@ class _Reader:
 def _checked(kind: Any, data: Any, where: str) -> Any:
     """Return a plain value as it is; numbers that are none have their names."""
     if kind is bytes:
-        return _made(zlib.decompress, _bytes(data, where), where)
+        return _made(_unpacked, _bytes(data, where), where)
     if kind is float and type(data) is str and data in {"nan", "inf", "-inf"}:
         return float(data)
-    if type(data) is kind or (kind is float and type(data) is int):
+    if type(data) is kind or (kind is float and type(data) is int and abs(data) <= sys.float_info.max):
         return data
     raise _wrong(where, f"a {type(data).__name__}, not a {kind.__name__}")
+
+
+def _unpacked(data: bytes) -> bytes:
+    made = zlib.decompressobj()
+    found = made.decompress(data, MOST_BYTES)
+    if not made.eof:
+        raise ValueError(f"cut short, or more than {MOST_BYTES:,} bytes")
+    return found
 
 
 def _literal(of: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -245,23 +273,23 @@ def _always(_: Any) -> bool:
     return True
 
 
-def _finite(*numbers: float) -> bool:
-    return all(map(math.isfinite, numbers))
+def _times(*numbers: float) -> bool:
+    return all(abs(number) < LATEST for number in numbers)
 
 
 def _batch(batch: Batch) -> bool:
     items = range(batch.first, batch.first + len(batch.begins))
     whole = batch.first >= 0 and len(items) > 0 and len(batch.begins) == len(batch.ends) and all(item in items for item in batch.errors)
-    return whole and _finite(*batch.begins, *batch.ends)
+    return whole and _times(*batch.begins, *batch.ends)
 
 
 def _clocks(clocks: Clocks) -> bool:
-    return len(clocks.at) == len(clocks.cpu) == len(clocks.queue) and _finite(*clocks.at, *clocks.cpu)
+    return len(clocks.at) == len(clocks.cpu) == len(clocks.queue) and _times(*clocks.at, *clocks.cpu)
 
 
 def _tally(tally: Tally) -> bool:
     width = 1 + len(kinds.MEASURED)
-    return len(tally.rows) % width == 0 and _finite(*tally.rows[::width])
+    return len(tally.rows) % width == 0 and _times(*tally.rows[::width])
 
 
 def _waits(waits: Waits) -> bool:
@@ -270,13 +298,14 @@ def _waits(waits: Waits) -> bool:
 
 
 def _samples(samples: Samples) -> bool:
-    return len(samples.at) == len(samples.states) and _finite(*samples.at) and all(0 <= each < len(kinds.SEEN) for each in samples.states)
+    return len(samples.at) == len(samples.states) and _times(*samples.at) and all(0 <= each < len(kinds.SEEN) for each in samples.states)
 
 
 def _timeline(timeline: Timeline) -> bool:
     ranks = [lane.worker.rank for lane in timeline.lanes]
     last = max((batch.first + len(batch.begins) for lane in timeline.lanes for batch in lane.batches), default=0)
-    return len(set(ranks)) == len(ranks) and last <= timeline.n_items and _finite(timeline.begin, timeline.end)
+    whole = len(set(ranks)) == len(ranks) and last <= timeline.n_items <= MOST_ITEMS
+    return whole and _times(timeline.begin, timeline.end) and timeline.begin < timeline.end
 
 
 def _story(story: Story) -> bool:
@@ -286,14 +315,14 @@ def _story(story: Story) -> bool:
 
 _SOUND: dict[type, Callable[[Any], bool]] = {
     Arm: lambda arm: arm.count > 0,
-    Span: lambda span: span.kind in kinds.SPANS and _finite(span.begin, span.end),
+    Span: lambda span: span.kind in kinds.SPANS and _times(span.begin, span.end),
     Batch: _batch,
     Clocks: _clocks,
     Tally: _tally,
     Waits: _waits,
     Samples: _samples,
     Total: lambda total: total.kind in kinds.KIND and total.object >= 0,
-    TraceFile: lambda trace: _finite(*trace.anchors[0], *trace.anchors[1]),
+    TraceFile: lambda trace: _times(*trace.anchors[0], *trace.anchors[1]),
     Lane: lambda lane: lane.worker.rank >= 0,
     Timeline: _timeline,
     Story: _story,

@@ -8,9 +8,9 @@ import math
 import random
 import shutil
 from array import array
-from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,7 +40,7 @@ from parmagic.model.recording import (
 )
 from parmagic.model.timeline import Baseline, Packed
 from parmagic.render import chrome, page, text
-from parmagic.result import Run, from_plain, to_plain
+from parmagic.result import Run, from_plain, tell, to_plain
 
 TABLES = ("summary", "workers", "items", "waits", "transfers")
 
@@ -278,6 +278,15 @@ LANE = ("run", "timelines", 0, "lanes", 0)
         ((*LANE, "worker", "rank"), lambda _: 1, "a Timeline that cannot be"),
         (("run", "findings", 1, "severity"), lambda _: "dire", "none of info, warning, error"),
         ((*LANE[:3], "n_items"), lambda _: 1, "a Timeline that cannot be"),
+        ((*LANE[:3], "n_items"), lambda _: 10**12, "a Timeline that cannot be"),
+        ((*LANE[:3], "begin"), lambda _: 10**400, "begin has a int, not a float"),
+        ((*LANE[:3], "begin"), lambda _: -1e308, "a Timeline that cannot be"),
+        ((*LANE[:3], "end"), lambda _: 0.0, "a Timeline that cannot be"),
+        ((*LANE[:3], "end"), lambda _: -1.0, "a Timeline that cannot be"),
+        ((*LANE[:3], "traces", 0, "until"), lambda _: 10**400, "until has a int, not a float"),
+        ((*LANE[:3], "traces", 0, "anchors", 1, 0), lambda _: 10**300, "a TraceFile that cannot be"),
+        ((*LANE, "batches", 0, "first"), lambda _: 10**400, "a Batch that cannot be"),
+        (("run", "findings", 1, "evidence", 0, 1), lambda _: -(10**400), "evidence.*has a int, not a float"),
         ((*LANE[:3], "arm", "count"), lambda _: 0, "an? Arm that cannot be"),
         ((*LANE[:3], "error"), lambda _: 1, "the error 1, which is not there"),
         (("run", "baselines"), lambda _: [], "a Story that cannot be"),
@@ -311,11 +320,40 @@ def test_garbled_text(seed):
     letters = list(json.dumps(DATA))
     for _ in range(chance.choice([1, 1, 3])):
         letters[chance.randrange(len(letters))] = chance.choice('0123456789"{}[],:-aAeE/+=')
-    with suppress(ValueError):
+    try:
         run = from_plain(json.loads("".join(letters)))
-        assert all(len(getattr(run, name)) >= 0 for name in TABLES)
-        assert text.report(run)
-        assert page.page(run, tables=True)
+    except ValueError:
+        return
+    assert all(len(getattr(run, name)) >= 0 for name in TABLES)
+    assert text.report(run)
+    assert page.page(run, tables=True)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(39, False), (40, True)])
+def test_what_unpacks_to_too_much_is_refused(monkeypatch, most, fits):
+    """A few bytes can be made of very many: no more of these are unpacked than any run has; one wait takes 40."""
+    monkeypatch.setattr(plain, "MOST_BYTES", most)
+    if fits:
+        assert from_plain(DATA).timelines[0].lanes[0].waits.events
+    else:
+        with pytest.raises(ValueError, match=r"waits.events has what cannot be read .*more than 39 bytes"):
+            from_plain(DATA)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.True_, True, "3", None])
+def test_evidence_that_is_no_python_number(value):
+    """It is refused by the rule's and the figure's name where the run is written, and not where nobody can mend it any more."""
+    run = hand_written()
+    tell(run, [Finding("a_rule", "third", evidence={"n": value})])
+    with pytest.raises(TypeError, match=f"'a_rule' has a {type(value).__name__} as its n"):
+        to_plain(run)
+
+
+def test_evidence_that_is_a_number():
+    """Integers and floats, NumPy's own floats among them, are read as what they are worth."""
+    run = hand_written()
+    tell(run, [Finding("a_rule", "third", evidence={"n": 3, "share": np.float64(0.5), "none": math.inf})])
+    assert again(run)._findings[-1].evidence == {"n": 3, "share": 0.5, "none": math.inf}
 
 
 def test_nothing_is_unpickled():
