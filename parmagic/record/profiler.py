@@ -37,6 +37,9 @@ CALM = 0.01
 BY_MONITORING = sys.version_info >= (3, 12)
 """Whether recording is switched for all threads at once; on 3.11, each thread has a hook of its own."""
 
+_tracers: list[Any] = []
+"""All that were made, which must not be freed."""
+
 _TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
 _ANCHOR_TRIES = 60
 _CALLS = 500
@@ -53,6 +56,7 @@ class Profiler:
         warnings.filterwarnings("ignore", "VizTracer: Unexpected function return", RuntimeWarning)
         before = sys.getprofile()
         self._tracer = VizTracer(tracer_entries=entries, register_global=False, verbose=0)
+        _tracers.append(self._tracer)  # whatever is raised from here on
         if not BY_MONITORING:
             sys.setprofile(before)
             threading.setprofile(None)

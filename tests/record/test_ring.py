@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,21 @@ def small(monkeypatch):
     if not _kept_alive:
         _kept_alive.append(Profiler(KEPT))
     monkeypatch.setattr(profiler, "_profiler", _kept_alive[0])
+
+
+def test_a_tracer_without_a_ring_lives_on(monkeypatch):
+    """Where the ring cannot be made, the tracer that it was for is not freed all the same: that corrupts memory."""
+    seen = []
+
+    def no_ring(tracer, entries):
+        seen.append(weakref.ref(tracer))
+        raise MemoryError(entries)
+
+    monkeypatch.setattr(profiler, "Ring", no_ring)
+    with pytest.raises(MemoryError):
+        Profiler(KEPT)
+    gc.collect()
+    assert seen[0]() is not None
 
 
 def test_count_goes_round():
