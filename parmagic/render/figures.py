@@ -170,7 +170,7 @@ def _most(view: View, label: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one drawn row shows: a worker, or the average of several where more of them than fit."""
+    """What one drawn row shows: a worker, or the average of several where there are more of them than fit."""
 
     lanes: tuple[Lane, ...]
 
