@@ -83,7 +83,7 @@ class _Crew:
         self.job = job
         self.count = job.arm.count
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self.board = blank_board(self.count)
+        self.board = blank_board(self.count).tolist()  # written at each item, where a list is faster than an array
         self.who: dict[int, WorkerId] = {}
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
