@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
-from parmagic.model.recording import WAIT_LAYOUT, Tally, Wait
+from parmagic.model.recording import WAIT_LAYOUT, WAITED, Tally, Wait
 from parmagic.model.timeline import Lane, Timeline
 
 EVENT = np.dtype(list(zip(Wait._fields, WAIT_LAYOUT.format[1:], strict=True)))
@@ -28,7 +28,9 @@ _PLACES = np.array([MEASURED.index(KIND[kind].state) for kind in WAIT_KINDS])
 
 def events(lane: Lane) -> NDArray[np.void]:
     """Return a lane's single waits in the order of their begins; a wait within a wait is not among them."""
-    found = np.frombuffer(lane.waits.waited, dtype=EVENT)
+    found = np.frombuffer(lane.waits.events, dtype=EVENT)
+    if found["what"].any():  # as yet, all are waits
+        found = found[found["what"] == WAITED]
     return found[np.argsort(found["begin"], kind="stable")]
 
 

@@ -150,7 +150,7 @@ class Wait(NamedTuple):
 WAIT_LAYOUT = Struct("=qqQiiihh")
 """A wait as the hooks write it: each field's format. ``waits/waits.h`` has the same, and is compared."""
 
-_WAITED = EVENTS.index("waited")  # 0: nothing but zero bytes
+WAITED = EVENTS.index("waited")  # 0: nothing but zero bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +166,11 @@ class Waits:
 
     @property
     def waited(self) -> bytes:
-        """The events that tell of a wait; whoever reads waits reads these."""
+        """The events that tell of a wait; whoever reads waits reads these, or looks at ``what`` itself."""
         size = WAIT_LAYOUT.size
         if not any(self.events[place::size].strip(b"\0") for place in (size - 2, size - 1)):  # the bytes of ``what``: as yet, all are waits
             return self.events
-        return b"".join(WAIT_LAYOUT.pack(*event) for event in self.every() if event.what == _WAITED)
+        return b"".join(WAIT_LAYOUT.pack(*event) for event in self.every() if event.what == WAITED)
 
     @property
     def last(self) -> Wait | None:
