@@ -218,19 +218,26 @@ class _Crew:
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
     def _interrupt(self) -> None:
-        """Raise in every thread, as soon as it is out of a fork and of the standard library's own code: locks would stay locked."""
+        """Raise in every thread, as soon as it is out of a fork and of the standard library's own code: locks would stay locked.
+
+        And not while it opens what it is measured by: nobody would close that.
+        """
         waiting, until = list(range(self.count)), perf_counter() + OUT_OF_LIBRARY
         while waiting:
             for rank in list(waiting):
                 with self._leaving:
                     left = rank in self._left
-                    if not left and perf_counter() < until and _in_library(self._threads[rank]):
+                    if not left and perf_counter() < until and (self._begins(rank) or _in_library(self._threads[rank])):
                         continue
                     if not left and not raise_in(self._threads[rank].ident, Ended) and perf_counter() < until + GRACE:
                         continue
                 waiting.remove(rank)
             if waiting:
                 sleep(0.001)
+
+    def _begins(self, rank: int) -> bool:
+        """Tell whether a thread is there, and is not yet known with what it is measured by."""
+        return self._threads[rank].is_alive() and rank not in self.heard
 
     def _stuck(self, thread: threading.Thread) -> str:
         frame = next(frames_of(thread.ident), None)
