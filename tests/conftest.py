@@ -17,6 +17,7 @@ import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from kin import other_servers
+from traitlets.config import Config
 
 import parmagic
 from parmagic.record import hooks
@@ -112,7 +113,8 @@ class Shell:
 
     def __init__(self) -> None:
         InteractiveShell.clear_instance()
-        self.shell = InteractiveShell.instance()
+        # its history is its own, in no file: IPython would leave that open behind each shell
+        self.shell = InteractiveShell.instance(config=Config({"HistoryManager": {"hist_file": ":memory:"}}))
         self.shell.run_line_magic("load_ext", "parmagic")
 
     def __call__(self, cell: str) -> Any:
