@@ -26,7 +26,7 @@ def download(view: View) -> str:
     """Return a link that downloads the trace, and where to open it."""
     packed = BytesIO()
     chrome.pack(view, packed)
-    data = base64.b64encode(packed.getbuffer()).decode("ascii")
+    data = base64.b64encode(packed.getvalue()).decode("ascii")
     return (
         f'<a download="timeline.json.gz" href="data:application/gzip;base64,{data}">Download the trace</a>, '
         'then open it at <a href="https://ui.perfetto.dev" target="_blank" rel="noopener noreferrer">ui.perfetto.dev</a>.'

@@ -181,7 +181,8 @@ class Cargo:
         return self._store(packer, 1)
 
     def _store(self, packer: _Packer, count: int) -> Blob:
-        return Blob(self._put(packer.stream.getbuffer()), tuple(packer.places), count)
+        # no getbuffer(): up to Python 3.12, one that is left in a circle of references crashes the garbage collection
+        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count)
 
     def _put(self, data: memoryview) -> Place:
         offset = -(-self._end // _ALIGN) * _ALIGN
