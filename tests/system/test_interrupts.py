@@ -392,6 +392,8 @@ def test_a_block_that_is_left_by_a_tracer_holds_nothing_back():
 @BOTH
 def test_a_ctrl_c_at_the_begin_of_any_function(model):
     """Wherever in a run it comes, it ends the run, and streams, hooks, handler and threads are as before."""
-    found = list(strikes(lambda: parmagic.run(abs, [1, 2], model, once=True, timeout=20)))
+    # from 3.12 on, VizTracer and the tracer that strikes are called by one and the same, and VizTracer fails beside one that raises
+    trace = "auto" if sys.version_info < (3, 12) else "off"
+    found = list(strikes(lambda: parmagic.run(abs, [1, 2], model, once=True, timeout=20, trace=trace)))
     assert len(found) > 100
     assert [each for each in found if each[2]] == []
