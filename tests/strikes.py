@@ -62,6 +62,28 @@ def traced(call: Callable[[], Any], at_begin: Callable[[str], None]) -> BaseExce
     return None
 
 
+def at_line(line: int, within: Callable[[FrameType], bool], strike: Callable[[], Any], call: Callable[[], Any]) -> None:
+    """Call, and strike behind so many lines of the functions that are ``within``; what that raises comes out."""
+    remaining = line
+
+    def tracer(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal remaining
+        if not within(frame):
+            return None
+        remaining -= event == "line"
+        if remaining < 0:
+            sys.settrace(None)
+            strike()
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+
+
 def left() -> Iterator[str]:
     """Yield what a run left: threads, hooks, a tracer that nobody else can have."""
     until = time.monotonic() + SETTLING

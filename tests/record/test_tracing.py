@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from strikes import at_line
 
 import parmagic
 from parmagic.record import budget, profiler, tracing
@@ -135,26 +136,17 @@ class _Struck(BaseException):
 
 def _begin_struck_at(trace: tracing.Tracing, line: int) -> bool:
     """Begin a recording, and raise at so many lines of ours; return whether it got that far."""
-    left = line
 
-    def strike(frame, event, _):
-        nonlocal left
-        if frame.f_code.co_filename not in OURS or frame.f_code.co_name == "take":
-            return None  # the latter's lock is let go at a line where this would be heard, and no signal is
-        left -= event == "line"
-        if left < 0:
-            sys.settrace(None)
-            raise _Struck
-        return strike
+    def within(frame):  # take's lock is let go at a line where this would be heard, and no signal is
+        return frame.f_code.co_filename in OURS and frame.f_code.co_name != "take"
 
-    before = sys.gettrace()
-    sys.settrace(strike)
+    def strike():
+        raise _Struck
+
     try:
-        trace.start()
+        at_line(line, within, strike, trace.start)
     except _Struck:
         return True
-    finally:
-        sys.settrace(before)
     return False
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from strikes import strikes
+from strikes import at_line, strikes
 
 import parmagic
 from parmagic import RunTimeout
@@ -276,27 +276,10 @@ def test_nothing_is_raised_in_any_thread_while_one_forks():
 
 def _start_struck_at(thread: threading.Thread, line: int) -> bool:
     """Start a thread, with a Ctrl-C at so many lines of that; return whether it got that far."""
-    left = line
-
-    def strike(frame, event, _):
-        nonlocal left
-        if frame.f_code.co_filename != threading.__file__:
-            return strike  # what it calls may be of that file again
-        left -= event == "line"
-        if left < 0:
-            sys.settrace(None)
-            _strike()
-        return strike
-
-    before = sys.gettrace()
     try:
-        sys.settrace(strike)
-        limits.start(thread)
-        sys.settrace(before)
+        at_line(line, lambda frame: frame.f_code.co_filename == threading.__file__, _strike, lambda: limits.start(thread))
     except KeyboardInterrupt:
         return True
-    finally:
-        sys.settrace(before)
     return False
 
 
@@ -363,27 +346,11 @@ def test_a_block_that_is_left_by_a_tracer_holds_nothing_back():
             pass
 
     while True:
-        left = lines
-
-        def strike(frame, event, _):
-            nonlocal left
-            if frame.f_code is not block.__code__:
-                return None
-            left -= event == "line"
-            if left < 0:
-                sys.settrace(None)
-                raise ZeroDivisionError
-            return strike
-
-        tracer = sys.gettrace()
-        sys.settrace(strike)
         try:
-            block()
+            at_line(lines, lambda frame: frame.f_code is block.__code__, lambda: 1 / 0, block)
             break
         except ZeroDivisionError:
             lines += 1
-        finally:
-            sys.settrace(tracer)
         assert signal.getsignal(signal.SIGINT) is before
     assert lines >= 2
 
