@@ -16,7 +16,6 @@ import threading
 from array import array
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Wait
 from parmagic.record import objects
 from parmagic.record.hooks import STOPPED, extension
 from parmagic.record.usage import Used
-from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.descriptors import Descriptor, opened
 from parmagic.system.gil import gil_enabled
 
 Left = tuple[float, Readings | None, tuple[Total, ...]]
@@ -58,7 +57,8 @@ HALTED = frozenset({"T", "t"})
 def state_of(pid: int, tid: int) -> str:
     """Return the letter that Linux has for what a thread does (R, S, D, T …); empty where that cannot be seen."""
     try:
-        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0]
+        with open(f"/proc/{pid}/task/{tid}/stat", "rb", opener=opened) as status:
+            return status.read().rpartition(b")")[2].split()[0].decode()
     except (OSError, IndexError):
         return ""
 
@@ -293,6 +293,6 @@ def _open_schedstat() -> Descriptor | None:
     if not sys.platform.startswith("linux"):
         return None
     try:
-        return Descriptor(high(os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)))
+        return Descriptor(opened(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY))
     except OSError:
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 from time import thread_time
 
 from parmagic.model.recording import Usage
+from parmagic.system.descriptors import opened
 
 
 class Used:
@@ -49,7 +49,7 @@ def peak_rss_mb() -> float:
         if not sys.platform.startswith("linux"):
             return _peak_by_psutil()
         # not getrusage: a forked child inherits its parent's peak there
-        with Path("/proc/self/status").open("rb") as status:
+        with open("/proc/self/status", "rb", opener=opened) as status:
             peak = next((line for line in status if line.startswith(b"VmHWM")), None)
     except OSError:
         return math.nan
@@ -66,6 +66,7 @@ def _peak_by_psutil() -> float:
 def cpu_seconds(pid: int, tid: int | None = None) -> float:
     """Return the CPU time of a thread, by default a process's main one; 0 where the system does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/task/{tid or pid}/schedstat").read_text().split()[0]) * 1e-9
+        with open(f"/proc/{pid}/task/{tid or pid}/schedstat", "rb", opener=opened) as figures:
+            return int(figures.read().split()[0]) * 1e-9
     except OSError:
         return 0.0

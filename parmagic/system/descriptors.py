@@ -7,10 +7,14 @@ file's is neither written to nor closed.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
 import socket
+import sys
+from contextlib import suppress
+from functools import cache
 from multiprocessing.connection import Connection
 
 CEILING = 4096
@@ -57,6 +61,32 @@ def base_of_ours() -> int:
     return top - min(ROOM, top // 4)
 
 
+@cache
+def _libc() -> ctypes.PyDLL:
+    return ctypes.PyDLL(None, use_errno=True)
+
+
+def opened(path: str, flags: int) -> int:
+    """Open a file where our numbers are, beside threads that may close what they did not open; an opener for :func:`open`.
+
+    It is opened and moved with the GIL held: no thread can meanwhile have given the low
+    number to a file of its own, which would then be closed here. Raises OSError.
+    """
+    if not sys.platform.startswith("linux"):
+        return os.open(path, flags)
+    import fcntl  # noqa: PLC0415  (POSIX only)
+
+    base, libc = base_of_ours(), _libc()
+    low = libc.open(os.fsencode(path), flags | os.O_CLOEXEC)
+    if low < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    moved = int(libc.fcntl(low, fcntl.F_DUPFD_CLOEXEC, base))
+    if moved < 0:
+        return int(low)  # nothing is free up there
+    libc.close(low)
+    return moved
+
+
 def identity(descriptor: int) -> tuple[int, int] | None:
     """Return which file a descriptor is of, by device and inode; None where it is of none."""
     try:
@@ -90,7 +120,8 @@ class Descriptor:
         ours, number = self.is_ours(), self.number
         self.number = -1
         if ours:
-            os.close(number)
+            with suppress(OSError):  # closed in this very moment
+                os.close(number)
 
 
 class OwnSocket(socket.socket):

@@ -203,6 +203,34 @@ def test_another_files_number(make, tmp_path):
     theirs.close()
 
 
+@pytest.mark.parametrize(
+    "figure",
+    ["usage.peak_rss_mb()", "usage.cpu_seconds(os.getpid())", "meter.state_of(os.getpid(), os.getpid())", "meter.InferringMeter(None).close()"],
+)
+def test_read_beside_a_thread_that_closes_all(figure):
+    """What is read of the system while bodies run never closes a number that has become a file of theirs."""
+    _in_a_script(f"""
+import threading
+from parmagic.record import meter, usage
+go_on = True
+def read():
+    while go_on:
+        {figure}
+reader = threading.Thread(target=read)
+reader.start()
+try:
+    for _ in range(3000):
+        os.closerange(3, 256)
+        kept[:] = [os.open("mine", os.O_CREAT | os.O_RDWR) for _ in range(3)]
+        time.sleep(0)
+        for descriptor in kept:
+            os.pwrite(descriptor, b"mine", 0)
+finally:
+    go_on = False
+    reader.join()
+""")
+
+
 def test_high_numbers_can_be_waited_for():
     """Waiting works for numbers that select refuses."""
     read, write = os.pipe()
