@@ -133,19 +133,22 @@ class Profiler:
 
 
 _profiler: Profiler | None = None
+_making = threading.Lock()
 
 
 def get() -> Profiler:
     """Return this process's VizTracer; an OSError where it cannot be made, as the working directory is gone."""
     global _profiler  # noqa: PLW0603  (one per process, forever)
     if _profiler is None:
-        with held_back():
-            _profiler = Profiler(ENTRIES)
+        with held_back(), _making:
+            _profiler = _profiler or Profiler(ENTRIES)
     return _profiler
 
 
 def forked() -> None:
     """In a forked child: let go of the parent's recording, if there was one."""
+    global _making  # noqa: PLW0603  (another thread may have held it)
+    _making = threading.Lock()
     if _profiler is not None:
         _profiler.forked()
 
@@ -156,7 +159,9 @@ def silence() -> None:
 
 
 def other() -> str | None:
-    """Return the name of another profiler that is at work, or None."""
+    """Return the name of another profiler that is at work, or None; another run's, which is ours, is none: its owner says so."""
+    if _profiler is not None and _profiler.owner is not None:
+        return None
     if BY_MONITORING:
         return sys.monitoring.get_tool(_TOOL)  # type: ignore[attr-defined, no-any-return, unused-ignore]
     found = sys.getprofile() or threading.getprofile()
@@ -167,7 +172,7 @@ def other() -> str | None:
 
 @functools.cache
 def call_cost() -> float:
-    """Return what recording one call costs in this process, in seconds; measured once."""
+    """Return what recording one call costs in this process, in seconds; measured once, by the profiler's owner."""
     profiler = get()
     plain = min(_time_calls() for _ in range(3))
     profiler.start()

@@ -19,6 +19,7 @@ from parmagic.record.budget import Controller
 from parmagic.record.profiler import BY_MONITORING, ENTRIES, Profiler
 from parmagic.record.ring import Ring
 from parmagic.system.files import RunFile
+from parmagic.system.interrupts import undo
 
 
 class Tracing:
@@ -46,6 +47,7 @@ class Tracing:
             self._made = None
             self._notes.append("Functions were not traced: another run traces this process.")
             return
+        self._made.trace_c(wanted=self._mode != "auto")
         self._first = self._made.anchor()
         self._started = True
         self.ring.begin()
@@ -201,12 +203,20 @@ def prepare(mode: TraceMode) -> Tracing:
         made = profiler.get()
     except OSError:
         return Tracing(None, mode, (_NOWHERE,))
-    made.trace_c(wanted=mode != "auto")
     return Tracing(made, mode)
 
 
 def warm(mode: TraceMode) -> None:
-    """Load and calibrate VizTracer, so that no arm pays for it."""
-    if mode != "off" and not profiler.other():
-        with suppress(OSError):  # a note says so
-            profiler.call_cost()
+    """Load and calibrate VizTracer, so that no arm pays for it; not while another run of this process has it."""
+    if mode == "off" or profiler.other():
+        return
+    with suppress(OSError):  # a note says so
+        made, me = profiler.get(), object()
+        try:
+            if made.take(me):
+                profiler.call_cost()
+        finally:
+            try:
+                undo(lambda: made.give_back(me))
+            finally:
+                undo(lambda: made.give_back(me))

@@ -169,3 +169,32 @@ def test_whatever_interrupts_its_begin_a_recording_can_be_ended(mode):
             break
         lines += 1
     assert lines > 20
+
+
+def test_another_run_of_ours_is_called_one(ip):
+    """A run beside one that traces says so, and not that VizTracer, or a profile function of its, is at work; the first one records."""
+    inner = ip("%%parallel threads=1 --once -q --trace full\nimport parmagic\nparmagic.run(abs, [-1, -2], 'threads=1', once=True)").results[0]
+    assert inner.results == [1, 2]
+    (said,) = [note for note in inner.notes if "not traced" in note]
+    assert said == "Functions were not traced: another run traces this process."
+
+
+def test_one_tracer_for_all_threads(monkeypatch):
+    """Threads that ask for the tracer at the same time make one."""
+    made, another = [], threading.Event()
+
+    def make(entries):
+        made.append(entries)
+        if len(made) > 1:
+            another.set()
+        another.wait(0.2)  # for one that is made meanwhile
+        return object()  # a real one is never freed
+
+    monkeypatch.setattr(profiler, "_profiler", None)
+    monkeypatch.setattr(profiler, "Profiler", make)
+    threads = [threading.Thread(target=profiler.get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [profiler.ENTRIES]
