@@ -4,6 +4,7 @@
 
 Each is done in a process of its own, in turn, ROUNDS times; printed are the medians of CPU seconds and
 of the peak memory above what the process had before. The bounds: 1.5 times VizTracer's time, 300 MB.
+Where orjson is installed, VizTracer writes with that, in half of the time; we do not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from time import process_time
 
@@ -83,7 +85,8 @@ def ours(calls: int, name: str) -> tuple[float, float]:
 def main() -> None:
     """Print a row for each way to save."""
     calls = int(next(iter(arguments()), CALLS))
-    print(where(), f"- medians of {ROUNDS}, {calls:,} calls")
+    json_by = "orjson" if find_spec("orjson") else "json"
+    print(where(), f"- medians of {ROUNDS}, {calls:,} calls, VizTracer with {json_by}")
     os.chdir(tempfile.mkdtemp())
     names = ("viztracer.json", "ours.json", "ours.json.gz", "ours.html")
     found: dict[str, list[list[float]]] = {name: [] for name in names}

@@ -42,8 +42,8 @@ class Row(NamedTuple):
 BLOCK = 10_000
 """Slices that are written at once."""
 
-LEVEL = 4
-"""How hard a trace is compressed: harder saves a few percent more, and takes a quarter longer."""
+LEVEL = 3
+"""How hard a trace is compressed: harder saves a few percent more, and takes a third longer."""
 
 
 def pack(view: View, file: IO[bytes]) -> None:

@@ -52,6 +52,69 @@ def test_a_missing_or_torn_file_has_no_calls(tmp_path):
         assert len(calls) == 0
 
 
+_NAMES = ["f", "g (a, b.py:3)", r"in (C:\\\\x,\".py:1)", r"{\"pid\":1},{\"pid\":2}", r"\",\"ts\":1,\"", "", "é, ü"]
+"""Function names as they stand in a file of VizTracer's."""
+
+
+def _written(calls, *others):
+    """Return a trace as VizTracer writes it: calls are thread, phase, begin, duration (ms), name; others are events in between."""
+    lines = [
+        f'{{"pid":1,"tid":{tid},"ts":{ts}000.000,"ph":"{phase}","cat":"fee","dur":{dur}000.000,"name":"{name}"}}'
+        for tid, phase, ts, dur, name in calls
+    ]
+    lines[5:5] = others
+    return f'{{"traceEvents":[   {",".join(lines)}], "viztracer_metadata": {{"overflow":false}}}}'.encode()
+
+
+@pytest.mark.parametrize("block", [1, 300, 1000, 1 << 20])
+@pytest.mark.parametrize("others", [(), ('{"pid":1,"tid":7,"ts":3.000,"ph":"i","cat":"instant","name":"a mark","s":"t","args":{}}',)], ids=["calls", "a mark"])
+def test_read_as_viztracer_writes_it(monkeypatch, block, others):
+    """Every call is found, by its fields or by the pattern, wherever a block ends and whatever its name."""
+    monkeypatch.setattr(functions, "BLOCK", block)
+    calls = [(7 + n % 2, "B" if n > 37 else "X", n, 1, _NAMES[n % len(_NAMES)]) for n in range(40)]
+    data = _written(calls, *others)
+    found = functions.read(TraceFile("", 1, ((0.0, 10.0), (1e6, 11.0)), {7: 0, 8: 1}, data=data))
+    for rank, mine in enumerate(found):
+        expected = [
+            (10 + ts / 1e3, 11.0 if phase == "B" else 10 + (ts + 1) / 1e3, json.loads(f'"{name}"'))
+            for tid, phase, ts, _, name in calls if tid == 7 + rank
+        ]  # fmt: skip
+        assert [name for *_, name in mine] == [name for *_, name in expected]
+        assert [each[:2] for each in mine] == [pytest.approx(each[:2]) for each in expected]
+
+
+@pytest.mark.parametrize("lost", range(1, 120, 7))
+def test_a_torn_file_has_the_calls_before_its_end(lost):
+    """Of a file whose end is missing, the whole calls are there."""
+    data = _written([(7, "X", n, 1, "f") for n in range(9)])
+    whole = data[: data.rindex(b"]") - lost].count(b'"f"')
+    (calls,) = functions.read(TraceFile("", 1, ((0.0, 10.0), (1e6, 11.0)), {7: 0}, data=data[: data.rindex(b"]") - lost]))
+    assert len(calls) == whole
+
+
+def test_what_is_read_by_commas():
+    """Blocks of calls only are read by their fields, with what the pattern finds; what has anything else in it is not."""
+    block = _written([(7, "X", n, 1, name) for n, name in enumerate(_NAMES)])
+    by_commas, by_pattern = functions._by_commas(block), functions._columns(functions._EVENT.findall(block))
+    for key, expected in by_pattern._asdict().items():
+        if key not in {"threads", "thread_of", "names", "name_of"}:
+            assert list(getattr(by_commas, key)) == list(expected)
+    assert [by_commas.name_of[name] for name in by_commas.names] == [name.encode() for name in _NAMES] == list(by_pattern.names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"ts":0', '"at":0'), ('"dur":1', '"dur":x'), ('"tid":7', '"tid":-'), ('"ph":"X"', '"ph":"C"'), ('"cat":"fee"', '"cat":"fie"'),
+        ('"name":"f"', '"name":7'), ('"name":"f"', '"more":1,"name":"f"'), ('"dur":1000.000,', ""),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_by_commas(old, new):
+    """A block where one field is not as VizTracer writes it is left to the pattern."""
+    with pytest.raises(ValueError, match=r"else|form|float"):
+        functions._by_commas(_written([(7, "X", n, 1, "f") for n in range(4)]).replace(old.encode(), new.encode(), 1))
+
+
 def test_within_items():
     """Calls between items are ours; one that ends behind its item is cut, the recorder's reading of the clock left out."""
     batches = (Batch(0, array("d", [1.0, 3.0]), array("d", [2.0, 4.0]), [None, None]),)
