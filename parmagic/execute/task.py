@@ -13,7 +13,7 @@ from parmagic.record.items import Call, Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.workers.dispatch import OWN, Sharing
 from parmagic.workers.loop import Wrapped
-from parmagic.workers.output import mark
+from parmagic.workers.output import below, mark
 
 
 class Screen(Protocol):
@@ -46,6 +46,11 @@ class Screen(Protocol):
     def end(self) -> None:
         """The arm is over."""
         ...
+
+
+def own_stream(name: str) -> Any:
+    """Return ``sys.stdout`` or ``sys.stderr`` by name, below what a run that goes on, this one or another, has put there."""
+    return below(getattr(sys, name))
 
 
 class Quiet:

@@ -108,9 +108,10 @@ def _register(shell: Any) -> None:
 
 
 def _html(run: Run) -> str:
+    from parmagic.execute.task import own_stream  # noqa: PLC0415  (only when shown)
     from parmagic.render import html, serve  # noqa: PLC0415  (only when shown)
 
-    in_a_kernel = type(sys.stdout).__module__.startswith("ipykernel")
+    in_a_kernel = type(own_stream("stdout")).__module__.startswith("ipykernel")
     return html.report(run, serve.link(run) if in_a_kernel and not serve.is_remote() else "")
 
 

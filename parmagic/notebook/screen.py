@@ -11,7 +11,7 @@ from typing import Any
 
 from IPython.display import display
 
-from parmagic.execute.task import Quiet
+from parmagic.execute.task import Quiet, own_stream
 from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standing
 
 NARROW = 90
@@ -31,7 +31,7 @@ class WithBar(Quiet):
 
         self._begin, stream = time.perf_counter(), _bar_stream()
         if stream is not None:
-            narrow = stream is sys.stderr and shutil.get_terminal_size().columns < NARROW
+            narrow = stream is own_stream("stderr") and shutil.get_terminal_size().columns < NARROW
             self._bar = tqdm(
                 total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True,
                 bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]" if narrow else None,
@@ -87,8 +87,9 @@ def _bar_stream() -> Any:
     In a notebook that is stdout: its stderr is shown as an alarm.
     """
     if sys.stderr.isatty():
-        return sys.stderr
-    return sys.stdout if type(sys.stdout).__module__.startswith("ipykernel") else None
+        return own_stream("stderr")
+    shown = own_stream("stdout")
+    return shown if type(shown).__module__.startswith("ipykernel") else None
 
 
 class NoBar(WithBar):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 from codecs import IncrementalDecoder, getincrementaldecoder
+from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
 
 from parmagic.model.progress import Printed
-from parmagic.record.items import Worker, current_worker
-from parmagic.system.interrupts import undo
+from parmagic.record.items import Worker
+from parmagic.system.interrupts import held_back, undo
 
 Emit = Callable[[Printed], None]
 
@@ -149,73 +151,149 @@ def _uncoloured_after(line: str) -> str:
 
 
 class ThreadOutput:
-    """While entered, what worker threads print goes to ``emit``; all other threads print as ever."""
+    """One run's: from ``__enter__`` to ``end``, what its workers' threads print goes to ``emit``; all other threads print as ever."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
-        self._kept: list[tuple[str, Any, _Router]] = []
+        self._routers: list[_Router] = []
+        self._lines: dict[tuple[int, str], Lines] = {}
+        self._decoders: dict[tuple[int, str], IncrementalDecoder] = {}
+        self.over = False
 
     def __enter__(self) -> Self:
-        """Stand in for ``sys.stdout`` and ``sys.stderr``."""
-        for name in ("stdout", "stderr"):
-            original = getattr(sys, name)
-            router = _Router(original, name, self._emit)
-            self._kept.append((name, original, router))  # first: end() leaves a stream alone that is no router
-            setattr(sys, name, router)
+        """Have ``sys.stdout`` and ``sys.stderr`` ask who writes."""
+        with held_back(), _changing:
+            for name in ("stdout", "stderr"):
+                _installed(name, self, self._routers)
         return self
+
+    def attach(self, worker: Worker) -> None:
+        """Take the calling thread for one of this run's workers."""
+        _here.speaker = (self, worker)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Put the streams back."""
         undo(self.end)
 
     def end(self) -> None:
-        """Put the streams back, unless the body put others there, and emit unfinished lines; once."""
-        while self._kept:
-            name, original, router = self._kept.pop(0)
-            if getattr(sys, name) is router:
-                setattr(sys, name, original)
-            router.finish()
+        """Put the streams back where no other run needs them, unless the body put others there, and emit unfinished lines; once."""
+        self.over = True  # a thread that was left behind prints as any other now
+        with held_back(), _changing:
+            for router in self._routers:
+                router.users.discard(self)
+                router.step_down()
+        self._routers.clear()
+        while self._lines:
+            (rank, name), lines = self._lines.popitem()
+            last = lines.last(rank, name)
+            if last is not None:
+                self._emit(last)
+
+    def write(self, rank: int, name: str, text: str) -> None:
+        """Collect what a worker writes to a stream."""
+        lines = self._lines.get((rank, name)) or self._lines.setdefault((rank, name), Lines())
+        whole = lines.feed(text)
+        if whole:
+            self._emit(Printed(rank, name, whole))
+
+    def decoder(self, rank: int, name: str) -> IncrementalDecoder:
+        """Return what makes text of the bytes that a worker writes to a stream."""
+        key = rank, name
+        return self._decoders.get(key) or self._decoders.setdefault(key, getincrementaldecoder("utf-8")("replace"))
+
+
+class _Here(threading.local):
+    """Whose worker the calling thread is."""
+
+    speaker: tuple[ThreadOutput, Worker] | None = None
+
+
+_here = _Here()
+_changing = threading.Lock()
+_retired: deque[_Router] = deque(maxlen=8)
+"""Routers that no run needs: up to Python 3.13, a ``print`` that is under way goes on with a stream that it does not keep alive."""
+
+
+def leave() -> None:
+    """Take the calling thread for nobody's worker."""
+    _here.speaker = None
+
+
+def _speaker() -> tuple[ThreadOutput, Worker] | None:
+    """Return the run that the calling thread works for, and as which worker; None where there is none, or it is over."""
+    found = _here.speaker
+    return None if found is None or found[0].over else found
+
+
+def below(stream: Any) -> Any:
+    """Return the stream that is below a router: the one that was there before."""
+    return stream.original if type(stream) is _Router else stream
+
+
+def _installed(name: str, user: ThreadOutput, routers: list[_Router]) -> None:
+    """Have a router on a stream for one more run, the one that is there or a new one, and add it to the run's."""
+    top = getattr(sys, name)
+    known = (router for router in (top, *_retired) if type(router) is _Router and router.stream == name)
+    router = next((router for router in known if router is top or router.original is top), None) or _Router(top, name)
+    router.users.add(user)
+    routers.append(router)  # first: end() leaves a stream alone that is no router
+    setattr(sys, name, router)
 
 
 class _Router:
-    """A stream that asks who writes."""
+    """A stream that asks who writes; one for all runs that go on at the same time, until the last of them has ended.
 
-    def __init__(self, original: TextIO, name: str, emit: Emit) -> None:
-        self._original = original
-        self._name = name
-        self._emit = emit
-        self._lines: dict[int, Lines] = {}
-        self._decoders: dict[int, IncrementalDecoder] = {}
+    Who has kept it, or puts it back later, has the original by it: it passes everything on.
+    """
+
+    def __init__(self, original: TextIO, name: str) -> None:
+        self.original = original
+        self.stream = name  # its name in sys; its own ``name`` is the original's
+        self.users: set[ThreadOutput] = set()
+
+    def step_down(self) -> None:
+        """Put the original back where no run needs this any more; a stream that somebody else has put there stays."""
+        if self.users:
+            return
+        if self not in _retired:
+            _retired.append(self)
+        if getattr(sys, self.stream) is self:
+            setattr(sys, self.stream, self.original)
+
+    def _step_down_late(self) -> None:
+        """Do so where somebody has put this back behind the last run: ``redirect_stdout``, begun while it was there."""
+        if not self.users and _changing.acquire(blocking=False):
+            try:
+                self.step_down()
+            finally:
+                _changing.release()
 
     def write(self, text: str) -> int:
         """Collect a worker's text; pass on everybody else's."""
-        try:
-            worker: Worker = current_worker()
-        except RuntimeError:
-            return self._original.write(text)
+        speaker = _speaker()
+        if speaker is None:
+            self._step_down_late()
+            return self.original.write(text)
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         text = str.__str__(text)  # of a subclass, what it is, and not what it says: as any stream
-        lines = self._lines.get(worker.rank) or self._lines.setdefault(worker.rank, Lines())
-        whole = lines.feed(text)
-        if whole:
-            self._emit(Printed(worker.rank, self._name, whole))
+        output, worker = speaker
+        output.write(worker.rank, self.stream, text)
         return len(text)
 
     def write_bytes(self, data: bytes | bytearray | memoryview) -> int | None:
         """Collect a worker's bytes, as text; pass on everybody else's."""
-        try:
-            rank = current_worker().rank
-        except RuntimeError:
-            return self._original.buffer.write(data)
-        decoder = self._decoders.get(rank) or self._decoders.setdefault(rank, getincrementaldecoder("utf-8")("replace"))
-        self.write(decoder.decode(bytes(data)))
+        speaker = _speaker()
+        if speaker is None:
+            return self.original.buffer.write(data)
+        output, worker = speaker
+        output.write(worker.rank, self.stream, output.decoder(worker.rank, self.stream).decode(bytes(data)))
         return memoryview(data).nbytes
 
     @property
     def buffer(self) -> _Bytes:
         """The stream of bytes below this one, where the original has one."""
-        return _Bytes(self._original.buffer, self)
+        return _Bytes(self.original.buffer, self)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write them all."""
@@ -224,31 +302,22 @@ class _Router:
 
     def flush(self) -> None:
         """Flush the original; workers' lines wait for their end."""
-        try:
-            current_worker()
-        except RuntimeError:
-            self._original.flush()
-
-    def finish(self) -> None:
-        """Emit what was never ended by a newline, and how much was not let through."""
-        for rank, lines in list(self._lines.items()):  # a thread that was left behind may still print
-            last = lines.last(rank, self._name)
-            if last is not None:
-                self._emit(last)
+        if _speaker() is None:
+            self.original.flush()
 
     def __getattr__(self, name: str) -> Any:
         """Be the original in everything else."""
-        return getattr(self._original, name)
+        return getattr(self.original, name)
 
 
 class _Bytes:
     """What lies below a router: bytes, of which it asks the same."""
 
     def __init__(self, original: BinaryIO, router: _Router) -> None:
-        self._original = original
+        self.original = original
         self.write = router.write_bytes
         self.flush = router.flush
 
     def __getattr__(self, name: str) -> Any:
         """Be the original in everything else."""
-        return getattr(self._original, name)
+        return getattr(self.original, name)

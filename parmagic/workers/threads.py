@@ -23,7 +23,7 @@ from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
-from parmagic.workers.output import ThreadOutput
+from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.stack import frames_of, line_in
 
 GRACE = 1.0
@@ -43,7 +43,7 @@ class SharedWorkers:
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` threads; closing the iterator ends them."""
         crew = _Crew(job)
-        output, hooks = ThreadOutput(crew.reports.put), hooked()
+        output, hooks = crew.output, hooked()
 
         def end() -> None:
             hooks.end()
@@ -88,6 +88,7 @@ class _Crew:
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
+        self.output = ThreadOutput(self.reports.put)
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
         self._leaving = threading.Lock()
@@ -275,6 +276,7 @@ class _Crew:
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
+        self.output.attach(worker)
         self.trace.attach(rank)
         self.heard[rank] = ready = perf_counter()
         self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
@@ -306,6 +308,7 @@ class _Crew:
             if gauge is not None:
                 gauge.close()
             enter(None)
+            leave()
 
     def _deck(self, rank: int) -> Deck:
         claims = self.job.sharing.claims_of(rank)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import random
 import re
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import permutations
 
 import pytest
 
 from parmagic.model.progress import Printed
-from parmagic.record.items import Worker, enter
-from parmagic.workers.output import MOST, Lines, ThreadOutput, mark
+from parmagic.record.items import Worker
+from parmagic.workers.output import MOST, Lines, ThreadOutput, leave, mark
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,11 @@ def _streams():
         yield out, err
 
 
-def _as_worker(rank, action):
+def _as_worker(output, rank, action):
     def run():
-        enter(Worker(rank, 2, "threads"))
+        output.attach(Worker(rank, 2, "threads"))
         action()
-        enter(None)
+        leave()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -170,9 +172,9 @@ def test_only_workers_are_caught():
     """Worker threads' lines are emitted, by worker and stream; everybody else prints as ever."""
     emitted = []
     with _streams() as streams:
-        with ThreadOutput(emitted.append):
-            _as_worker(1, lambda: print("out"))
-            _as_worker(0, lambda: print("err", file=sys.stderr))
+        with ThreadOutput(emitted.append) as output:
+            _as_worker(output, 1, lambda: print("out"))
+            _as_worker(output, 0, lambda: print("err", file=sys.stderr))
             print("mine")
         assert (sys.stdout, sys.stderr) == streams
     assert emitted == [Printed(1, "stdout", "out\n"), Printed(0, "stderr", "err\n")]
@@ -182,9 +184,9 @@ def test_only_workers_are_caught():
 def test_unended_lines_are_emitted_at_the_end():
     """What has no newline waits, and comes out when the arm is over."""
     emitted = []
-    with _streams(), ThreadOutput(emitted.append):
-        _as_worker(1, lambda: print("un", end="", flush=True))
-        _as_worker(1, lambda: print("ended", end=""))
+    with _streams(), ThreadOutput(emitted.append) as output:
+        _as_worker(output, 1, lambda: print("un", end="", flush=True))
+        _as_worker(output, 1, lambda: print("ended", end=""))
         assert emitted == []
     assert emitted == [Printed(1, "stdout", "unended\n")]
 
@@ -192,10 +194,10 @@ def test_unended_lines_are_emitted_at_the_end():
 def test_lines_of_two_workers_do_not_mix():
     """Half a line of one worker is not ended by another's newline."""
     emitted = []
-    with _streams(), ThreadOutput(emitted.append):
-        _as_worker(0, lambda: sys.stdout.write("zero "))
-        _as_worker(1, lambda: sys.stdout.writelines(["one", "\n"]))
-        _as_worker(0, lambda: sys.stdout.write("ends\n"))
+    with _streams(), ThreadOutput(emitted.append) as output:
+        _as_worker(output, 0, lambda: sys.stdout.write("zero "))
+        _as_worker(output, 1, lambda: sys.stdout.writelines(["one", "\n"]))
+        _as_worker(output, 0, lambda: sys.stdout.write("ends\n"))
     assert emitted == [Printed(1, "stdout", "one\n"), Printed(0, "stdout", "zero ends\n")]
 
 
@@ -209,12 +211,98 @@ def test_a_stream_that_the_body_put_there_stays():
         assert sys.stderr is err
 
 
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_runs_that_overlap(order):
+    """Each run's workers print to their own run, whichever began last, and who ends last puts the streams back, in whatever order."""
+    with _streams() as streams:
+        heard = [[], [], []]
+        outputs = [ThreadOutput(each.append).__enter__() for each in heard]  # they end in another order than blocks would
+        for rank, output in enumerate(outputs):
+            _as_worker(output, rank, lambda: print("out"))
+            _as_worker(output, 0, lambda: print("err", file=sys.stderr))
+        for ended in order:
+            print("mine")
+            outputs[ended].end()
+            for output in outputs:
+                _as_worker(output, 1, lambda: print("late"))
+        assert (sys.stdout, sys.stderr) == streams
+    late = dict(zip(order, range(3), strict=True))  # how often each could still say so
+    for rank, each in enumerate(heard):
+        expected = [Printed(rank, "stdout", "out\n"), Printed(0, "stderr", "err\n")] + [Printed(1, "stdout", "late\n")] * late[rank]
+        assert each == expected
+    assert sorted(streams[0].getvalue().split()) == ["late"] * 6 + ["mine"] * 3
+    assert streams[1].getvalue() == ""
+
+
+def test_a_stream_that_is_put_back_late():
+    """Who took the stream away while runs were on, and puts it back behind the last of them, gets the original at the next print."""
+    with _streams() as (out, _):
+        with ThreadOutput(lambda _: None):
+            redirected = redirect_stdout(io.StringIO())
+            redirected.__enter__()
+        redirected.__exit__(None, None, None)
+        print("mine")
+        assert sys.stdout is out
+        assert out.getvalue() == "mine\n"
+
+
+PRINT_BESIDE_THE_END = """
+import gc, io, sys, threading
+from parmagic.workers.output import ThreadOutput
+
+class Slow(io.StringIO):
+    def write(self, text):
+        begun.set()
+        ended.wait()
+        return super().write(text)
+
+begun, ended, real = threading.Event(), threading.Event(), sys.stdout
+sys.stdout = slow = Slow()
+output = ThreadOutput(print).__enter__()
+beside = threading.Thread(target=print, args=("one", "two"))
+beside.start()
+begun.wait()
+output.end()
+del output
+gc.collect()
+ended.set()
+beside.join()
+assert sys.stdout is slow
+print(slow.getvalue().strip(), file=real)
+"""
+
+
+def test_a_print_that_is_under_way_where_a_run_ends():
+    """Up to Python 3.13, print goes on with a stream that it does not keep alive: ours stays alive behind its last run."""
+    done = subprocess.run([sys.executable, "-c", PRINT_BESIDE_THE_END], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("one two\n", 0), done.stderr
+
+
+def test_a_stream_between_two_runs_stays():
+    """A stream that is put there between the begins of two runs stays, and each of them is heard."""
+    own, heard = io.StringIO(), []
+    with _streams() as (out, err):
+        first = ThreadOutput(lambda printed: heard.append((1, printed.text))).__enter__()
+        sys.stdout = own
+        second = ThreadOutput(lambda printed: heard.append((2, printed.text))).__enter__()
+        for output in (first, second):
+            _as_worker(output, 0, lambda: print("line"))
+        first.end()
+        print("mine")
+        second.end()
+        assert (sys.stdout, sys.stderr) == (own, err)
+    assert heard == [(1, "line\n"), (2, "line\n")]
+    assert (own.getvalue(), out.getvalue()) == ("mine\n", "")
+
+
 def test_the_router_is_the_stream_in_everything_else():
     """Other methods and attributes are the original's."""
     with _streams(), ThreadOutput(lambda _: None):
         print("passed on")
         assert sys.stdout.getvalue() == "passed on\n"
         assert not sys.stdout.isatty()
+        with pytest.raises(AttributeError):
+            _ = sys.stdout.name  # as io.StringIO
 
 
 def test_colours_end_with_their_line():
