@@ -331,8 +331,8 @@ def test_a_handler_that_is_no_python_is_left_alone(tmp_path):
     library = str(tmp_path / "handler.so")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "handler.c")], check=True)
     done = subprocess.run(
-        [sys.executable, "-c", RUN_BESIDE_IT, library], env={**os.environ, "LD_PRELOAD": library}, capture_output=True, text=True,
-        timeout=60, check=False,
+        [sys.executable, "-c", RUN_BESIDE_IT, library], env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"},
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout == "fine\n", done.stderr[-2000:]
 
