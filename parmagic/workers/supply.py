@@ -17,7 +17,7 @@ from parmagic.model.words import module_of, type_name
 from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import capacity, forked, hub, preload
+from parmagic.workers.processes import capacity, covered, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 from parmagic.workers.processes.watch import watch
@@ -64,6 +64,7 @@ class Supply:
             raise ParmagicError("Processes need a system that can fork (Linux, macOS); this one cannot. Use threads here.")
         largest = max(self._processes, key=lambda arm: arm.count)
         self._room.enter_context(capacity.made(largest.count, largest.label))
+        self.notes += covered.left_out()
         if self._plan.start_method == "fork":
             self._fork_now("--start-method fork")
             return

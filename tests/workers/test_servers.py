@@ -477,3 +477,21 @@ class TestSlowImports:
         assert again.results == [True] * 2
         assert not any("slow_one" in note for note in again.notes)
         assert ready.results == [(False, False)] * 2
+
+
+def test_a_script_in_place_of_the_interpreter(tmp_path):
+    """A profiler may have put a script of its own into ``sys.executable``: our processes start by the interpreter, and only by that."""
+    (tmp_path / "python").write_text(f"#!/bin/sh\ntouch {tmp_path}/was_called\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    printed = script(
+        """
+        import sys
+        import parmagic
+        sys.executable = sys.argv[1]
+        for method in ("forkserver", "spawn"):
+            print(parmagic.run(abs, [-1, -2], "procs=2", once=True, trace="off", start_method=method).results)
+        """,
+        str(tmp_path / "python"),
+    )
+    assert printed.splitlines() == ["[1, 2]", "[1, 2]"]
+    assert not (tmp_path / "was_called").exists()

@@ -27,7 +27,7 @@ from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, work
-from parmagic.workers.processes import cwd, home, ipython, ship, surroundings
+from parmagic.workers.processes import covered, cwd, home, ipython, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
@@ -147,6 +147,7 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
             moved=channel.moved(),
         )
     )  # fmt: skip
+    covered.save()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the body may have closed it, or put one of its own there
             stream.flush()
@@ -157,6 +158,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     """Return the body and a function that loads the items of a claim; ``beside`` are the descriptors that came with them."""
     if orders.environment is not None:
         surroundings.take_over(orders.environment, at.tracker)
+    covered.begin()
     current_process()._config["semprefix"] = orders.semaphores  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
         call, items = inherited

@@ -14,9 +14,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from parmagic.system.files import anonymous_file, write_all
+from parmagic.workers.processes.covered import ASKED_BY
 
 _LONGEST = 100_000
 """Bytes of a variable from which on it does not go through exec, where the kernel takes 128 KiB; it is set later."""
@@ -39,7 +41,22 @@ def command(entry: str, orders: int, *, detached: bool = False, title: str = "")
         f"import json, os, sys; {detach}orders = open({orders}, 'rb'); "
         f"sys.path[:] = json.loads(orders.readline()); from parmagic.workers.processes.{module} import {function}; {function}(orders)"
     )
-    return [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
+    return [interpreter(), "-P", *subprocess._args_from_interpreter_flags(), "-c", code, *([title] if title else [])]  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def interpreter() -> str:
+    """Return the path of the interpreter that runs here.
+
+    That is ``sys.executable``, unless a profiler has put a script of its own there, which profiles what is started by it (Scalene does).
+    """
+    known = [sys.executable, os.path.join(sys.prefix, "bin", "python3"), getattr(sys, "_base_executable", "")]  # noqa: PTH118  (strings, for exec)
+    return next((path for path in known if path and _runs_here(path)), sys.executable)
+
+
+def _runs_here(path: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(path, "/proc/self/exe")  # noqa: PTH121  (on other systems there is none)
+    return False
 
 
 def written(path: list[str], orders: Any) -> int:
@@ -56,9 +73,13 @@ def read(orders: io.BufferedReader) -> Any:
 
 
 def through_exec(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a new interpreter can start with; the largest may be too many for exec."""
+    """Return the variables that a new interpreter is to start with.
+
+    The largest may be too many for exec; those that start coverage are the workers' business.
+    """
     kept, size = {}, 0
-    for name, value in sorted(variables.items(), key=lambda pair: len(pair[1])):
+    wanted = [(name, value) for name, value in variables.items() if name not in ASKED_BY]
+    for name, value in sorted(wanted, key=lambda pair: len(pair[1])):
         size += len(os.fsencode(name)) + len(os.fsencode(value)) + 2
         if size > _ALL or len(value) > _LONGEST:
             break

@@ -66,9 +66,9 @@ def main(orders: io.BufferedReader) -> None:
     sock, notebook, variables = fresh.read(orders)
     with suppress(OSError):  # it leads a session already, where it is its parent's child
         os.setsid()
-    fresh.take_over(variables)
     with suppress(OSError):  # no process can be started: a worker that needs one will say so
         resource_tracker.ensure_running()  # what a worker makes and names outlives it, as what multiprocessing's own processes make does
+    fresh.take_over(variables)  # only now: among them may be what starts coverage in every new interpreter
     serve(socket.socket(fileno=sock), notebook, None)
 
 

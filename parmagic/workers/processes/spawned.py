@@ -22,7 +22,8 @@ def spawn(entry: str, arguments: bytes, descriptors: list[int], files: tuple[int
     for descriptor in (orders, *descriptors, *([] if tracker is None else [tracker])):
         os.set_inheritable(descriptor, True)
     try:
-        return os.posix_spawn(sys.executable, fresh.command("spawned:main", orders), fresh.through_exec(variables), setsigmask=[])
+        command = fresh.command("spawned:main", orders)
+        return os.posix_spawn(command[0], command, fresh.through_exec(variables), setsigmask=[])
     finally:
         os.close(orders)
 
