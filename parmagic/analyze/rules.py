@@ -130,6 +130,16 @@ def differ(items: Sequence[int], timeline: Timeline) -> Finding:
     return Finding("differ", text, label, "warning", {"items": len(items), "of": timeline.n_items})
 
 
+def beside(others: int) -> Finding:
+    """Say that so many other runs were at work in the same process."""
+    who = "Another run was" if others == 1 else f"{others:,} other runs were"
+    text = (
+        f"{who} at work in this process meanwhile: they shared its cores and its GIL, so that times and speedups are not those of a "
+        "run alone, and CPU time and peak memory of threads are those of all of them."
+    )
+    return Finding("beside", text, severity="warning", evidence={"runs": others})
+
+
 def slowed(timeline: Timeline, in_windows: bool) -> Iterable[Finding]:
     """Say where tracing bends an arm's figures; ``in_windows``: it traced some of the time only, which short runs pay for all the same."""
     if not bends(timeline.overhead):

@@ -26,9 +26,11 @@ from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, remember
+from parmagic.system import runs
 from parmagic.system.files import Folder
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
 from parmagic.system.limits import explained
+from parmagic.system.runs import AtWork
 from parmagic.workers import Job, Workers, registry
 from parmagic.workers.loop import code_of
 from parmagic.workers.supply import Supply
@@ -50,6 +52,7 @@ class _Story:
     error: BaseException | None = None
     times: list[int] = field(default_factory=list)
     serial_times: list[int] = field(default_factory=list)
+    at_work: AtWork = field(default_factory=AtWork)
 
     @classmethod
     def of(cls, task: Task, screen: Screen) -> _Story:
@@ -61,11 +64,16 @@ class _Story:
 
     def prepare(self) -> None:
         """Start what the arms need, and park the baseline's worker while memory is as it was."""
+        self.at_work.begin()
         tracing.warm(self.task.plan.trace)
         self.supply.prepare()
-        if hooks.why_inferred():
+        if hooks.why_inferred() or self._infers_beside():
             self.supply.wait_for_the_sampler()
         self.parked = park(self.task, self.supply)
+
+    def _infers_beside(self) -> bool:
+        """Tell whether waits in this process have to be inferred, as another run is at work here, which measures its own."""
+        return not runs.alone() and not all(arm.model.own_process for arm in self.task.plan.arms)
 
     def run_arms(self) -> None:
         """Run one arm after another; an error ends them all, with --keep-going only one that came from no item."""
@@ -123,6 +131,7 @@ class _Story:
 
     def give_back(self) -> None:
         """End what was started for this task alone."""
+        self.at_work.end()
         if self.parked is not None:
             self.parked.close()
         self.supply.close()
@@ -193,6 +202,9 @@ def _tell(story: _Story) -> None:
     """Add what is found when all of the story is known; say on the error where it came from."""
     found, plan = story.findings, story.task.plan
     found += told(story.supply.notes, "shipping")
+    if story.at_work.others:
+        found[:] = [each for each in found if each.rule != "helpers"]  # their CPU time may be the other run's
+        found.append(rules.beside(story.at_work.others))
     found += _differences(story)
     found += _times_run(story)
     for timeline in story.timelines:

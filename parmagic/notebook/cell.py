@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -135,11 +136,9 @@ def _remember(compiler: Any, text: str, number: int) -> str:
     It is named as in a terminal: in a kernel, sources have paths, and for paths that do not exist
     IPython falls back to a rough traceback, which is wrong for functions that came by pickle.
     """
-    compiler.get_code_name = lambda raw, _code, cell: code_name(raw, cell)
-    try:
-        return str(compiler.cache(text, number))
-    finally:
-        del compiler.get_code_name
+    ours = copy(compiler)  # other threads may compile cells meanwhile; what it knows of them is the same
+    ours.get_code_name = lambda raw, _code, cell: code_name(raw, cell)
+    return str(ours.cache(text, number))
 
 
 def _transformed(shell: Any, cell: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from inspect import CO_NEWLOCALS
 from opcode import opmap
 from types import CodeType
@@ -23,10 +24,17 @@ class _Hushed:
     def __init__(self, hook: Any, run: object) -> None:
         self._hook = hook
         self._run = run
+        self._thread = threading.get_ident()
+        self._called = False
 
     def __call__(self, value: object) -> None:
         """Show anything else."""
-        sys.displayhook = self._hook
+        if self._called or threading.get_ident() != self._thread:  # a cell of another thread shows something
+            self._hook(value)
+            return
+        self._called = True
+        if sys.displayhook is self:  # else a run of another thread is to be hushed as well
+            sys.displayhook = self._hook
         if value is not self._run:
             self._hook(value)
         elif isinstance(self._hook, DisplayHook):

@@ -14,6 +14,7 @@ import functools
 import operator
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ FUNCTION = "<cell>"
 FUTURE = functools.reduce(
     operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 )
+
+_deeper = threading.RLock()
+"""Whose turn it is to have the interpreter's limit of recursion, which is all threads', higher for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +196,13 @@ class _Reader:
             if binding
             else frozenset()
         )
-        before = sys.getrecursionlimit()
-        try:  # no context manager: a Ctrl-C may come at the begin of its __exit__
-            go_deeper()
-            names = self.checked(statements, binding, bound, has_value)
-        finally:
-            sys.setrecursionlimit(before)
+        with _deeper:
+            before = sys.getrecursionlimit()
+            try:  # no context manager: a Ctrl-C may come at the begin of its __exit__
+                go_deeper()
+                names = self.checked(statements, binding, bound, has_value)
+            finally:
+                sys.setrecursionlimit(before)
         taken = "worker" in self.namespace or "worker" in names.writes | names.declared
         reads = names.reads if taken else names.reads - {"worker"}
         return Body(

@@ -73,9 +73,13 @@ def _noting(before: Handler) -> Handler:
 
 
 def forget() -> None:
-    """Take what came until now for dealt with: it is on its way up, or the user's own code ran, which may have caught it."""
+    """Take what came until now for dealt with: it is on its way up, or the user's own code ran, which may have caught it.
+
+    What strikes comes up in the main thread: a run in another one leaves it alone.
+    """
     global _struck  # noqa: PLW0603
-    _struck = None
+    if threading.current_thread() is threading.main_thread():
+        _struck = None
 
 
 def raise_lost() -> None:

@@ -17,7 +17,7 @@ from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import meter, tracing, usage
 from parmagic.record.hooks import hooked
 from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
-from parmagic.system import limits
+from parmagic.system import limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
@@ -88,6 +88,7 @@ class _Crew:
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
+        self._of = runs.current()
         self.output = ThreadOutput(self.reports.put)
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
@@ -277,6 +278,8 @@ class _Crew:
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
         self.output.attach(worker)
+        if self._of is not None:
+            self._of.attach(self.count)
         self.trace.attach(rank)
         self.heard[rank] = ready = perf_counter()
         self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))

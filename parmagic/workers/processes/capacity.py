@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from parmagic.errors import ParmagicError
 from parmagic.system.cgroups import folders, number
+from parmagic.system.interrupts import held_back
 
 MANY = 32
 """Workers from which on it is looked whether there is room for them."""
@@ -39,33 +41,62 @@ def made(count: int, arm: str) -> Iterator[None]:
         return
     _look_for_processes(count, arm)
     _look_for_memory(count, arm)
-    before = _make_room_for_files(count, arm)
+    me = object()
     try:
+        _files.make_room(me, count, arm)
         yield
     finally:
-        if before is not None:
-            import resource  # noqa: PLC0415  (POSIX only)
-
-            with suppress(OSError, ValueError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        _files.give_back(me)
 
 
-def _make_room_for_files(count: int, arm: str) -> tuple[int, int] | None:
-    """Raise the soft limit as far as is needed; return what it was, where it was changed."""
+class _Files:
+    """How many open files this process may have: more while runs need them, in one thread or several, as before behind the last."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._counts: dict[object, int] = {}  # workers, of each run that has asked
+        self._before: tuple[int, int] | None = None
+
+    def make_room(self, run: object, count: int, arm: str) -> None:
+        """Raise the soft limit as far as one more run needs it."""
+        with held_back(), self._changing:
+            before = _raised_for(count, sum(self._counts.values()), arm)
+            self._before = self._before or before
+            self._counts[run] = count
+
+    def give_back(self, run: object) -> None:
+        """Have the limit that there was, where no other run is left."""
+        with held_back(), self._changing:
+            self._counts.pop(run, None)
+            before = self._before
+            if before is not None and not self._counts:
+                import resource  # noqa: PLC0415  (POSIX only)
+
+                with suppress(OSError, ValueError):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+                self._before = None
+
+
+_files = _Files()
+
+
+def _raised_for(count: int, others: int, arm: str) -> tuple[int, int] | None:
+    """Raise the soft limit as far as so many workers need it, and those of other runs; return what it was, where it was changed."""
     try:
         import resource  # noqa: PLC0415  (POSIX only)
     except ImportError:
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _open_files() + FILES * count + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or needed <= soft:
+    if soft == resource.RLIM_INFINITY or needed + FILES * others <= soft:
         return None
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ParmagicError(
             f"{arm} needs {needed:,} open files in this process, and {hard:,} are allowed (ulimit -Hn). "
             f"Take at most {max(1, (hard - needed) // FILES + count)} workers, or have the limit raised."
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    with_others = needed + FILES * others
+    resource.setrlimit(resource.RLIMIT_NOFILE, (with_others if hard == resource.RLIM_INFINITY else min(with_others, hard), hard))
     return soft, hard
 
 

@@ -11,6 +11,7 @@ import threading
 import warnings
 from typing import Any
 
+from parmagic.system import runs
 from parmagic.system.interrupts import held_back
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes.handle import Handle, descriptor_of
@@ -26,8 +27,11 @@ _FRONT_ENDS = frozenset(
 
 
 def user_threads() -> list[str]:
-    """Return the names of the user's threads that are alive: with these, forking this process is not safe."""
-    names = []
+    """Return the names of the user's threads that are alive: with these, forking this process is not safe.
+
+    The user's code is also what another run's workers run, and the thread of a front end that has begun it.
+    """
+    names = [] if runs.alone() else ["those of another run"]
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread is threading.current_thread():
             continue

@@ -17,6 +17,7 @@ from typing import Any
 
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.private import Private, say
+from parmagic.system import runs
 from parmagic.system.between import between_cells
 from parmagic.system.interrupts import held_back
 from parmagic.workers.processes import preload
@@ -57,6 +58,7 @@ _refused: set[str] = set()
 """Packages that no server of this process imports ahead."""
 
 _untold: list[str] = []  # notes on imports for the next run
+_put_off: int | None = None  # how many processes a run wants prepared that has ended beside others
 _retired: list[Hub] = []  # servers that runs still use, whose place others have taken
 
 
@@ -114,7 +116,15 @@ def _learn(failures: list[Failed]) -> bool:
 
 
 def spare(processes: int | None) -> None:
-    """Where there is a server, have it prepare processes for the next run, or as many as before; wait for nothing."""
+    """Where there is a server, have it prepare processes for the next run, or as many as before; wait for nothing.
+
+    While another run is at work, which it would disturb, that is put off until that one does this.
+    """
+    global _put_off  # noqa: PLW0603
+    _put_off = _put_off if processes is None else processes
+    if runs.some():
+        return
+    processes, _put_off = _put_off, None
     if _next is not None:
         _next.pause(on=False)
     for each in (_server, _next):

@@ -94,13 +94,17 @@ class Watch:
             return {}
 
     def _connect(self, server: hub.Hub) -> OwnConnection:
-        if self._connection is None or self._server is not server:
+        if self._connection is None or self._server is None or self._is_left_behind(server):
             ours, theirs = socket.socketpair()
             server.start("parmagic.record.sampler:main", None, [theirs.fileno()])
             theirs.close()
             self._drop()
             self._connection, self._server, self._ready = OwnConnection(high(ours.detach())), server, False
         return self._connection
+
+    def _is_left_behind(self, server: hub.Hub) -> bool:
+        """Tell whether the sampler is below a server that another has taken the place of, and watches nobody, or has ended with it."""
+        return self._server is not server and not (self._watched and self._server is not None and self._server.alive())
 
     def _drop(self) -> None:
         self._watched.clear()
