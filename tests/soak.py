@@ -286,7 +286,7 @@ RAISED = (
     Fault("raise Own(i)", "Own", "Own", "class Own(Exception): pass"),
     Fault("sys.exit(i)", "SystemExit", "SystemExit"),
     Fault("raise LookupError(threading.Lock())", "LookupError", "NotShippable"),
-    Fault("raise Odd(i, 2)", "Odd", "Odd NotShippable", "class Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)"),
+    Fault("raise Odd(i, 2)", "Odd", "Odd", "class Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)"),
 )
 DEADLY = (
     *(Fault(f"os._exit({code})", "", "WorkerDied") for code in (0, 3)),

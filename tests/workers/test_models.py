@@ -157,8 +157,8 @@ class TestProcesses:
 
     def test_result_that_cannot_be_read(self, ip, model):
         """A result that pickles and does not unpickle gets a message with what to do; the run is kept."""
-        ip("class Odd(Exception):\n    def __init__(self, a, b):\n        super().__init__(a)")
-        error = ip.fails(f"%parallel {model} -q --once Odd(n, 1) if n == 2 else n for n in range(4)")
+        ip("class Odd:\n    def __reduce__(self):\n        return int, ('no number',)")
+        error = ip.fails(f"%parallel {model} -q --once Odd() if n == 2 else n for n in range(4)")
         assert isinstance(error, NotShippable)
         assert "cannot be read" in str(error)
         assert parmagic.last().error is error

@@ -14,14 +14,17 @@ import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
+from tblib.pickling_support import pickle_traceback
 
 from parmagic.model import recording
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
+from parmagic.workers.processes import raised
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
 from parmagic.workers.processes.wire import Garbled
@@ -44,7 +47,11 @@ _PLAIN = frozenset(value for value in vars(recording).values() if type(value) is
 
 
 class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships results home: a class that came from the notebook goes back as that class."""
+    """Ships results home: a class that came from the notebook goes back as that class, an exception with all that it has."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._told: dict[int, BaseException] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -54,6 +61,10 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
             if tracked is not None and tracked in _known_classes:
                 return _class_by_id, (tracked,)
+        if issubclass(kind, BaseException):
+            return raised.reduced(obj, self._told)
+        if kind is TracebackType:
+            return pickle_traceback(obj)
         origin = as_origin(obj)
         return super().reducer_override(obj) if origin is NotImplemented else origin
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tblib.pickling_support
-
 from parmagic.errors import NotShippable
 from parmagic.model import words
 from parmagic.model.recording import Batch
-from parmagic.workers.processes import home
+from parmagic.workers.processes import home, raised
 
 
 def give_up_on_values(batch: Batch) -> None:
@@ -28,28 +26,21 @@ def portable(error: BaseException) -> BaseException:
     """Return an exception that survives the way home, its traceback included."""
     _shorten(error)
     try:
-        tblib.pickling_support.install(error)
         home.unpack(home.pack(error))
     except BaseException as why:  # noqa: BLE001  (it is reported)
         said = f"{words.type_name(error)}: {words.message(error)}"
-        stand_in = NotShippable(
+        return NotShippable(
             f"The body raised {said} (that exception itself cannot be sent back from a process: {words.message(why)})"
         ).with_traceback(words.traceback_of(error))
-        tblib.pickling_support.install(stand_in)
-        return stand_in
     return error
 
 
 def _shorten(error: BaseException, keep: int = 100) -> None:
     """Cut the middle out of very long tracebacks: pickle does not go that deep."""
-    chain, seen = error, set[int]()
-    while chain is not None and id(chain) not in seen:  # a chain may bite its tail
-        seen.add(id(chain))
-        trace, links = words.traceback_of(chain), []
+    for each in raised.linked(error):
+        trace, links = words.traceback_of(each), []
         while trace is not None:
             links.append(trace)
             trace = trace.tb_next
         if len(links) > 2 * keep:
             links[keep - 1].tb_next = links[-keep]
-        cause = words.cause_of(chain)
-        chain = words.context_of(chain) if cause is None else cause
