@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import traceback
 import urllib.error
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -79,6 +80,11 @@ def _exits(code):
     raise SystemExit(code)
 
 
+def _queries(text):
+    with closing(sqlite3.connect(":memory:")) as data:
+        data.execute(text)
+
+
 RAISED = {
     "UnicodeDecodeError": lambda: b"a\xff".decode("ascii"),
     "UnicodeEncodeError": lambda: "aü".encode("ascii"),
@@ -94,7 +100,7 @@ RAISED = {
     "of two files": lambda: __import__("os").rename("/no/such/file", "/another"),
     "JSONDecodeError": lambda: json.loads("{"),
     "CalledProcessError": lambda: subprocess.run(["false"], check=True),
-    "sqlite3": lambda: sqlite3.connect(":memory:").execute("no sql"),
+    "sqlite3": lambda: _queries("no sql"),
     "HTTPError": lambda: (_ for _ in ()).throw(urllib.error.URLError("no route")),
     "NumPy's": lambda: np.zeros((2, 3)).sum(axis=5),
     "LinAlgError": lambda: np.linalg.inv(np.zeros((2, 2))),
