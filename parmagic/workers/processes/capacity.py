@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from parmagic.errors import ParmagicError
 from parmagic.system.cgroups import folders, number
-from parmagic.system.interrupts import held_back
+from parmagic.system.interrupts import held_back, undo
 
 MANY = 32
 """Workers from which on it is looked whether there is room for them."""
@@ -46,7 +46,10 @@ def made(count: int, arm: str) -> Iterator[None]:
         _files.make_room(me, count, arm)
         yield
     finally:
-        _files.give_back(me)
+        try:
+            undo(lambda: _files.give_back(me))
+        finally:
+            undo(lambda: _files.give_back(me))
 
 
 class _Files:
