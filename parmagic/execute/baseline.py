@@ -20,7 +20,7 @@ from parmagic.execute.task import Quiet
 from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
-from parmagic.model.progress import Displayed, Printed
+from parmagic.model.progress import Displayed, InLine, Printed
 from parmagic.model.recording import Recording
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.model.traits import SERIAL
@@ -214,7 +214,9 @@ class _UntilEnough:
     def goes_on(self, report: Report) -> bool:
         """Look at both clocks."""
         now = perf_counter()
-        if isinstance(report, Recording):
+        if isinstance(report, InLine):
+            self._begin = self._heard = now
+        elif isinstance(report, Recording):
             self._cpu.of(report.worker.pid)
             self._heard = now
         elif self._cpu.moved():

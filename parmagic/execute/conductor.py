@@ -15,7 +15,7 @@ from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
 from parmagic.model.finding import Finding, told
-from parmagic.model.progress import Displayed, Printed, Pulse, Standing
+from parmagic.model.progress import Displayed, InLine, Printed, Pulse, Standing
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import sampler
@@ -54,8 +54,9 @@ class Heard:
 def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
     """Run a job, and gather what its workers report until they are done, the policy ends them, or something else does.
 
-    Its ``end`` is when the last of its items were reported; where none were, when its workers were done. An error ends it when
-    it is raised, and Ctrl-C with the last item that was done: what it takes to end the workers does not count.
+    It begins when it has what it needs, for which it may wait for another run. Its ``end`` is when the last of its items were
+    reported; where none were, when its workers were done. An error ends it when it is raised, and Ctrl-C with the last item that was
+    done: what it takes to end the workers does not count.
     """
     policy.screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
@@ -68,6 +69,8 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
                 if report.batches:
                     heard.end, heard.cpu_end = perf_counter(), time.process_time()
                     policy.screen.done(report.n_done)
+            elif isinstance(report, InLine):
+                heard.begin, heard.cpu_begin = perf_counter(), time.process_time()
             else:
                 _show(policy.screen, report, job.arm.model.name, heard.lost)
             raise_lost()

@@ -36,6 +36,11 @@ class Standing:
     doing: str
 
 
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """The job has not begun: what it needs is another run's, of this process."""
+
+
 QUIET_FOR = 2.0
 """Seconds in which a run says nothing of itself: quick cells stay quiet."""
 

@@ -31,9 +31,11 @@ class WithBar(Quiet):
 
         self._begin, stream = time.perf_counter(), _bar_stream()
         if stream is not None:
-            narrow = stream is own_stream("stderr") and shutil.get_terminal_size().columns < NARROW
+            in_terminal = stream is own_stream("stderr")
+            narrow = in_terminal and shutil.get_terminal_size().columns < NARROW
             self._bar = tqdm(
                 total=n_items, desc=arm, delay=QUIET_FOR, leave=False, unit="item", file=stream, dynamic_ncols=True,
+                position=None if in_terminal else 0,  # that of a run beside this one is under another cell
                 bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]" if narrow else None,
             )  # fmt: skip
 

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar, copy_context
 from time import perf_counter, sleep
 from typing import Any
 
@@ -88,7 +89,7 @@ class _Crew:
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
-        self._of = runs.current()
+        self._of, self._shown_under = runs.current(), _cell()
         self.output = ThreadOutput(self.reports.put)
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
@@ -277,6 +278,8 @@ class _Crew:
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
+        for variable, value in self._shown_under:
+            variable.set(value)
         self.output.attach(worker)
         if self._of is not None:
             self._of.attach(self.count)
@@ -325,6 +328,14 @@ class _Crew:
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()
         self.reports.put(Recording(me, batches=(batch,), readings=readings))
+
+
+def _cell() -> list[tuple[ContextVar[Any], Any]]:
+    """Return by what ipykernel knows the cell that the calling thread runs, so that what workers display is shown under it.
+
+    Threads that are not told show under the cell that was begun last, in whichever subshell.
+    """
+    return [(variable, value) for variable, value in copy_context().items() if variable.name == "parent_header"]
 
 
 def _in_library(thread: threading.Thread) -> bool:

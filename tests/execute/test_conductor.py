@@ -16,7 +16,7 @@ from parmagic.execute import baseline
 from parmagic.execute.conductor import conduct, listen
 from parmagic.execute.task import Quiet
 from parmagic.model.plan import Arm, Plan
-from parmagic.model.progress import Displayed, Printed, Pulse, Standing
+from parmagic.model.progress import Displayed, InLine, Printed, Pulse, Standing
 from parmagic.model.recording import Batch, Clock, Recording, WorkerId
 from parmagic.model.timeline import Packed
 from parmagic.workers import Job
@@ -122,6 +122,18 @@ def test_a_job_ends_with_its_last_item():
     assert seen[0] <= heard.end <= seen[1]
     heard = listen(_Scripted(_recording(), None), JOB, Clock())
     assert seen[-1] <= heard.end
+
+
+def test_a_job_that_waits_in_line_has_not_begun():
+    """While another run has what a job needs, its time does not run, nor does that of a baseline, which does not hang either."""
+    policy = _Policy()
+    policy.goes_on = lambda _: seen.append(time.perf_counter()) or True
+    seen = []
+    heard = listen(_Scripted(None, InLine(), InLine(), _recording(0, 1.0)), JOB, policy)
+    assert seen[1] <= heard.begin <= seen[2]
+    enough = baseline._UntilEnough(Quiet(), 4, 0.0, 0.0)
+    assert enough.goes_on(InLine())
+    assert not enough.goes_on(None)
 
 
 def test_a_policy_has_enough():

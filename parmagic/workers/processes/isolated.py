@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from parmagic.model.progress import InLine
 from parmagic.system import limits
 from parmagic.system.interrupts import forget, held_back
 from parmagic.workers import Job, Report
@@ -39,8 +40,13 @@ class IsolatedWorkers:
 
     def map(self, job: Job) -> Iterator[Report]:
         """Run the job in ``job.arm.count`` processes; closing the iterator kills them."""
-        yield from self._hub.lease.turn()
+        waited = False
+        for _ in self._hub.lease.turn():
+            waited = True
+            yield InLine()
         try:
+            if waited:
+                yield InLine()  # until now
             with limits.explained():
                 yield from self._run(Crew(self._hub, self._cargo, job))
         finally:
