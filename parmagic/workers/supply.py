@@ -71,7 +71,7 @@ class Supply:
         try:
             hub.get()
             self._modules = hub.refresh(self._space)  # while we pack
-            self.notes += _heavy(self.cargo().weights) + self._same_generators()
+            self.notes += _heavy(self.cargo().weights) + _emptied(self.cargo().emptied) + self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
@@ -166,6 +166,14 @@ class Supply:
         shipped = self._cargo is not None and self._plan.start_method is None
         hub.spare(max((arm.count for arm in self._processes), default=1) if shipped else None)
         self._closed = True
+
+
+def _emptied(names: Sequence[str]) -> list[str]:
+    """Say which functions have caches that the workers begin without."""
+    different = list(dict.fromkeys(names))  # one that calls itself is met twice
+    if not different:
+        return []
+    return [f"What the cache of {', '.join(different[:5])} holds stayed in the notebook: in every process it begins empty."]
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:

@@ -24,7 +24,7 @@ from tblib.pickling_support import pickle_traceback
 from parmagic.model import recording
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
-from parmagic.workers.processes import raised
+from parmagic.workers.processes import by_value, raised
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
 from parmagic.workers.processes.wire import Garbled
@@ -66,7 +66,10 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is TracebackType:
             return pickle_traceback(obj)
         origin = as_origin(obj)
-        return super().reducer_override(obj) if origin is NotImplemented else origin
+        if origin is not NotImplemented:
+            return origin
+        own = by_value.reduced(obj)
+        return by_value.with_slots(obj, super().reducer_override(obj)) if own is NotImplemented else own
 
 
 _known_classes: set[str] = set()

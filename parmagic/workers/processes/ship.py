@@ -12,28 +12,21 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import io
-import marshal
 import mmap
-import os
 import pickle
-import types
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import context, reduction
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import cloudpickle
-
 from parmagic.errors import NotShippable
-from parmagic.model.words import as_origin, long_type_name, message
+from parmagic.model.words import long_type_name, message
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
-from parmagic.system.interrupts import held_back, is_interrupt, undo
+from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import ipython
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
+from parmagic.workers.processes.packer import Packer, Popen, arrived
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
@@ -60,14 +53,15 @@ class Cargo:
     """A shipped body with its items: a file, its manifest, descriptors that travel with it.
 
     ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
-    each name that the body reads took of these.
+    each name that the body reads took of these, ``emptied`` the functions whose caches stay here.
     """
 
     def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
         begin = perf_counter()
         self._file: Descriptor | None = None
         self.weights: list[Weight] = []
-        self._popen = _Popen()
+        self.emptied: list[str] = []
+        self._popen = Popen()
         self._end = 0
         self._shared = 0
         try:
@@ -124,7 +118,7 @@ class Cargo:
 
     def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
-        packer = _Packer(self._popen, self._put)
+        packer = Packer(self._popen, self._put)
         space = names_around(call)
         shipped = [name for name in sorted(names) if name in space]
         for name in shipped:
@@ -144,6 +138,7 @@ class Cargo:
         except BaseException as error:
             _not_an_interrupt(error)
             raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
+        self.emptied += packer.emptied
         return self._store(packer, len(shipped) + 1)
 
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
@@ -176,11 +171,11 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, what: Any) -> Blob:
-        packer = _Packer(self._popen, self._put)
+        packer = Packer(self._popen, self._put)
         packer.pack(what)
         return self._store(packer, 1)
 
-    def _store(self, packer: _Packer, count: int) -> Blob:
+    def _store(self, packer: Packer, count: int) -> Blob:
         # no getbuffer(): up to Python 3.12, one that is left in a circle of references crashes the garbage collection
         return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count)
 
@@ -191,40 +186,6 @@ class Cargo:
         except OSError as error:
             raise NotShippable(f"There is no room for what the body reads ({len(data) / 1e6:.0f} MB more): {error}") from error
         return offset, len(data)
-
-
-class _Packer:
-    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
-
-    def __init__(self, popen: _Popen, put: Callable[[memoryview], Place]) -> None:
-        self.stream = io.BytesIO()
-        self.places: list[Place] = []
-        self._popen = popen
-        self._put = put
-        self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
-
-    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
-        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            return True
-        self.places.append(self._put(raw))
-        return False
-
-    def pack(self, what: Any) -> int:
-        """Add one thing; return how many bytes that took."""
-        stream, places = self.stream.tell(), len(self.places)
-        before = context.get_spawning_popen()
-        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
-        try:
-            self._pickler.dump(what)
-        finally:
-            try:
-                undo(lambda: context.set_spawning_popen(before))
-            finally:
-                undo(lambda: context.set_spawning_popen(before))
-        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
 
 
 def _not_an_interrupt(error: BaseException) -> None:
@@ -240,62 +201,12 @@ def _cannot_send(name: str, value: Any, error: BaseException) -> NotShippable:
     )
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
-            raise ForkOnly
-        if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
-            return _no_ipython, ()
-        if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
-            return _display, ()
-        if isinstance(obj, types.CodeType):
-            return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
-        reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
-        if reducer is not None:
-            return reducer(obj)
-        origin = as_origin(obj)
-        return super().reducer_override(obj) if origin is NotImplemented else origin
-
-
-class _Popen:
-    """Stands where multiprocessing expects the process that is being started."""
-
-    def __init__(self) -> None:
-        self.kept: list[Descriptor] = []
-
-    def duplicate_for_child(self, descriptor: int) -> int:
-        self.kept.append(Descriptor(high(os.dup(descriptor))))
-        return len(self.kept) - 1
-
-    class DupFd:
-        """A descriptor that travels beside the pickle, by its number there."""
-
-        def __init__(self, index: int) -> None:
-            self.index = index
-
-        def detach(self) -> int:
-            return _arrived[self.index]
-
-
-_arrived: list[int] = []
-
-
-def _no_ipython() -> Callable[[], Any]:
-    return ipython.no_ipython
-
-
-def _display() -> Callable[..., None]:
-    return ipython.display
-
-
 class Reader:
     """A worker's view of a cargo; ``size`` is how many bytes of it were unpacked so far."""
 
     def __init__(self, file: int, manifest: Manifest, descriptors: list[int]) -> None:
         self._manifest = manifest
-        _arrived[:] = descriptors
+        arrived[:] = descriptors
         self._shared = mmap.mmap(file, manifest.size, access=mmap.ACCESS_READ)
         self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
         self._segment = -1

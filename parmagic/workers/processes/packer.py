@@ -1,0 +1,126 @@
+"""One pickle after another of what the notebook has, for its workers; large buffers, and descriptors, lie beside it."""
+
+from __future__ import annotations
+
+import io
+import marshal
+import os
+import pickle
+import types
+from collections.abc import Callable
+from multiprocessing import context, reduction
+from typing import Any
+
+import cloudpickle
+
+from parmagic.model.words import as_origin
+from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.interrupts import undo
+from parmagic.workers.processes import by_value, ipython
+from parmagic.workers.processes.orders import ForkOnly, Place
+
+
+class Packer:
+    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
+
+    def __init__(self, popen: Popen, put: Callable[[memoryview], Place]) -> None:
+        self.stream = io.BytesIO()
+        self.places: list[Place] = []
+        self._popen = popen
+        self._put = put
+        self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
+
+    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        self.places.append(self._put(raw))
+        return False
+
+    @property
+    def emptied(self) -> list[str]:
+        """The functions that were packed without what their caches held."""
+        return self._pickler.emptied
+
+    def pack(self, what: Any) -> int:
+        """Add one thing; return how many bytes that took."""
+        stream, places = self.stream.tell(), len(self.places)
+        before = context.get_spawning_popen()
+        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
+        try:
+            self._pickler.dump(what)
+        finally:
+            try:
+                undo(lambda: context.set_spawning_popen(before))
+            finally:
+                undo(lambda: context.set_spawning_popen(before))
+        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child.
+
+    ``emptied`` are the functions with caches, which are empty on the other side.
+    """
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.emptied: list[str] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
+            raise ForkOnly
+        if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
+            return _no_ipython, ()
+        if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
+            return _display, ()
+        if isinstance(obj, types.CodeType):
+            return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
+        reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
+        if reducer is not None:
+            return reducer(obj)
+        origin = as_origin(obj)
+        if origin is not NotImplemented:
+            return origin
+        own = by_value.reduced(obj)
+        if own is NotImplemented:
+            return by_value.with_slots(obj, super().reducer_override(obj))
+        if by_value.remembers(obj):
+            self.emptied.append(obj.__qualname__)
+        return own
+
+
+class Popen:
+    """Stands where multiprocessing expects the process that is being started."""
+
+    def __init__(self) -> None:
+        self.kept: list[Descriptor] = []
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        """Keep a copy of a descriptor; return its number among those that travel."""
+        self.kept.append(Descriptor(high(os.dup(descriptor))))
+        return len(self.kept) - 1
+
+    class DupFd:
+        """A descriptor that travels beside the pickle, by its number there."""
+
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def detach(self) -> int:
+            """Return what has arrived there."""
+            return arrived[self.index]
+
+
+arrived: list[int] = []
+"""In a worker, the descriptors that came beside what is being unpacked."""
+
+
+def _no_ipython() -> Callable[[], Any]:
+    return ipython.no_ipython
+
+
+def _display() -> Callable[..., None]:
+    return ipython.display

@@ -1,0 +1,185 @@
+"""What a cell defines, and pickle would look up by its name, reaches processes and comes back: caches, types, slots, weak collections."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import parmagic
+from parmagic.workers.processes import by_value, preload
+
+CACHES = """
+from functools import cache, cached_property, lru_cache, partial, singledispatch, singledispatchmethod
+@cache
+def square(n): return n * n
+@lru_cache(maxsize=2, typed=True)
+def typed(n): return type(n).__name__
+@cache
+def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+@singledispatch
+def kind(x): return "any"
+@kind.register
+def _(x: int): return "int"
+class Machine:
+    scale = 3
+    @cached_property
+    def size(self): return self.scale * 2
+    @lru_cache(None)
+    def times(self, n): return self.size * n
+    @staticmethod
+    @cache
+    def one(): return 1
+    @singledispatchmethod
+    def told(self, x): return "any"
+    @told.register
+    def _(self, x: str): return "str"
+machine = Machine()
+square.label = "a square"
+add = partial(square, 4)
+"""
+TYPES = """
+from typing import Generic, NamedTuple, NewType, Optional, ParamSpec, TypedDict, TypeVar, TypeVarTuple
+UserId = NewType("UserId", int)
+Deep = NewType("Deep", UserId)
+P, T, Ts = ParamSpec("P"), TypeVar("T"), TypeVarTuple("Ts")
+class Pair(NamedTuple):
+    a: int
+    b: Optional[UserId] = None
+class Config(TypedDict):
+    n: int
+class Box(Generic[T]):
+    def __init__(self, x: T): self.x = x
+def typed(n: UserId) -> Deep: return Deep(UserId(n))
+"""
+SLOTS = """
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+class Point:
+    __slots__ = ("x", "__hidden")
+    def __init__(self, x): self.x, self.__hidden = x, -x
+    def hidden(self): return self.__hidden
+class Point3(Point):
+    __slots__ = "z"
+    def __init__(self, x, z): super().__init__(x); self.z = z
+class Open(Point):
+    __slots__ = {"y": "a documented one", "__dict__": "and more"}
+@dataclass(slots=True)
+class Row:
+    n: int
+    name: str = "row"
+@dataclass(slots=True, frozen=True, order=True)
+class Frozen:
+    n: int
+class Base(ABC):
+    __slots__ = ("a", "__weakref__")
+    @abstractmethod
+    def go(self): ...
+class Real(Base):
+    __slots__ = ("b",)
+    def go(self): return self.a + self.b
+class Odd(Exception):
+    __slots__ = ("place",)
+    def __init__(self, place): super().__init__(f"at {place}"); self.place = place
+def real(n):
+    made = Real(); made.a, made.b = n, 1
+    return made
+def opened(n):
+    made = Open(n); made.y, made.free = 1, 2
+    return made
+"""
+WEAK = """
+import weakref
+class Node: pass
+node = Node()
+by_key, by_value, both = weakref.WeakKeyDictionary({node: 1}), weakref.WeakValueDictionary({"k": node}), weakref.WeakSet({node})
+"""
+
+
+@pytest.mark.parametrize(
+    ("definition", "expression", "expected"),
+    [
+        (CACHES, "square(n)", [0, 1, 4]),
+        (CACHES, "square.label, add()", [("a square", 16)] * 3),
+        (CACHES, "[typed(1), typed(1.0), typed.cache_info().currsize, typed.cache_parameters()['maxsize'], typed.__wrapped__('x')]",
+         [["int", "float", 2, 2, "str"]] * 3),
+        (CACHES, "fib(30 + n), fib.cache_info().hits > 20, fib.cache_clear()", [(832040, True, None), (1346269, True, None), (2178309, True, None)]),
+        (CACHES, "kind(n), kind('x'), kind.dispatch(bool)(True)", [("int", "any", "int")] * 3),
+        (CACHES, "machine.size, machine.times(n), Machine.one(), machine.told('x'), machine.told(n)",
+         [(6, 0, 1, "str", "any"), (6, 6, 1, "str", "any"), (6, 12, 1, "str", "any")]),
+        (TYPES, "typed(n), UserId(n), Deep.__supertype__ is UserId, typed.__annotations__['n'] is UserId", [(n, n, True, True) for n in range(3)]),
+        (TYPES, "P.__name__, Ts.__name__, T.__name__", [("P", "Ts", "T")] * 3),
+        (TYPES, "tuple(Pair(n, UserId(1))), Config(n=n), Box[int](n).x", [((n, 1), {"n": n}, n) for n in range(3)]),
+        (SLOTS, "hasattr(Point(n), '__dict__'), hasattr(opened(n), '__dict__'), Point(n).hidden(), Real.__slots__", [(False, True, -n, ("b",)) for n in range(3)]),
+        (WEAK, "by_key[node], by_value['k'] is node, node in both", [(1, True, True)] * 3),
+    ],
+)  # fmt: skip
+def test_what_a_cell_defines(ip, definition, expression, expected):
+    """It works in processes as it does in the notebook."""
+    ip(definition)
+    ip(f"%parallel procs=2 -q --once -o there ({expression}) for n in range(3)")
+    assert ip.space["there"].results == expected
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type statements are new in Python 3.12")
+def test_type_statements(ip):
+    """Aliases, generic ones as well, keep their names, values and parameters."""
+    ip("type Number = int | float\ntype Many[T] = list[T]\ndef f(n: Number) -> Many[int]: return [n]")
+    ip("%parallel procs=2 -q --once -o there (str(Number), str(Number.__value__), Many.__type_params__[0].__name__, f(n)) for n in range(2)")
+    assert ip.space["there"].results == [("Number", "int | float", "T", [n]) for n in range(2)]
+
+
+@pytest.mark.parametrize("result", ["Point(n)", "Point3(n, 2)", "opened(n)", "Row(n)", "Frozen(n)", "real(n)", "[Row(n), {'k': Frozen(n)}]", "Odd(n)"])
+@pytest.mark.parametrize("method", ["", "--start-method spawn", "--start-method fork"])
+def test_slotted_results(ip, result, method):
+    """An instance of a class with slots comes back as one of that class, with all fields."""
+    ip(SLOTS + f"def make(n): return {result}")
+    ip(f"%parallel procs=2 {method} -q --once -o there make(n) for n in range(3)")
+    space = ip.space
+    for n, found in enumerate(space["there"].results):
+        made = space["make"](n)
+        assert type(found) is type(made)
+        if isinstance(made, (space["Row"], space["Frozen"], list)):
+            assert found == made
+        for name in ("x", "z", "y", "free", "a", "b", "n", "place"):
+            assert getattr(found, name, "none") == getattr(made, name, "none")
+        if isinstance(made, space["Point"]):
+            assert found.hidden() == -n
+
+
+def test_a_class_that_the_body_makes(ip):
+    """A class with slots, and a function with a cache, that the body defines come home."""
+    ip(
+        "%%parallel procs=2 -q --once -o there for n in range(2)\n"
+        "class Local:\n    __slots__ = ('a',)\n"
+        "import functools\n"
+        "@functools.cache\ndef double(x): return 2 * x\n"
+        "made = Local(); made.a = double(n)\n(made, double)"
+    )
+    for n, (made, double) in enumerate(ip.space["there"].results):
+        assert (made.a, hasattr(made, "__dict__"), double(5)) == (2 * n, False, 10)
+
+
+def test_a_cache_begins_empty_and_a_note_says_so(ip):
+    """What a cache holds is not sent: told where it held something, and only there."""
+    ip(CACHES)
+    line = "%parallel procs=2 -q --once -o there (square(n), fib(n)) for n in range(3)"
+    ip(line)
+    assert not [note for note in ip.space["there"].notes if "cache" in note]
+    ip("square(3), fib(3)")
+    ip(line)
+    (note,) = [note for note in ip.space["there"].notes if "cache" in note]
+    assert note.startswith("What the cache of fib, square holds stayed in the notebook")
+    ip(line.replace("procs", "threads"))
+    assert not [note for note in ip.space["there"].notes if "cache" in note]
+
+
+def test_what_modules_define_goes_by_name():
+    """A cached function of a module that can be imported is that module's in the worker, not a copy of it."""
+    assert by_value.reduced(preload._roots) is NotImplemented
+    assert by_value.reduced(object()) is NotImplemented
+    assert parmagic.run(_uses_a_module, range(2), "procs=1", once=True).results == [True, True]
+
+
+def _uses_a_module(_):
+    return preload._roots is sys.modules["parmagic.workers.processes.preload"]._roots
