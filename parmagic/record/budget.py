@@ -51,8 +51,25 @@ class Recorded(Protocol):
         """Where the calls go."""
         ...
 
+    @property
+    def on(self) -> bool:
+        """Whether functions are recorded at this moment."""
+        ...
+
     def switch(self, *, on: bool) -> None:
-        """Switch the recording of functions on or off for all threads of this process."""
+        """Switch the recording of functions on or off for all threads of this process; it stays off where another tool has its place."""
+        ...
+
+    def look(self) -> None:
+        """Count what was recorded, and switch it off where another tool has taken its place."""
+        ...
+
+    def shared(self) -> bool:
+        """Tell whether another tool has moved in, and would fail where it is switched off."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """Record nothing any more, for that reason."""
         ...
 
     def silence(self) -> None:
@@ -82,29 +99,48 @@ class Controller:
             self._thread.join()
 
     def _run(self) -> None:
-        if self._mode == "auto":
-            self._keep_within_budget()
-            return
+        try:
+            if self._mode == "auto":
+                self._keep_within_budget()
+            else:
+                self._keep_on()
+        except Exception as error:  # noqa: BLE001  (of VizTracer: the run goes on without it)
+            self._recorded.failed(error)
+
+    def _keep_on(self) -> None:
         self._recorded.ring.hide()
         while not self._ended.wait(LOOK):
-            self._recorded.ring.look()
+            self._recorded.look()
+            if not self._recorded.on and not FREE_THREADED:
+                self._recorded.switch(on=True)
+                self._recorded.ring.hide()
 
     def _keep_within_budget(self) -> None:
         while True:
-            self._recorded.ring.hide()
-            opened, cpu = perf_counter(), process_time()
-            while not self._used_up(process_time() - cpu, perf_counter() - opened):
-                if self._ended.wait(CHECK):
-                    return
-                self._recorded.ring.look()
-            if FREE_THREADED:
-                self._recorded.silence()
+            if self._recorded.on and not self._window():
                 return
-            self._recorded.switch(on=False)
-            self._spent += process_time() - cpu
             if self._ended.wait(self._until_allowed()):
                 return
             self._recorded.switch(on=True)
+
+    def _window(self) -> bool:
+        """Look on while it is recorded, until that is used up; tell whether there may be another window.
+
+        One in which another tool has moved in stays open for as long as that is there.
+        """
+        self._recorded.ring.hide()
+        opened, cpu = perf_counter(), process_time()
+        while self._recorded.on and (not self._used_up(process_time() - cpu, perf_counter() - opened) or self._recorded.shared()):
+            if self._ended.wait(CHECK):
+                return False
+            self._recorded.look()
+        if FREE_THREADED:
+            self._recorded.silence()
+            return False
+        if self._recorded.on:
+            self._recorded.switch(on=False)
+        self._spent += process_time() - cpu
+        return True
 
     def _used_up(self, used: float, seconds: float) -> bool:
         """Tell whether a window that used that much CPU in so many seconds has to close now.

@@ -7,19 +7,17 @@ Without a GIL, VizTracer 1.1.1 crashes where it is stopped while other threads r
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import gc
 import os
 import sys
 import threading
 import warnings
-from collections import deque
-from itertools import accumulate, chain, repeat, takewhile
 from time import perf_counter, sleep
+from types import BuiltinMethodType
 from typing import Any
 
 from parmagic.model.recording import CALLS_KEPT
+from parmagic.record import threadhooks
+from parmagic.record.place import Place
 from parmagic.record.ring import Ring
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.interrupts import held_back
@@ -40,7 +38,6 @@ BY_MONITORING = sys.version_info >= (3, 12)
 _tracers: list[Any] = []
 """All that were made, which must not be freed."""
 
-_TOOL = 2  # sys.monitoring's place for profilers, which VizTracer takes
 _ANCHOR_TRIES = 60
 _CALLS = 500
 
@@ -50,17 +47,23 @@ class Profiler:
 
     def __init__(self, entries: int) -> None:
         os.getcwd()  # noqa: PTH109  (VizTracer asks as well, but is half made by then, and must not be freed)
-        from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
-
+        kind = _kind()
         # an interrupted thread leaves functions that it never returned from: nothing that its user could mend
         warnings.filterwarnings("ignore", "VizTracer: Unexpected function return", RuntimeWarning)
-        before = sys.getprofile()
-        self._tracer = VizTracer(tracer_entries=entries, register_global=False, verbose=0)
-        _tracers.append(self._tracer)  # whatever is raised from here on
+
+        def make() -> None:
+            _tracers.append(kind(tracer_entries=entries, register_global=False, verbose=0))
+
+        if BY_MONITORING:
+            make()
+        else:
+            threadhooks.aside(make, lambda _: False)
+        self._tracer = _tracers[-1]
+        self._hook = self._tracer.threadtracefunc
+        self._ours = (self._tracer, self._hook)
         if not BY_MONITORING:
-            sys.setprofile(before)
-            threading.setprofile(None)
-            self._hook = self._tracer.threadtracefunc
+            threadhooks.offset()  # while this thread has no profile function
+        self.place = Place()
         self.ring = Ring(self._tracer, entries)
         self.owner: object = None
         self._owning = threading.Lock()
@@ -75,26 +78,47 @@ class Profiler:
     def give_back(self, who: object) -> None:
         """Forget what was recorded, and let others have it, if it is theirs."""
         if self.owner is who:
-            self._tracer.clear()
-            self.owner = None
+            try:
+                self._tracer.clear()
+            finally:
+                self.owner = None
 
     def trace_c(self, *, wanted: bool) -> None:
         """Record functions that are written in C, or leave them out."""
         self._tracer.ignore_c_function = not wanted
 
-    def start(self) -> None:
-        """Record from here on; on 3.11, the threads that are hooked."""
-        self._tracer.start()
-        if not BY_MONITORING:
-            _unhook(sys.setprofile, threading.setprofile)
+    def start(self) -> str | None:
+        """Record from here on; on 3.11, the threads that are hooked. Where another tool has the place for it, only return its name."""
+        with held_back():
+            if not BY_MONITORING:
+                threadhooks.aside(self._tracer.start, self.is_ours)
+                return None
+            if self._tracer.enable and not self.place.is_ours():  # another tool had the place when this was to be stopped
+                self.place.leave(self._tracer.stop)
+            return self.place.enter(self._tracer.start)
 
     def stop(self) -> None:
-        """Stop recording. This goes through the stacks of all threads: without a GIL none may record meanwhile."""
+        """Stop recording. This goes through the stacks of all threads: without a GIL none may record meanwhile.
+
+        Where another tool has the place, nothing is recorded, and VizTracer is stopped when that has left.
+        """
         with held_back():
-            if FREE_THREADED and sys.monitoring.get_tool(_TOOL):  # type: ignore[attr-defined, unused-ignore]
-                silence()
+            if not BY_MONITORING:
+                threadhooks.aside(self._tracer.stop, self.is_ours)
+                return
+            if FREE_THREADED and self.place.is_ours():
+                self.place.silence()
                 sleep(CALM)
-            self._tracer.stop()
+            if self._tracer.enable or self.place.is_ours():
+                self.place.leave(self._tracer.stop)
+
+    def holds(self) -> bool:
+        """Tell whether nobody has taken the place for profilers from us."""
+        return not BY_MONITORING or self.place.is_ours()
+
+    def shared(self) -> bool:
+        """Tell whether another tool has moved in with us, and would fail where we leave."""
+        return BY_MONITORING and self.place.shared()
 
     def clear(self) -> None:
         """Forget what was recorded."""
@@ -103,6 +127,15 @@ class Profiler:
     def dump(self, path: str) -> None:
         """Write what was recorded to a file; OSError or ValueError where it cannot be opened or written."""
         self._tracer.dump(path)
+
+    def is_ours(self, found: object) -> bool:
+        """Tell whether a profile function is this tracer's (3.11): VizTracer puts itself in the place of its function."""
+        return found is self._tracer or (type(found) is BuiltinMethodType and found.__self__ is self._tracer)
+
+    def foreign(self) -> object:
+        """Return the calling thread's profile function where it is not ours (3.11), or None."""
+        found = None if BY_MONITORING else sys.getprofile()
+        return None if self.is_ours(found) else found
 
     def hook_thread(self) -> None:
         """Hook the calling thread (3.11), as ``VizTracer.enable_thread_tracing`` does, by an object that lives on.
@@ -113,6 +146,16 @@ class Profiler:
         if not BY_MONITORING:
             self._tracer.reset_stack()
             sys.setprofile(self._hook)
+
+    def unhook_thread(self) -> None:
+        """Take our profile function off the calling thread (3.11)."""
+        if not BY_MONITORING and self.is_ours(sys.getprofile()):
+            sys.setprofile(None)
+
+    def unhook_threads(self) -> None:
+        """Take it off all threads (3.11), where VizTracer's ``stop`` leaves it, to cost at each call."""
+        if not BY_MONITORING:
+            threadhooks.unhook_all(self._ours)
 
     def anchor(self) -> tuple[float, float]:
         """Return one moment on VizTracer's clock (µs) and on ours (s): the tightest of some tries."""
@@ -127,9 +170,27 @@ class Profiler:
     def forked(self) -> None:
         """In a forked child: let go of the parent's recording."""
         self.owner, self._owning = None, threading.Lock()
-        self._tracer.stop()
+        self.stop()
         self._tracer.clear()
         self._tracer.reset_stack()
+
+
+def _kind() -> Any:
+    """Return the class of our tracers."""
+    from viztracer import VizTracer  # noqa: PLC0415  (loads when a run traces)
+
+    class Tracer(VizTracer):  # type: ignore[misc, unused-ignore]
+        """A VizTracer that goes on where a body, on 3.11, sets the profile function again that it has found."""
+
+        def __call__(self, frame: Any, event: str, arg: Any) -> None:
+            """Be a profile function."""
+            if self.enable:
+                self.reset_stack()  # what was called and has returned meanwhile is not known
+                self.threadtracefunc(frame, event, arg)
+            else:
+                sys.setprofile(None)
+
+    return Tracer
 
 
 _profiler: Profiler | None = None
@@ -153,35 +214,48 @@ def forked() -> None:
         _profiler.forked()
 
 
-def silence() -> None:
-    """Record no further call, in any thread (3.12+)."""
-    sys.monitoring.set_events(_TOOL, 0)  # type: ignore[attr-defined, unused-ignore]
-
-
 def other() -> str | None:
     """Return the name of another profiler that is at work, or None; another run's, which is ours, is none: its owner says so."""
     if _profiler is not None and _profiler.owner is not None:
         return None
     if BY_MONITORING:
-        return sys.monitoring.get_tool(_TOOL)  # type: ignore[attr-defined, no-any-return, unused-ignore]
-    found = sys.getprofile() or threading.getprofile()
-    if found is None:
-        return None
-    return f"the profile function {getattr(found, '__qualname__', type(found).__qualname__)!r}"
+        return (_profiler.place if _profiler is not None else Place()).other()
+    found = threadhooks.other(_profiler.is_ours if _profiler is not None else lambda _: False)
+    return None if found is None else name_of(found)
 
 
-@functools.cache
+def name_of(function: object) -> str:
+    """Return what a profile function is called in notes."""
+    return f"the profile function {getattr(function, '__qualname__', type(function).__qualname__)!r}"
+
+
+_cost: float | None = None
+
+
 def call_cost() -> float:
-    """Return what recording one call costs in this process, in seconds; measured once, by the profiler's owner."""
-    profiler = get()
+    """Return what recording one call costs in this process, in seconds; measured once, by the profiler's owner.
+
+    NaN while another profiler is at work, which would be measured as well.
+    """
+    global _cost  # noqa: PLW0603  (one per process)
+    if _cost is None:
+        _cost = _measure(get())
+    return float("nan") if _cost is None else _cost
+
+
+def _measure(profiler: Profiler) -> float | None:
+    if profiler.foreign():
+        return None
     plain = min(_time_calls() for _ in range(3))
-    profiler.start()
-    profiler.hook_thread()
-    traced = min(_time_calls() for _ in range(3))
-    profiler.stop()
-    if not BY_MONITORING:
-        _unhook(sys.setprofile, threading.setprofile)
-    profiler.clear()
+    if profiler.start() is not None:
+        return None
+    try:
+        profiler.hook_thread()
+        traced = min(_time_calls() for _ in range(3))
+    finally:
+        profiler.unhook_thread()
+        profiler.stop()
+        profiler.clear()
     return max(traced - plain, 0.0) / _CALLS
 
 
@@ -193,36 +267,3 @@ def _time_calls() -> float:
     for _ in range(_CALLS):
         nothing()
     return perf_counter() - begin
-
-
-def _unhook(*setters: Any) -> None:
-    for setter in setters:
-        setter(None)
-
-
-def unhook_threads() -> None:
-    """Take the profile function off every thread (3.11), also off those that run on.
-
-    VizTracer's own ``stop`` leaves its hook in threads that it cannot reach,
-    where it goes on to cost at each call. The states of threads are gone through within one
-    call of C: between two lines of Python another thread may end, and free the state that comes next.
-    """
-    interpreter, first, following, set_profile = _calls_for_threads()
-    states = takewhile(bool, accumulate(chain(map(first, (interpreter,)), repeat(0)), following))
-    before = gc.isenabled()
-    gc.disable()  # a finalizer is Python as well
-    try:
-        deque(map(set_profile, states, repeat(None), repeat(None)), maxlen=0)
-    finally:
-        if before:
-            gc.enable()
-
-
-@functools.cache
-def _calls_for_threads() -> tuple[int, Any, Any, Any]:
-    """Return the interpreter, and what C calls to go through the states of its threads and to set a profile function there."""
-    api, state, number = ctypes.pythonapi, ctypes.c_void_p, ctypes.c_int
-    interpreter = ctypes.PYFUNCTYPE(state)(("PyInterpreterState_Get", api))()
-    first = ctypes.PYFUNCTYPE(state, state)(("PyInterpreterState_ThreadHead", api))
-    following = ctypes.PYFUNCTYPE(state, state, number)(("PyThreadState_Next", api))  # the number is accumulate's, and read by nobody
-    return interpreter, first, following, ctypes.PYFUNCTYPE(number, state, state, state)(("_PyEval_SetProfile", api))

@@ -6,20 +6,42 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
+from typing import Concatenate, ParamSpec, TypeVar
 
+from parmagic.model import words
 from parmagic.model.plan import TraceMode
-from parmagic.model.recording import TraceFile
-from parmagic.record import dump, profiler
+from parmagic.model.private import Private, say
+from parmagic.model.recording import Batch, TraceFile
+from parmagic.record import clashes, dump, profiler
 from parmagic.record.budget import Controller
 from parmagic.record.profiler import BY_MONITORING, ENTRIES, Profiler
 from parmagic.record.ring import Ring
 from parmagic.system.files import RunFile
 from parmagic.system.interrupts import undo
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _harmless(step: Callable[Concatenate[Tracing, _P], _R]) -> Callable[Concatenate[Tracing, _P], _R | None]:
+    """Have a run go on without a trace, and with a note, whatever is raised by a step of ours."""
+
+    def guarded(self: Tracing, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return step(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (of VizTracer, or of the tool that it met)
+            self.failed(error)
+            return None
+
+    functools.update_wrapper(guarded, step)
+    return guarded
 
 
 class Tracing:
@@ -33,9 +55,12 @@ class Tracing:
         self._on = self._started = False
         self._window = 0  # how often it was switched on
         self._hooked: dict[int, int] = {}  # thread -> the window in which it was hooked last
-        self._until: float | None = None
+        self._until: float | None = None  # when it was switched off first
+        self._closed = float("-inf")  # and last
+        self._cut = False  # whether that was for the budget
         self.controller: Controller | None = None
 
+    @_harmless
     def start(self) -> None:
         """Begin to record; threads join by ``attach``. Whatever interrupts this, ``end`` ends what was begun.
 
@@ -61,9 +86,24 @@ class Tracing:
         try:
             self.controller.start()
         except RuntimeError as error:
-            self.end()
-            self._started, self._made = False, None
-            self._notes.append(f"Functions were not traced: {error}.")
+            self._stop()
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """Record no further call, and say why."""
+        made = self._made
+        if made is None:
+            return
+        self._note(_why_not(error))
+        for step in (made.stop, made.unhook_threads, lambda: made.give_back(self)):
+            with suppress(Exception):
+                step()
+        self._on = self._started = False
+        self._made = None
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.append(note)
 
     @property
     def _profiler(self) -> Profiler:
@@ -75,46 +115,103 @@ class Tracing:
         """Where the calls go."""
         return self._profiler.ring
 
+    @property
+    def on(self) -> bool:
+        """Whether functions are recorded at this moment."""
+        return self._on
+
+    @_harmless
     def attach(self, rank: int) -> None:
         """Begin to record the calling thread as worker ``rank``."""
         if self._made is None:
             return
         self._workers[threading.get_native_id()] = rank
+        self._hooked.pop(threading.get_ident(), None)  # of a thread that has ended
+        other = self._made.foreign()
+        if other is not None:
+            self._make_room(profiler.name_of(other))
         self.refresh()
 
     def refresh(self) -> None:
         """Hook the calling thread where tracing was switched on again meanwhile (3.11: only it can do so)."""
-        if not BY_MONITORING and self._on and sys.getprofile() is None:
+        if not BY_MONITORING and self._on:
+            self._hook()
+
+    @_harmless
+    def _hook(self) -> None:
+        if self._has_no_hook() and self._on:
             self._profiler.hook_thread()
             self._hooked[threading.get_ident()] = self._window
 
+    def _has_no_hook(self) -> bool:
+        """Tell whether the calling thread has no profile function; say so where the body has taken ours away."""
+        found = sys.getprofile()  # first: the controller takes ours away when tracing is off
+        window = self._window if self._on else -1
+        hooked = self._hooked.get(threading.get_ident())
+        if not self._profiler.is_ours(found) and hooked is not None and (found is not None or hooked == window):
+            self._note(_ENDED)
+        return found is None
+
+    @_harmless
     def detach(self) -> None:
-        """Stop recording the calling thread, and leave no hook in it."""
-        if self._made is None or BY_MONITORING:
-            return
-        # a window that opened during the last item has not hooked this thread yet
-        if self._on and sys.getprofile() is None and self._hooked.get(threading.get_ident()) == self._window:
-            self._notes.append("The body set a profile function of its own, which ended the tracing of functions there.")
-        sys.setprofile(None)
+        """Stop recording the calling thread, and leave no hook of ours in it."""
+        if self._made is not None and not BY_MONITORING:
+            self._has_no_hook()
+            self._made.unhook_thread()
+
+    @_harmless
+    def explain(self, batch: Batch) -> None:
+        """Add a hint to what items raised because two profilers met, where we were one of them."""
+        for error in batch.errors.values():
+            if batch.begins and (self._on or self._closed >= batch.begins[0]) and clashes.met_another_profiler(error):
+                words.add_note(error, clashes.HINT)
 
     def switch(self, *, on: bool) -> None:
-        """Switch the recording of functions on or off for all threads of this process."""
-        if on:
-            self._on = True
-            self._window += 1
-            self._profiler.start()
+        """Switch the recording of functions on or off for all threads of this process.
+
+        Where another tool has Python's place for profilers, it stays off, and a note says so.
+        """
+        if not on:
+            self._cut = True
+            self._close()
             return
+        self._window += 1
+        self._on = True  # before it is: whatever interrupts this, it is switched off
+        other = self._profiler.start()
+        if other is not None:
+            self._make_room(other)
+            self._is_off()
+
+    def _close(self) -> None:
+        if not self._profiler.holds():
+            self._make_room(self._profiler.place.other() or "another tool")
         self._profiler.stop()
+        self._is_off()
+        self._profiler.unhook_threads()
+
+    def _is_off(self) -> None:
         self._on = False
+        self._closed = perf_counter()
         if self._until is None:
-            self._until = perf_counter()
-        if not BY_MONITORING:
-            profiler.unhook_threads()
+            self._until = self._closed
+
+    def _make_room(self, other: str) -> None:
+        self._note(_ASIDE.format(other="another VizTracer" if other == "viztracer" else other))
+
+    def look(self) -> None:
+        """Count what was recorded, and make room for a tool that has taken the place meanwhile."""
+        self.ring.look()
+        if self._on and not self._profiler.holds():
+            self._close()
+
+    def shared(self) -> bool:
+        """Tell whether another tool has moved in with us, and would fail where tracing is switched off."""
+        return self._profiler.shared()
 
     def silence(self) -> None:
         """Record no further call, without touching what other threads have recorded."""
-        profiler.silence()
-        self._until = perf_counter()
+        self._profiler.place.silence()
+        self._until, self._cut = perf_counter(), True
 
     def finish(self, file: RunFile | None) -> TraceFile | None:
         """Hand over what was recorded, by ``file`` where it is large, and forget it; None where nothing was to be.
@@ -123,25 +220,28 @@ class Tracing:
         costs here: CPU seconds, which threads under one GIL pay one after another
         (see :attr:`parmagic.model.timeline.Timeline.overhead_s`).
         """
-        if self._made is None:
-            note = tuple(self._notes)
-            return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, note) if note else None
-        if not self._started:
-            return None
+        found = self._gather(file) if self._started else None
+        if self._made is None and self._notes:
+            return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, tuple(self._notes))
+        return found
+
+    @_harmless
+    def _gather(self, file: RunFile | None) -> TraceFile:
         if self.controller is not None:
             self.controller.end()
         cut = self._until  # switched off before its end
         self._stop()
-        anchors = (self._first, self._made.anchor())
+        anchors = (self._first, self._profiler.anchor())
         counted = self.ring.lost()
         data = self._dump()
         lost, exactly = counted or (float("nan") if dump.overflowed(data) else 0, True)
         calls = dump.calls(data) + (lost if lost == lost else 0)
         path = self._write(data, file) if len(data) > dump.SMALL and file is not None else ""
-        if cut is not None:
+        if self._cut:
             self._notes.append(_CUT)
+        cost = calls * profiler.call_cost() if calls else 0.0
         return TraceFile(
-            path, os.getpid(), anchors, dict(self._workers), cut, calls * profiler.call_cost(), tuple(self._notes),
+            path, os.getpid(), anchors, dict(self._workers), cut, cost, tuple(self._notes),
             b"" if len(data) > dump.SMALL else data, lost, exactly, dump.first_end(data, anchors) if lost else None,
         )  # fmt: skip
 
@@ -149,8 +249,9 @@ class Tracing:
         if self.controller is not None:
             self.controller.end()
         if self._on:
-            self.switch(on=False)
+            self._close()
 
+    @_harmless
     def end(self) -> None:
         """Stop recording, and let others have the tracer; what ``finish`` has not written is forgotten."""
         self._stop()
@@ -182,6 +283,10 @@ _CUT = (
     f"(--trace full keeps the last {ENTRIES:,} calls of a process)."
 )
 
+_ASIDE = "Functions were not traced while {other} had Python's place for profilers, which is for one (--trace off hides this note)."
+
+_ENDED = "The body set a profile function of its own, which ended the tracing of functions there."
+
 _NOWHERE = "Functions were not traced: VizTracer does not start where the working directory is gone. os.chdir() to one that is there."
 
 OFF = Tracing(None, "off")
@@ -203,14 +308,20 @@ def prepare(mode: TraceMode) -> Tracing:
         made = profiler.get()
     except OSError:
         return Tracing(None, mode, (_NOWHERE,))
+    except Exception as error:  # noqa: BLE001  (of VizTracer: a run goes on without it)
+        return Tracing(None, mode, (_why_not(error),))
     return Tracing(made, mode)
+
+
+def _why_not(error: Exception) -> str:
+    return say("Functions were not traced: {why}.", why=Private(words.message(error), words.type_name(error)))
 
 
 def warm(mode: TraceMode) -> None:
     """Load and calibrate VizTracer, so that no arm pays for it; not while another run of this process has it."""
     if mode == "off" or profiler.other():
         return
-    with suppress(OSError):  # a note says so
+    with suppress(Exception):  # a note says so
         made, me = profiler.get(), object()
         try:
             if made.take(me):

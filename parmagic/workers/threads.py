@@ -327,6 +327,8 @@ class _Crew:
 
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()
+        if batch.errors:
+            self.trace.explain(batch)
         self.reports.put(Recording(me, batches=(batch,), readings=readings))
 
 

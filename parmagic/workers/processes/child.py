@@ -17,7 +17,7 @@ import cloudpickle
 
 from parmagic.errors import LimitReached
 from parmagic.model import words
-from parmagic.model.recording import Recording, Span, WorkerId
+from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
@@ -107,6 +107,11 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[]
         trace.refresh()
         lookout.arm()
 
+    def report(batch: Batch, readings: Readings) -> None:
+        if batch.errors:
+            trace.explain(batch)
+        channel.report(batch, readings)
+
     try:
         enter(worker)
         call, load = unpack()
@@ -118,7 +123,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[]
         if orders.sharing.together:
             channel.wait()
         deck = _deck(orders, worker, at.board, board)
-        work(call, load, deck, worker, gauge, board, channel.report, between, keep_going=orders.plan.keep_going)
+        work(call, load, deck, worker, gauge, board, report, between, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
     finally:
