@@ -165,7 +165,7 @@ def _of_exceptions(name: str) -> Callable[[BaseException], Any]:
     return get
 
 
-traceback_of = _of_exceptions("__traceback__")
+cause_of, context_of, traceback_of = map(_of_exceptions, ("__cause__", "__context__", "__traceback__"))
 _args_of, _dict_of = map(_of_exceptions, ("args", "__dict__"))
 
 
