@@ -32,7 +32,7 @@ from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, 
 from parmagic.system.limits import explained
 from parmagic.system.runs import AtWork
 from parmagic.workers import Job, Workers, registry
-from parmagic.workers.loop import code_of
+from parmagic.workers.loop import globals_read
 from parmagic.workers.supply import Supply
 
 
@@ -277,8 +277,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     """
     plan = line.parse_models(models, **options)
     name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else words.type_name(function)
-    names = frozenset(code.co_names if (code := code_of(function)) is not None else ())
-    task = Task(CallItem(function), list(items), plan, names=names, title=f"parmagic.run({name}, …, {models!r})")
+    task = Task(CallItem(function), list(items), plan, names=globals_read(function), title=f"parmagic.run({name}, …, {models!r})")
     done = remember(noticed(execute, task, Quiet()))
     if done.error is not None:
         raise done.error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import functools
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from parmagic.model.recording import Batch, Readings
@@ -66,6 +68,29 @@ def code_of(function: Any) -> CodeType | None:
     """Return the code of a function or method; None for any other callable, of which nothing is asked."""
     plain = function.__func__ if type(function) is MethodType else function
     return plain.__code__ if type(plain) is FunctionType else None
+
+
+def globals_read(function: Any) -> frozenset[str]:
+    """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = code_of(function)
+    return frozenset() if code is None or _is_found_by_name(function) else frozenset(_globals_in(code))
+
+
+def _is_found_by_name(function: Any) -> bool:
+    plain = function.__func__ if type(function) is MethodType else function
+    found: Any = sys.modules.get(plain.__module__) if plain.__module__ != "__main__" else None
+    for name in plain.__qualname__.split("."):
+        found = vars(found).get(name) if isinstance(found, (ModuleType, type)) else None
+    return found is plain
+
+
+def _globals_in(code: CodeType) -> Iterator[str]:
+    yield from (each.argval for each in dis.get_instructions(code) if each.opname in {"LOAD_GLOBAL", "LOAD_NAME"})
+    for inner in code.co_consts:
+        if type(inner) is CodeType:
+            yield from _globals_in(inner)
 
 
 def names_around(call: Call) -> dict[str, Any]:
