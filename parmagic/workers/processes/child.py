@@ -26,7 +26,7 @@ from parmagic.system.descriptors import Descriptor, Lost, base_of_ours, high
 from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
-from parmagic.workers.loop import InTurn, work
+from parmagic.workers.loop import InTurn, names_around, work
 from parmagic.workers.processes import covered, cwd, home, ipython, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
@@ -178,6 +178,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     channel.unpack_s += perf_counter() - begin
     channel.shared = orders.manifest.shared
     home.know_classes()
+    surroundings.fill_main(names_around(call))
 
     def load(claim: range) -> Any:
         begin = perf_counter()

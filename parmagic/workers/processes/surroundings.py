@@ -20,6 +20,12 @@ def reseed() -> None:
         numpy_random.seed()
 
 
+def fill_main(space: dict[str, Any]) -> None:
+    """Let ``__main__`` hold what was shipped of the notebook's: plain pickle, and pools that a body starts, look it up there."""
+    if space.get("__name__") == "__main__":
+        vars(sys.modules["__main__"]).update({name: value for name, value in space.items() if not name.startswith("__")})
+
+
 def redirect(out: int, err: int) -> None:
     """Let everything that is printed here, also by C and by children, go to the notebook."""
     null = os.open(os.devnull, os.O_RDONLY)
