@@ -8,8 +8,6 @@ is left behind, and the text says so. What only looks at objects runs no code of
 
 from __future__ import annotations
 
-import _thread
-import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from types import GetSetDescriptorType, NotImplementedType, TracebackType
 from typing import Any, Self
 
 from parmagic.system.interrupts import Latch, calm, raise_in
+from parmagic.system.real import Lock, start_new_thread
 
 SECONDS = 0.1
 """What the code of one object gets to describe it."""
@@ -70,13 +69,13 @@ class _Helper:
         self._answers: list[Any] = []
         self._since = perf_counter() + _TO_START
         self._over = False
-        self._ending = threading.Lock()
+        self._ending = Lock()
         self._ended = Latch()
 
     def wait(self) -> list[Any]:
         """Return the answers, up to the first call that does not end."""
         try:
-            self._ident = _thread.start_new_thread(copy_context().run, (self._run,))
+            self._ident = start_new_thread(copy_context().run, (self._run,))
         except RuntimeError as error:
             return [NoAnswer(f"could not be called: {error}")] * len(self._calls)
         try:

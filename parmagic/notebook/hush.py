@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
 from inspect import CO_NEWLOCALS
 from opcode import opmap
 from types import CodeType
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
+
+from parmagic.system.real import get_ident
 
 
 def hush(run: object) -> None:
@@ -24,12 +25,12 @@ class _Hushed:
     def __init__(self, hook: Any, run: object) -> None:
         self._hook = hook
         self._run = run
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._called = False
 
     def __call__(self, value: object) -> None:
         """Show anything else."""
-        if self._called or threading.get_ident() != self._thread:  # a cell of another thread shows something
+        if self._called or get_ident() != self._thread:  # a cell of another thread shows something
             self._hook(value)
             return
         self._called = True

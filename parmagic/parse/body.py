@@ -14,7 +14,6 @@ import functools
 import operator
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from parmagic.parse.refusals import (
     ways_out,
 )
 from parmagic.parse.unbound import read_too_early
+from parmagic.system.real import RLock
 
 __all__ = ["Body", "read_body", "read_expression", "unbound_help"]
 
@@ -45,7 +45,7 @@ FUTURE = functools.reduce(
     operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 )
 
-_deeper = threading.RLock()
+_deeper = RLock()
 """Whose turn it is to have the interpreter's limit of recursion, which is all threads', higher for a while."""
 
 

@@ -14,7 +14,6 @@ therefore keeps the first window only, at whose end the recording falls silent; 
 
 from __future__ import annotations
 
-import threading
 from time import perf_counter, process_time
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from parmagic.record.ring import Ring
 from parmagic.system import limits
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.interrupts import Latch
+from parmagic.system.real import new_thread
 
 LOOK = 0.05
 """Seconds between two looks at the ring, which takes two to three times as long to be filled."""
@@ -86,7 +86,7 @@ class Controller:
         self._ended = Latch()
         self._begin = perf_counter()
         self._spent = 0.0
-        self._thread = threading.Thread(target=self._run, name="parmagic tracing", daemon=True)
+        self._thread = new_thread(self._run, name="parmagic tracing")
 
     def start(self) -> None:
         """Begin to look at the clocks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ def write(data: bytes, file: RunFile) -> str:
     """Write what was recorded to a private file of the run; return its path, or raise an OSError."""
     with held_back():
         descriptor, path = file.create()
-        with os.fdopen(descriptor, "wb") as stream:
+        with open(descriptor, "wb") as stream:  # noqa: PTH123
             stream.write(data)
     return path
 
@@ -82,7 +81,7 @@ def _leave_names_out(file: int) -> None:
 @contextmanager
 def _file_with_a_path() -> Iterator[tuple[IO[bytes], str]]:
     if Path("/dev/fd").exists():  # a link into /proc
-        with os.fdopen(anonymous_file(), "rb") as memory:
+        with open(anonymous_file(), "rb") as memory:  # noqa: PTH123
             yield memory, f"/dev/fd/{memory.fileno()}"
     else:
         with tempfile.NamedTemporaryFile(prefix="parmagic-") as file:

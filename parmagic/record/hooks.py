@@ -12,8 +12,9 @@ from typing import Any
 from parmagic.model.kinds import EVENTS, KIND, MEASURED, VERSION, WAIT_KINDS
 from parmagic.model.recording import WAIT_LAYOUT, Wait
 from parmagic.system.interrupts import held_back, undo
+from parmagic.system.real import Lock
 
-_loading = threading.Lock()
+_loading = Lock()
 _loaded: tuple[ModuleType | None, str] | None = None
 
 

@@ -7,7 +7,6 @@ then, see :mod:`parmagic.record.meter`.
 from __future__ import annotations
 
 import os
-import threading
 import traceback
 from array import array
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from parmagic.errors import Ended
 from parmagic.model.recording import Batch
 from parmagic.model.words import traceback_of, with_traceback
 from parmagic.record.meter import Meter
+from parmagic.system.real import local
 
 
 class Board(Protocol):
@@ -90,7 +90,7 @@ class Worker:
 Call = Callable[[Any, Worker], Any]
 """How a body is called: with an item, and the worker that runs it."""
 
-_here = threading.local()
+_here = local()
 
 
 def current_worker() -> Worker:

@@ -27,6 +27,7 @@ from parmagic.record.hooks import STOPPED, extension
 from parmagic.record.usage import Used
 from parmagic.system.descriptors import Descriptor, opened
 from parmagic.system.gil import gil_enabled
+from parmagic.system.real import get_ident
 
 Left = tuple[float, Readings | None, tuple[Total, ...]]
 """What a worker left that will not report any more: its item's begin (0: not known), readings, what it waited for."""
@@ -131,12 +132,12 @@ class MeasuringMeter:
         self._used = used
         self._function: Any = None
         self.read = extension.mark
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._handle: int | None = extension.attach(rank, box)
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it; only its own thread can end it."""
-        if getattr(self, "_handle", None) is not None and threading.get_ident() == self._thread:
+        if getattr(self, "_handle", None) is not None and get_ident() == self._thread:
             self._handle = None
             self._extension.detach()
 

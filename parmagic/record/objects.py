@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-import threading
 from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from parmagic.model.private import Private, joined, public
 from parmagic.model.words import attributes_of, module_of
 from parmagic.system.gil import FREE_THREADED
+from parmagic.system.real import Lock, RLock
 
 MOST = 10_000
 """No more things than these are looked at: it is done while a user waits."""
@@ -26,7 +26,7 @@ MOST = 10_000
 DEEPEST = 2
 """``pool.accounts[3]`` is two steps from its name."""
 
-LOCKS = (type(threading.Lock()), type(threading.RLock()))
+LOCKS = (type(Lock()), type(RLock()))
 
 _FIRST_FIELD = object.__basicsize__
 _OWN_LOCK = struct.calcsize("PH") if FREE_THREADED else None

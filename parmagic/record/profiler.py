@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import warnings
-from time import perf_counter, sleep
+from time import perf_counter
 from types import BuiltinMethodType
 from typing import Any
 
@@ -21,6 +20,7 @@ from parmagic.record.place import Place
 from parmagic.record.ring import Ring
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import Lock, sleep
 
 ENTRIES = CALLS_KEPT
 """Events that fit into the ring.
@@ -66,7 +66,7 @@ class Profiler:
         self.place = Place()
         self.ring = Ring(self._tracer, entries)
         self.owner: object = None
-        self._owning = threading.Lock()
+        self._owning = Lock()
 
     def take(self, who: object) -> bool:
         """Make it somebody's, if it is free; tell whether it is theirs."""
@@ -169,7 +169,7 @@ class Profiler:
 
     def forked(self) -> None:
         """In a forked child: let go of the parent's recording."""
-        self.owner, self._owning = None, threading.Lock()
+        self.owner, self._owning = None, Lock()
         self.stop()
         self._tracer.clear()
         self._tracer.reset_stack()
@@ -194,7 +194,7 @@ def _kind() -> Any:
 
 
 _profiler: Profiler | None = None
-_making = threading.Lock()
+_making = Lock()
 
 
 def get() -> Profiler:
@@ -209,7 +209,7 @@ def get() -> Profiler:
 def forked() -> None:
     """In a forked child: let go of the parent's recording, if there was one."""
     global _making  # noqa: PLW0603  (another thread may have held it)
-    _making = threading.Lock()
+    _making = Lock()
     if _profiler is not None:
         _profiler.forked()
 

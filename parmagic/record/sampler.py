@@ -18,11 +18,12 @@ import platform
 import sys
 import time
 from array import array
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from parmagic.model.kinds import SEEN
 from parmagic.model.recording import Samples, WorkerId
+from parmagic.system.descriptors import OwnConnection
+from parmagic.system.real import close_descriptor
 
 RUNNING, GIL, LOCK, SLEEP, IO = map(SEEN.index, ("running", "gil", "lock", "sleep", "io"))
 
@@ -45,10 +46,10 @@ def supported() -> bool:
 
 def main(_: None, descriptors: list[int], __: None) -> None:
     """Be the sampler's process; its first descriptor is the pipe to the notebook."""
-    serve(Connection(descriptors[0]))
+    serve(OwnConnection(descriptors[0]))
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: OwnConnection) -> None:
     """Say that we are here, then watch as told: ``(arm, worker)`` to add, ``(arm, None)`` to hand over and forget.
 
     Arms that run at the same time, of runs in threads of one process, have a session each.
@@ -105,7 +106,7 @@ class _Session:
             except OSError:
                 words = []
             if not words:
-                os.close(one.descriptor)
+                close_descriptor(one.descriptor)
                 self.watched.remove(one)
                 self._ended.append(one)
                 continue
@@ -122,5 +123,5 @@ class _Session:
 
     def take(self) -> dict[int, Samples]:
         for one in self.watched:
-            os.close(one.descriptor)
+            close_descriptor(one.descriptor)
         return {one.target.rank: Samples(one.at, one.states) for one in [*self._ended, *self.watched]}

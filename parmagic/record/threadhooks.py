@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate, chain, compress, repeat, takewhile, tee
 from typing import Any
 
+from parmagic.system.real import new_thread
+
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 _WORDS = 24
 """How much of a thread's state is looked at, which is longer than that."""
@@ -29,7 +31,7 @@ def aside(call: Callable[[], Any], is_ours: Callable[[object], bool]) -> None:
     """
     here = sys.getprofile()
     if here is not None and not is_ours(here):
-        thread = threading.Thread(target=aside, args=(call, lambda _: True), name="parmagic tracing")
+        thread = new_thread(aside, (call, lambda _: True), name="parmagic tracing")
         thread.start()
         thread.join()
         return

@@ -25,6 +25,7 @@ from parmagic.record.profiler import BY_MONITORING, ENTRIES, Profiler
 from parmagic.record.ring import Ring
 from parmagic.system.files import RunFile
 from parmagic.system.interrupts import undo
+from parmagic.system.real import get_ident
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -126,7 +127,7 @@ class Tracing:
         if self._made is None:
             return
         self._workers[threading.get_native_id()] = rank
-        self._hooked.pop(threading.get_ident(), None)  # of a thread that has ended
+        self._hooked.pop(get_ident(), None)  # of a thread that has ended
         other = self._made.foreign()
         if other is not None:
             self._make_room(profiler.name_of(other))
@@ -141,13 +142,13 @@ class Tracing:
     def _hook(self) -> None:
         if self._has_no_hook() and self._on:
             self._profiler.hook_thread()
-            self._hooked[threading.get_ident()] = self._window
+            self._hooked[get_ident()] = self._window
 
     def _has_no_hook(self) -> bool:
         """Tell whether the calling thread has no profile function; say so where the body has taken ours away."""
         found = sys.getprofile()  # first: the controller takes ours away when tracing is off
         window = self._window if self._on else -1
-        hooked = self._hooked.get(threading.get_ident())
+        hooked = self._hooked.get(get_ident())
         if not self._profiler.is_ours(found) and hooked is not None and (found is not None or hooked == window):
             self._note(_ENDED)
         return found is None

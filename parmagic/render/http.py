@@ -20,12 +20,14 @@ import os
 import re
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+
+from parmagic.render import sockets
+from parmagic.system.real import RLock, Socket, new_thread
 
 MOST_CONNECTIONS = 64
 """Connections at a time; one more takes the place of the one that has kept us waiting longest."""
@@ -198,19 +200,19 @@ class Server:
     """
 
     def __init__(self, answer: Callable[[str], Answer]) -> None:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listener = sockets.listener()
         self.port: int = listener.getsockname()[1]
-        self.still = threading.RLock()
+        self.still = RLock()
         """Held while requests are worked on: who forks, waits for it."""
         self._hosts = frozenset({f"127.0.0.1:{self.port}", f"localhost:{self.port}"})
         self._answer = answer
         self._listener = _Channel(listener)
         self._connections: set[_Connection] = set()
-        self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()  # neither needs a descriptor
+        self._selector = sockets.Selector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._rests_until = 0.0
         self._ending = False
-        self._thread = threading.Thread(target=_serve, args=(self,), name="parmagic-viewer", daemon=True)
+        self._thread = new_thread(_serve, (self,), name="parmagic-viewer")
         try:
             self._thread.start()
         except RuntimeError:
@@ -224,8 +226,9 @@ class Server:
     def close(self) -> None:
         """End the thread, and close what it has open."""
         self._ending = True
-        with suppress(OSError):  # this wakes it, with no descriptor kept for that
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        with suppress(OSError), Socket() as sock:  # this wakes it, with no descriptor kept for that
+            sock.settimeout(1)
+            sock.connect(("127.0.0.1", self.port))
         self._thread.join(5)
 
     def let_go(self) -> None:
@@ -270,7 +273,7 @@ class Server:
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                sock = self._listener.sock.accept()[0]
+                sock = sockets.accepted(self._listener.sock)
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError:  # out of descriptors, or memory: it would be tried again at once, and again

@@ -30,7 +30,7 @@ class Pointer:
         self._folder = tempfile.mkdtemp(prefix="parmagic-")
         self.remove = weakref.finalize(self, _remove, self._folder, os.getpid())
         self.path = Path(self._folder) / "timeline.html"
-        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write(_PAGE.format(url=escape(url)))
 
     def open(self) -> bool:

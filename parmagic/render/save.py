@@ -75,7 +75,7 @@ def _whole(target: Path) -> Iterator[IO[bytes]]:
         with held_back():
             handle, temporary = tempfile.mkstemp(prefix=".parmagic-", dir=folder)
             opened.callback(Path(temporary).unlink, missing_ok=True)
-            file = opened.enter_context(os.fdopen(handle, "wb"))
+            file = opened.enter_context(open(handle, "wb"))  # noqa: PTH123, SIM115
         yield file
         file.close()
         os.replace(temporary, target)  # noqa: PTH105  (the pair of mkstemp, which gives a str)

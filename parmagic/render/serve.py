@@ -20,7 +20,6 @@ from __future__ import annotations
 import mimetypes
 import os
 import secrets
-import threading
 import weakref
 from contextlib import suppress
 from functools import cache
@@ -36,6 +35,7 @@ from parmagic.errors import ParmagicError
 from parmagic.render.figures import clean
 from parmagic.render.http import Answer, Server, refusal
 from parmagic.render.pointer import Pointer
+from parmagic.system.real import Lock
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -211,7 +211,7 @@ def _ui_file(name: str) -> Answer:
     return Answer(HTTPStatus.OK, data, kind or "application/octet-stream", _UI_POLICY)
 
 
-_lock = threading.Lock()
+_lock = Lock()
 _pages: _Pages | None = None
 
 
@@ -291,7 +291,7 @@ def _go_on() -> None:
 def _forked() -> None:
     """Let go of the server in a fork, which has no thread for it; asked for a link, it starts one of its own."""
     global _lock, _pages  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = Lock()
     if _pages is not None:
         _pages.server.let_go()
         _pages = None

@@ -11,11 +11,13 @@ import ctypes
 import errno
 import os
 import select
-import socket
 import sys
 from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
+from typing import Any
+
+from parmagic.system.real import Poll, Socket, close_descriptor, open_descriptor, read_descriptor, write_descriptor
 
 CEILING = 4096
 """Our numbers lie below this: the kernel keeps, and copies at a fork, a table up to the highest one."""
@@ -31,13 +33,13 @@ class Lost(OSError):
         super().__init__(errno.EBADF, "a descriptor of parmagic's was closed by somebody else")
 
 
-def readable(descriptor: int, seconds: float = 0.0) -> bool:
-    """Wait at most that long until there is something to read (or an end); select would refuse numbers above 1,023."""
-    if not hasattr(select, "poll"):
+def readable(descriptor: int, seconds: float | None = 0.0) -> bool:
+    """Wait at most that long, or forever, until there is something to read (or an end); select would refuse numbers above 1,023."""
+    if Poll is None:
         return bool(select.select([descriptor], [], [], seconds)[0])
-    poll = select.poll()
+    poll = Poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def high(descriptor: int, base: int | None = None) -> int:
@@ -48,7 +50,7 @@ def high(descriptor: int, base: int | None = None) -> int:
         moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, base_of_ours() if base is None else base)
     except (ImportError, OSError):
         return descriptor  # nothing is free up there, or nothing at all
-    os.close(descriptor)
+    close_descriptor(descriptor)
     return moved
 
 
@@ -73,7 +75,7 @@ def opened(path: str, flags: int) -> int:
     number to a file of its own, which would then be closed here. Raises OSError.
     """
     if not sys.platform.startswith("linux"):
-        return os.open(path, flags)
+        return open_descriptor(path, flags)
     import fcntl  # noqa: PLC0415  (POSIX only)
 
     base, libc = base_of_ours(), _libc()
@@ -121,13 +123,21 @@ class Descriptor:
         self.number = -1
         if ours:
             with suppress(OSError):  # closed in this very moment
-                os.close(number)
+                close_descriptor(number)
 
 
-class OwnSocket(socket.socket):
+def socketpair() -> tuple[Socket, Socket]:
+    """Return two sockets that are connected with each other."""
+    import _socket  # noqa: PLC0415  (what lies below socket, whose own function makes sockets of whoever has patched it; POSIX only)
+
+    ours, theirs = (Socket(fileno=each.detach()) for each in _socket.socketpair())
+    return ours, theirs
+
+
+class OwnSocket(Socket):
     """A socket that is closed only where its number is still its own; made of another socket, and moved up."""
 
-    def __init__(self, of: socket.socket) -> None:
+    def __init__(self, of: Socket) -> None:
         super().__init__(fileno=high(of.detach()))
         self._file = identity(self.fileno())
 
@@ -159,6 +169,15 @@ class OwnConnection(Connection):
         if identity(self._handle) != self._file:  # type: ignore[attr-defined]
             raise Lost
 
+    def _send(self, data: Any, write: Any = write_descriptor) -> None:
+        super()._send(data, write)  # type: ignore[misc]
+
+    def _recv(self, size: int, read: Any = read_descriptor) -> Any:
+        return super()._recv(size, read)  # type: ignore[misc]
+
+    def _poll(self, timeout: float | None) -> bool:
+        return readable(self._handle, timeout)  # type: ignore[attr-defined]
+
     def _close(self) -> None:
         if identity(self._handle) == self._file:  # type: ignore[attr-defined]
-            os.close(self._handle)  # type: ignore[attr-defined]
+            close_descriptor(self._handle)  # type: ignore[attr-defined]

@@ -7,7 +7,9 @@ import stat
 from contextlib import suppress
 from typing import Self
 
-_BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.listdir in os.supports_fd  # not on Windows
+from parmagic.system.real import close_descriptor, open_descriptor
+
+_BY_DESCRIPTOR = open_descriptor in os.supports_dir_fd and os.listdir in os.supports_fd  # not on Windows
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # whatever lies there in place of a file, opening it must not wait
@@ -25,7 +27,7 @@ class Place:
         self._descriptor: int | None = None
         if _BY_DESCRIPTOR:
             beside = within._descriptor if within else None  # noqa: SLF001  (another of ourselves)
-            self._descriptor = os.open(path, os.O_RDONLY | _FOLDER | _NO_LINK, dir_fd=beside)
+            self._descriptor = open_descriptor(path, os.O_RDONLY | _FOLDER | _NO_LINK, dir_fd=beside)
         elif not stat.S_ISDIR(os.lstat(self.path).st_mode):
             raise NotADirectoryError(20, "Not a directory", self.path)
 
@@ -40,7 +42,7 @@ class Place:
     def close(self) -> None:
         """Let it go."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close_descriptor(self._descriptor)
             self._descriptor = None
 
     def about(self, name: str | None = None) -> os.stat_result:
@@ -55,7 +57,7 @@ class Place:
 
     def open(self, name: str, flags: int) -> int:
         """Open a file in it; one that is made is its owner's alone."""
-        return os.open(self._at(name), flags | _NO_LINK | _AT_ONCE, 0o600, dir_fd=self._descriptor)
+        return open_descriptor(self._at(name), flags | _NO_LINK | _AT_ONCE, 0o600, dir_fd=self._descriptor)
 
     def write(self, name: str, text: str) -> None:
         """Make a file in it; FileExistsError where something has that name."""

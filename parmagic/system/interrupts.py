@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what lies below signal, which looks up the names of its constants
-import _thread
 import ctypes
 import functools
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from types import FrameType
 from typing import Any, TypeVar
+
+from parmagic.system.real import Lock, get_ident, in_main_thread, new_thread
 
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], Any]
@@ -37,7 +37,7 @@ def noticed(call: Callable[..., T], *args: Any) -> T:
     __tracebackhide__ = True
     global _put_back  # noqa: PLW0603  (a signal's handler has nothing else to write to)
     before = signal.getsignal(signal.SIGINT)
-    if _put_back is not None or threading.current_thread() is not threading.main_thread() or not callable(before):
+    if _put_back is not None or not in_main_thread() or not callable(before):
         return call(*args)
     note = _noting(before)
 
@@ -78,7 +78,7 @@ def forget() -> None:
     What strikes comes up in the main thread: a run in another one leaves it alone.
     """
     global _struck  # noqa: PLW0603
-    if threading.current_thread() is threading.main_thread():
+    if in_main_thread():
         _struck = None
 
 
@@ -92,7 +92,7 @@ def raise_lost() -> None:
 def lost() -> BaseException | None:
     """Return what :func:`raise_lost` would raise; it counts as dealt with then."""
     global _struck
-    if _struck is None or threading.current_thread() is not threading.main_thread():
+    if _struck is None or not in_main_thread():
         return None
     found, _struck = _struck, None
     return found
@@ -128,7 +128,7 @@ class held_back:  # noqa: N801  (a block, as in contextlib)
         before = _signal.getsignal(signal.SIGINT)
         if type(before) is _Noted:
             return  # within another such block
-        if callable(before) and threading.current_thread() is threading.main_thread():
+        if callable(before) and in_main_thread():
             self._before = before  # first: what strikes from here to the block's end is put back
             _signal.signal(signal.SIGINT, self._struck)
 
@@ -160,7 +160,7 @@ class Latch:
     """An event for one thread that waits, which no Ctrl-C can tear: the lock within a ``threading.Event`` would stay locked forever."""
 
     def __init__(self) -> None:
-        self._closed = _thread.allocate_lock()
+        self._closed = Lock()
         self._closed.acquire()
         self._is_open = False
 
@@ -207,7 +207,7 @@ def raise_in(thread: int | None, kind: type[BaseException]) -> bool:
         return True
 
 
-_forks = threading.Lock()
+_forks = Lock()
 _forking: dict[int, BaseException | None] = {}  # each thread that forks, and what was raised in it in the last moment before
 
 
@@ -219,9 +219,9 @@ def heed_forks() -> None:
 
 
 def _fork_begins() -> None:
-    if threading.current_thread() is threading.main_thread():
+    if in_main_thread():
         return
-    ident, struck = threading.get_ident(), None
+    ident, struck = get_ident(), None
     try:
         with _forks:
             _forking[ident] = None
@@ -238,7 +238,7 @@ def _look_around() -> None:
 
 
 def _fork_ends() -> None:
-    ident = threading.get_ident()
+    ident = get_ident()
     with _forks:
         struck = _forking.pop(ident, None)
     if struck is not None:
@@ -247,7 +247,7 @@ def _fork_ends() -> None:
 
 def _fork_in_child() -> None:
     global _forks  # noqa: PLW0603  (another thread may have held it)
-    _forks = threading.Lock()
+    _forks = Lock()
     _forking.clear()
 
 
@@ -264,7 +264,7 @@ def calm() -> None:
     """
     if sys.version_info < (3, 13) and not _nudged():
         with suppress(RuntimeError):
-            helper = threading.Thread(target=_nudged, name="parmagic calm", daemon=True)
+            helper = new_thread(_nudged, name="parmagic calm")
             helper.start()
             helper.join()
 
@@ -275,7 +275,7 @@ def _nudged() -> bool:
     False where it does not arrive: 3.11 keeps the state of a thread that could not be
     started, under the id of the thread that tried, and gives it to that one.
     """
-    me, until = ctypes.c_ulong(threading.get_ident()), perf_counter() + NUDGE
+    me, until = ctypes.c_ulong(get_ident()), perf_counter() + NUDGE
     try:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(_Nudge))
         while perf_counter() < until:

@@ -13,6 +13,7 @@ from parmagic.errors import LimitReached, ParmagicError
 from parmagic.system import cgroups
 from parmagic.system.descriptors import Lost
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import close_descriptor
 
 BORN_WITHIN = 30.0
 """Seconds in which a thread comes to its first line, also among many that want the GIL."""
@@ -106,7 +107,7 @@ def _descriptors(*, system: bool) -> str:
 
 def _a_descriptor_is_left() -> bool:
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        close_descriptor(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         return False
     return True

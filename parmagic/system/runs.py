@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import Lock, local
 
-_changing = threading.Lock()
+_changing = Lock()
 _at_work: list[AtWork] = []
 
 
-class _Here(threading.local):
+class _Here(local):
     """What the calling thread is busy with: a run that it has begun, or whose body it runs."""
 
     run: AtWork | None = None
@@ -83,7 +83,7 @@ def some() -> bool:
 def _in_child() -> None:
     """In a forked child, runs of its parent are at work no longer."""
     global _changing, _here  # another thread may have held it
-    _changing, _here = threading.Lock(), _Here()
+    _changing, _here = Lock(), _Here()
     _at_work.clear()
 
 

@@ -7,12 +7,12 @@ left, so that uneven items balance.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from parmagic.record.items import NOTHING, STOP, Board, item_slot, loading
+from parmagic.system.real import Lock
 
 AIM = 2e-3
 
@@ -88,7 +88,7 @@ class Counter:
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
         self.next = 0
-        self.lock = threading.Lock()
+        self.lock = Lock()
 
 
 class SharedDeck:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, Self, TextIO
 from parmagic.model.progress import Printed
 from parmagic.record.items import Worker
 from parmagic.system.interrupts import held_back, undo
+from parmagic.system.real import Lock, local
 
 Emit = Callable[[Printed], None]
 
@@ -202,14 +202,14 @@ class ThreadOutput:
         return self._decoders.get(key) or self._decoders.setdefault(key, getincrementaldecoder("utf-8")("replace"))
 
 
-class _Here(threading.local):
+class _Here(local):
     """Whose worker the calling thread is."""
 
     speaker: tuple[ThreadOutput, Worker] | None = None
 
 
 _here = _Here()
-_changing = threading.Lock()
+_changing = Lock()
 _retired: deque[_Router] = deque(maxlen=8)
 """Routers that no run needs: up to Python 3.13, a ``print`` that is under way goes on with a stream that it does not keep alive."""
 

@@ -83,7 +83,7 @@ def frames_of(thread: int | None) -> Iterator[Frame]:
 
 def _dumped(thread: int) -> list[Frame]:
     try:
-        with os.fdopen(anonymous_file(), "rb") as file:
+        with open(anonymous_file(), "rb") as file:  # noqa: PTH123
             faulthandler.dump_traceback(file)
             file.seek(0)
             text = file.read().decode(errors="replace")

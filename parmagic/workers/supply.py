@@ -16,6 +16,7 @@ from parmagic.model.timeline import Packed
 from parmagic.model.words import module_of, type_name
 from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import patched_threads
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import capacity, covered, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
@@ -32,6 +33,12 @@ FORKED = (
     "The body uses multiprocessing primitives of the fork context (the default up to Python 3.13), so the workers were "
     "forked from the notebook. multiprocessing.get_context('forkserver').Lock() and the like need no fork."
 )
+
+_GREENLETS = (
+    "{who} has patched threading: its threads are greenlets of one thread, which take turns. "
+    "Use procs=N or serial here, or {patch} in a new session."
+)
+_PATCHES = {"gevent": "gevent.monkey.patch_all(thread=False)", "eventlet": "eventlet.monkey_patch(thread=False)"}
 
 
 class Supply:
@@ -57,6 +64,8 @@ class Supply:
 
     def prepare(self) -> None:
         """Pack or fork what processes need, with the memory as it is before the first arm."""
+        if self.shares_memory and (who := patched_threads()):
+            raise ParmagicError(_GREENLETS.format(who=who, patch=_PATCHES[who]))
         hub.hold(starts=bool(self._processes))
         if not self._processes:
             return

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, copy_context
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 from parmagic.errors import Ended, ParmagicError
@@ -20,6 +20,7 @@ from parmagic.record.hooks import hooked
 from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
 from parmagic.system import limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
+from parmagic.system.real import Lock, SimpleQueue, new_thread, sleep
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
@@ -83,7 +84,7 @@ class _Crew:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.count = job.arm.count
-        self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self.reports: SimpleQueue[Report] = SimpleQueue()
         self.board = blank_board(self.count).tolist()  # written at each item, where a list is faster than an array
         self.who: dict[int, WorkerId] = {}
         self.gauges: dict[int, meter.Meter] = {}
@@ -93,7 +94,7 @@ class _Crew:
         self.output = ThreadOutput(self.reports.put)
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
-        self._leaving = threading.Lock()
+        self._leaving = Lock()
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self._fault: BaseException | None = None  # what ended a worker that was not to end
@@ -102,7 +103,7 @@ class _Crew:
         self._gate = threading.Barrier(self.count) if job.sharing.together else None
         self._begin = perf_counter()
         self._threads = [
-            threading.Thread(target=self._run, args=(rank,), name=f"parmagic {job.arm.model.name} {rank}", daemon=True)
+            new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}")
             for rank in range(self.count)
         ]
 

@@ -17,7 +17,7 @@ import pytest
 import parmagic
 from parmagic.errors import RunTimeout, WorkerDied
 from parmagic.model.kinds import WORKER_STATES
-from parmagic.workers.processes import hub, launched, link, preload
+from parmagic.workers.processes import forked, hub, launched, link, preload
 
 np = pytest.importorskip("numpy")
 
@@ -373,13 +373,13 @@ def test_deaths_before_an_account_has_an_item(ip):
 
 def test_a_ctrl_c_just_before_a_fork_is_the_notebooks(ip, monkeypatch, tmp_path):
     """A Ctrl-C that is held back while the notebook is forked is raised there, never in its copy, which would go on as a second one."""
-    mine, fork = os.getpid(), os.fork
+    mine, fork = os.getpid(), forked.fork_process
 
     def struck():
         os.kill(mine, signal.SIGINT)
         return fork()
 
-    monkeypatch.setattr(os, "fork", struck)
+    monkeypatch.setattr(forked, "fork_process", struck)
     error = ip.fails("%%parallel threads=2 -q for n in range(4)\nn")
     if os.getpid() != mine:
         (tmp_path / "escaped").touch()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from parmagic.system.real import sleep
+
 MERCY = 5.0
 """Seconds until a server goes away beside processes that do not end though they were killed."""
 
@@ -47,7 +49,7 @@ def end_all(keep: set[int]) -> None:
     while children() - immune and time.monotonic() < until:
         immune |= end_descendants(immune)
         if not any(True for _ in ended()):
-            time.sleep(0.001)
+            sleep(0.001)
 
 
 def children() -> set[int]:

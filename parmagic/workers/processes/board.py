@@ -14,6 +14,7 @@ from array import array
 from parmagic.errors import WorkerDied
 from parmagic.record.items import Board, blank_board
 from parmagic.system.files import anonymous_file, keep_size, write_all
+from parmagic.system.real import close_descriptor
 
 _SIZE = array("q").itemsize
 
@@ -48,7 +49,7 @@ class BoardFile:
         if self._map is not None:
             self._map.close()
         if self.file >= 0:
-            os.close(self.file)
+            close_descriptor(self.file)
             self.file = -1
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from parmagic.errors import ParmagicError
 from parmagic.system.cgroups import folders, number
 from parmagic.system.interrupts import held_back, undo
+from parmagic.system.real import Lock
 
 MANY = 32
 """Workers from which on it is looked whether there is room for them."""
@@ -56,7 +56,7 @@ class _Files:
     """How many open files this process may have: more while runs need them, in one thread or several, as before behind the last."""
 
     def __init__(self) -> None:
-        self._changing = threading.Lock()
+        self._changing = Lock()
         self._counts: dict[object, int] = {}  # workers, of each run that has asked
         self._before: tuple[int, int] | None = None
 

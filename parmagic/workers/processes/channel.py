@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, Self
@@ -14,6 +13,7 @@ from parmagic.model.progress import Displayed
 from parmagic.model.recording import Batch, Moved, Readings, Recording, Span, WorkerId
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, OwnSocket
+from parmagic.system.real import Lock
 from parmagic.workers.processes import home, ipython
 from parmagic.workers.processes.frames import Outbox
 from parmagic.workers.processes.portable import give_up_on_values, portable
@@ -33,7 +33,7 @@ class Channel:
         self._outbox = Outbox(self._sock, rank)
         self.me = WorkerId(rank, os.getpid(), 0)
         self._needed = needed
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.spans: list[Span] = []
         self.reader: Reader | None = None
         self.shared: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import mmap
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,8 +21,9 @@ from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
 from parmagic.system import limits
-from parmagic.system.descriptors import Descriptor, Lost, base_of_ours, high
+from parmagic.system.descriptors import Descriptor, Lost, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
+from parmagic.system.real import Socket
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
@@ -49,10 +49,10 @@ def prepare() -> Iterator[None]:
 def _rehearse() -> None:
     """Be a worker with nothing to do, and with nobody to tell of it."""
     me = WorkerId(0, os.getpid(), 0)
-    ours, theirs = socket.socketpair()
+    ours, theirs = socketpair()
     channel = Channel(theirs, 0)
     call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
-    with hooks.hooked() as measuring, os.fdopen(anonymous_file(), "r+b") as box, ours, channel:
+    with hooks.hooked() as measuring, open(anonymous_file(), "r+b") as box, ours, channel:  # noqa: PTH123
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
@@ -74,7 +74,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     base, beside = base_of_ours(), len(Descriptors._fields)
     at = Descriptors(*(high(each, base) if name in _KEPT else each for name, each in zip(Descriptors._fields, descriptors, strict=False)))
     needed = [Descriptor(at.board)] if orders.sharing.share == "common" else []
-    channel = Channel(socket.socket(fileno=at.connection), orders.rank, needed)
+    channel = Channel(Socket(fileno=at.connection), orders.rank, needed)
     try:
         with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, at, lambda: _cargo(orders, at, descriptors[beside:], inherited, channel), measuring=measuring)

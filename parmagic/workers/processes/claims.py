@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from parmagic.record.items import STOP, Board, claimed_until, item_slot
 from parmagic.system.descriptors import Descriptor
+from parmagic.system.real import sleep
 from parmagic.workers.dispatch import Pace
 
 
@@ -54,7 +54,7 @@ class FileLock:
                 # to the kernel, this process deadlocks where one of its threads waits here, and another one for a lock of the body's
                 if error.errno != errno.EDEADLK:
                     raise
-                time.sleep(1e-4)
+                sleep(1e-4)
             else:
                 return
 

@@ -15,6 +15,7 @@ from parmagic.model.recording import Recording, WorkerId
 from parmagic.record import hooks, meter
 from parmagic.record.items import NOTHING, STOP, item_slot
 from parmagic.system.interrupts import held_back, undo
+from parmagic.system.real import Poll
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import claimed
 from parmagic.workers.endings import Mercy, cut_off, where
@@ -146,7 +147,7 @@ class Crew:
     def _wait(self) -> set[int]:
         if self._hub.fileno() < 0:
             self._hub.listen()  # which raises, and says why
-        poll = select.poll()
+        poll = Poll()
         poll.register(self._hub.fileno(), select.POLLIN | (select.POLLOUT if self._hub.pending else 0))
         for member in self._members:
             for descriptor in member.pipes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from parmagic.system.real import close_descriptor
+
 
 def descriptor() -> int:
     """Return a descriptor of the working directory; OSError where that may not be looked up."""
@@ -21,5 +23,5 @@ def enter(folder: int) -> list[str]:
         os.rmdir(nowhere)  # noqa: PTH106  (text, as it is made)
         return [f"Worker processes cannot enter the working directory ({error.strerror}): relative paths lead nowhere in them."]
     finally:
-        os.close(folder)
+        close_descriptor(folder)
     return []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import warnings
 from typing import Any
 
 from parmagic.system import runs
+from parmagic.system.descriptors import socketpair
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import close_descriptor, fork_process, renew, set_handler, set_wakeup_fd
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes.handle import Handle, descriptor_of
 from parmagic.workers.processes.link import Hub
@@ -53,36 +54,37 @@ def fork(call: Any, items: Any) -> Hub:
     from parmagic.workers.processes import child, home, server  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
     home.track_classes(names_around(call))
-    ours, theirs = socket.socketpair()
+    ours, theirs = socketpair()
     me = descriptor_of(os.getpid())
     with warnings.catch_warnings(), held_back():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         try:
-            pid = os.fork()
+            pid = fork_process()
         except OSError:
             for each in (ours, theirs):
                 each.close()
             if me >= 0:
-                os.close(me)
+                close_descriptor(me)
             raise
         if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
             try:
                 ours.close()
+                renew()
                 _settle()
                 server.serve(theirs, me, (call, items))
             finally:
                 os._exit(1)
     theirs.close()
     if me >= 0:
-        os.close(me)
+        close_descriptor(me)
     return Hub(ours, server=Handle(pid, descriptor_of(pid)))
 
 
 def _settle() -> None:
     """In the forked child: let go of the notebook's terminal, streams and signals."""
     os.setsid()
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_wakeup_fd(-1)
+    set_handler(signal.SIGINT, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)

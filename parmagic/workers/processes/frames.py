@@ -19,6 +19,7 @@ import zlib
 from contextlib import suppress
 from typing import NamedTuple
 
+from parmagic.system.real import Poll, close_descriptor
 from parmagic.workers.processes.wire import Garbled
 
 Bytes = bytes | bytearray | memoryview
@@ -92,7 +93,7 @@ class Inbox:
         """Tell whether there is something to take, or the end of it."""
         if self._sock.fileno() < 0:
             return False
-        poll = select.poll()
+        poll = Poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
@@ -105,7 +106,7 @@ class Inbox:
         """Close the socket, and what came along and was not taken."""
         self._sock.close()
         while self._files:
-            os.close(self._files.pop())
+            close_descriptor(self._files.pop())
 
     def take(self) -> Frame | None:
         """Return the next frame, None where it has not arrived yet.
@@ -165,6 +166,6 @@ class Inbox:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._files += [file for (file,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])]
         if flags & socket.MSG_CTRUNC:
-            os.close(os.dup(self._sock.fileno()))  # an OSError where this process may not have so many; else that was not sent by us
+            close_descriptor(os.dup(self._sock.fileno()))  # an OSError where this process may not have so many; else we did not send that
             raise Garbled(f"message {self._number} came with more files than one")
         return arrived

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from parmagic.system.descriptors import Descriptor, high, readable
+from parmagic.system.real import sleep, waitpid
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -68,12 +69,12 @@ class Handle:
     def _has_gone_within(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
         while not (ended := self._has_gone()) and time.monotonic() < until:
-            time.sleep(EVERY)
+            sleep(EVERY)
         return ended
 
     def _has_gone(self) -> bool:
         with suppress(ChildProcessError):
-            return bool(os.waitpid(self.pid, os.WNOHANG)[0])
+            return bool(waitpid(self.pid, os.WNOHANG)[0])
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:

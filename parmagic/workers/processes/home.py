@@ -24,6 +24,7 @@ from tblib.pickling_support import pickle_traceback
 from parmagic.model import recording
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
+from parmagic.system.real import close_descriptor
 from parmagic.workers.processes import by_value, raised
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
@@ -130,7 +131,7 @@ def send(outbox: Outbox, parcel: Parcel) -> None:
         keep_size(file)
         outbox.send(head, parcel.pickle, file)
     finally:
-        os.close(file)
+        close_descriptor(file)
 
 
 def receive(inbox: Inbox) -> Parcel | None:
@@ -145,7 +146,7 @@ def receive(inbox: Inbox) -> Parcel | None:
         return Parcel(frame.body, _buffers(frame))
     finally:
         if frame.file >= 0:
-            os.close(frame.file)
+            close_descriptor(frame.file)
 
 
 def _buffers(frame: Frame) -> list[memoryview]:

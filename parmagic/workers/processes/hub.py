@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from parmagic.model.private import Private, say
 from parmagic.system import runs
 from parmagic.system.between import between_cells
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import RLock
 from parmagic.workers.processes import preload
 from parmagic.workers.processes.imports import Failed
 from parmagic.workers.processes.launched import launch
@@ -53,7 +53,7 @@ at_launch: list[Callable[[], object]] = []
 _server: Hub | None = None
 _next: Hub | None = None  # imports what is new, then takes the server's place
 _waited = False  # a run has waited for that one as long as a run may
-_changing = threading.RLock()
+_changing = RLock()
 _refused: set[str] = set()
 """Packages that no server of this process imports ahead."""
 

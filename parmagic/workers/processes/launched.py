@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import site
-import socket
-import subprocess
 import sys
 import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
 
 import parmagic
+from parmagic.system.descriptors import socketpair
 from parmagic.system.files import anonymous_file
+from parmagic.system.real import close_descriptor, subprocesses
 from parmagic.workers.processes import fresh
 from parmagic.workers.processes.handle import SERVER, descriptor_of, is_below
 from parmagic.workers.processes.link import Hub
@@ -25,18 +25,19 @@ def launch() -> Hub:
     """
     variables = dict(os.environ)
     with ExitStack() as opened:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socketpair()
         opened.enter_context(theirs)
         failed = opened.enter_context(ExitStack())  # what is closed only where this fails
         failed.callback(ours.close)
         errors = anonymous_file()
-        failed.callback(os.close, errors)
+        failed.callback(close_descriptor, errors)
         me = descriptor_of(os.getpid())
         if me >= 0:
-            opened.callback(os.close, me)
+            opened.callback(close_descriptor, me)
         orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
-        opened.callback(os.close, orders)
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+        opened.callback(close_descriptor, orders)
+        subprocess = subprocesses()
+        process = subprocess.Popen(
             fresh.command("server:main", orders, detached=not is_below(SERVER), title=f"for={os.getpid()}"),
             pass_fds=[each for each in (theirs.fileno(), orders, me) if each >= 0],
             stdin=subprocess.DEVNULL,

@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +17,9 @@ from typing import Any, NamedTuple
 
 from parmagic.errors import NotShippable, WorkerDied
 from parmagic.system.cpus import available_cpus
-from parmagic.system.descriptors import Descriptor, high
+from parmagic.system.descriptors import Descriptor, high, socketpair
 from parmagic.system.interrupts import held_back
+from parmagic.system.real import Lock, Poll
 from parmagic.workers.endings import is_stopped
 from parmagic.workers.processes.handle import Handle
 from parmagic.workers.processes.imports import Imports
@@ -71,7 +71,7 @@ class Hub:
         self._server = server
         self._errors = Descriptor(high(errors) if errors >= 0 else -1)
         self._owner = os.getpid()
-        self._sending = threading.Lock()
+        self._sending = Lock()
         self.lease = Lease()  # a run takes the news of its own processes, so another thread's run waits
         self.events: deque[tuple[Any, ...]] = deque()
         self.left: list[tuple[int, str]] = []  # what workers started and nobody here may end: (process id, name)
@@ -158,7 +158,7 @@ class Hub:
 
     def grow(self) -> Hub:
         """Return a successor: a fork of this server, which can import what takes long while this one is used."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socketpair()
         with theirs:
             successor = Hub(ours)
             successor.imports = Imports(self.imports.loaded)
@@ -285,7 +285,7 @@ class Hub:
     def _wait_for(self, events: int, seconds: float) -> bool:
         if self._wire.fileno() < 0:
             raise self._gone()
-        poll = select.poll()
+        poll = Poll()
         poll.register(self._wire.fileno(), events)
         return bool(poll.poll(seconds * 1e3))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import codecs
 import os
-import socket
 from collections.abc import Iterator
 from time import perf_counter
 
 from parmagic.model.progress import Printed
 from parmagic.record import meter
-from parmagic.system.descriptors import readable
+from parmagic.system.descriptors import readable, socketpair
 from parmagic.system.files import anonymous_file, keep_size
+from parmagic.system.real import close_descriptor, read_descriptor
 from parmagic.workers.output import Lines
 from parmagic.workers.processes import cwd
 from parmagic.workers.processes.frames import Inbox
@@ -37,7 +37,7 @@ class Member:
         self.theirs: list[int] = []
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
         self.box = self.stack = -1
-        ours, theirs = socket.socketpair()
+        ours, theirs = socketpair()
         self.inbox = Inbox(ours, rank)
         self.theirs.append(theirs.detach())
 
@@ -67,18 +67,18 @@ class Member:
     def release(self) -> None:
         """Close the ends that only the worker needs."""
         while self.theirs:
-            os.close(self.theirs.pop())  # never twice: the number may be another file's by then
+            close_descriptor(self.theirs.pop())  # never twice: the number may be another file's by then
 
     def printed(self, descriptor: int) -> Iterator[Printed]:
         """Take what is in a pipe, and yield the lines that are whole now."""
         stream, lines, decoder = self.pipes[descriptor]
         try:
-            data = os.read(descriptor, 1 << 16)
+            data = read_descriptor(descriptor, 1 << 16)
         except BlockingIOError:
             return
         if not data:
             del self.pipes[descriptor]
-            os.close(descriptor)
+            close_descriptor(descriptor)
         if lines.full:
             lines.lost += len(data)
         elif text := lines.feed(decoder.decode(data, final=not data)):
@@ -100,8 +100,8 @@ class Member:
         self.release()
         self.inbox.close()
         while self.pipes:
-            os.close(self.pipes.popitem()[0])
+            close_descriptor(self.pipes.popitem()[0])
         files, self.box, self.stack = (self.box, self.stack), -1, -1
         for file in files:
             if file >= 0:
-                os.close(file)
+                close_descriptor(file)

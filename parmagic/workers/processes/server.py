@@ -36,6 +36,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
+from parmagic.system.real import Poll, Socket, close_descriptor, fork_process, read_descriptor, renew, set_handler, set_wakeup_fd
 from parmagic.workers.processes import fresh
 from parmagic.workers.processes.below import children, end_all, end_descendants, ended, killed, name_of
 from parmagic.workers.processes.entry import be
@@ -69,7 +70,7 @@ def main(orders: io.BufferedReader) -> None:
     with suppress(OSError):  # no process can be started: a worker that needs one will say so
         resource_tracker.ensure_running()  # what a worker makes and names outlives it, as what multiprocessing's own processes make does
     fresh.take_over(variables)  # only now: among them may be what starts coverage in every new interpreter
-    serve(socket.socket(fileno=sock), notebook, None)
+    serve(Socket(fileno=sock), notebook, None)
 
 
 def serve(sock: socket.socket, notebook: int, inherited: Any, wanted: tuple[int, str] = (0, "")) -> None:
@@ -104,7 +105,7 @@ class _Server:
         self._successors: set[int] = set()
         self._immune: set[int] = set()  # those below us that may not be killed: they are somebody else's by now
         self._wake, self._wake_write = os.pipe()
-        self._poll = select.poll()
+        self._poll = Poll()
         self._workers = Started(self._poll)
         self._spares = Spares(self._poll, self._fork, self._be, wanted)
         self._be_a_server()
@@ -113,9 +114,9 @@ class _Server:
         for end in (self._wake, self._wake_write):
             os.set_blocking(end, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the notebook's may hold anything
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # also tells of what workers leave, for which there is no descriptor
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        set_handler(signal.SIGINT, signal.SIG_IGN)
+        set_handler(signal.SIGCHLD, lambda *_: None)  # also tells of what workers leave, for which there is no descriptor
+        set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         call_me(SERVER)
         self._files = raise_limit()
@@ -127,7 +128,7 @@ class _Server:
         own = descriptor_of(os.getpid())
         self._tell("ready", os.getpid(), threading.active_count(), descriptors=[own] if own >= 0 else [])
         if own >= 0:
-            os.close(own)  # it goes at once: the socket is empty
+            close_descriptor(own)  # it goes at once: the socket is empty
         while True:
             ready = self._wait()
             if self._notebook in ready:
@@ -161,7 +162,7 @@ class _Server:
         """Tell the notebook why this server ends, if it listens."""
         with suppress(OSError):
             self._tell("fault", text)
-            poll = select.poll()
+            poll = Poll()
             poll.register(self._wire.fileno(), select.POLLOUT)
             until = time.monotonic() + LAST_WORDS
             while not self._wire.flush() and time.monotonic() < until:
@@ -200,7 +201,7 @@ class _Server:
         finally:
             for descriptor in descriptors:
                 if descriptor >= 0:
-                    os.close(descriptor)
+                    close_descriptor(descriptor)
         self._workers.note(pid, key, semaphores)
 
     def _started(self, entry: str, arguments: bytes, new: bool, descriptors: list[int]) -> int:
@@ -213,7 +214,7 @@ class _Server:
 
     def _fork(self, work: Callable[[], None], *, successor: bool = False) -> int:
         """Fork a process that does this work, then exits without a look back; return its id."""
-        pid = os.fork()
+        pid = fork_process()
         if pid:
             return pid
         code = 1
@@ -221,6 +222,7 @@ class _Server:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == 1:
                 os._exit(1)
+            renew()
             self._let_go(keep_notebook=successor)
             work()
             code = 0
@@ -231,11 +233,11 @@ class _Server:
 
     def _let_go(self, *, keep_notebook: bool) -> None:
         """In a fork: be no server any more."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_wakeup_fd(-1)
+        set_handler(signal.SIGCHLD, signal.SIG_DFL)
         notebook = [] if keep_notebook or self._notebook < 0 else [self._notebook]
         for own in (self._wake, self._wake_write, *self._workers.ends, *notebook):
-            os.close(own)
+            close_descriptor(own)
         for wire in (self._wire, *self._spares.wires()):
             wire.close()
 
@@ -245,7 +247,7 @@ class _Server:
 
     def _grow(self, descriptor: int) -> None:
         """Have a successor: a fork that serves at this socket, and imports there what would keep us waiting here."""
-        sock = socket.socket(fileno=descriptor)
+        sock = Socket(fileno=descriptor)
         try:
             if threading.active_count() == 1:
                 self._successors.add(self._fork(lambda: self._succeed(sock), successor=True))
@@ -319,7 +321,7 @@ def _tracker() -> set[int]:
 
 def _drain(descriptor: int) -> None:
     try:
-        while os.read(descriptor, 512):
+        while read_descriptor(descriptor, 512):
             pass
     except BlockingIOError:
         pass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from parmagic.system.descriptors import readable
+from parmagic.system.descriptors import readable, socketpair
 from parmagic.workers.processes import entry as entries
 from parmagic.workers.processes.handle import call_me
 from parmagic.workers.processes.wire import Wire
@@ -90,7 +90,7 @@ class Spares:
         count, prepare = self.wanted
         while len(self._waiting) < count and threading.active_count() == 1:
             try:
-                ours, theirs = socket.socketpair()
+                ours, theirs = socketpair()
             except OSError:
                 return
             with theirs:

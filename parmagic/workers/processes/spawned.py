@@ -9,6 +9,7 @@ import sys
 import traceback
 from multiprocessing import resource_tracker
 
+from parmagic.system.real import close_descriptor, posix_spawn
 from parmagic.workers.processes import entry as entries
 from parmagic.workers.processes import fresh
 from parmagic.workers.processes.handle import PR_SET_PDEATHSIG, prctl
@@ -23,9 +24,9 @@ def spawn(entry: str, arguments: bytes, descriptors: list[int], files: tuple[int
         os.set_inheritable(descriptor, True)
     try:
         command = fresh.command("spawned:main", orders)
-        return os.posix_spawn(command[0], command, fresh.through_exec(variables), setsigmask=[])
+        return posix_spawn(command[0], command, fresh.through_exec(variables), setsigmask=[])
     finally:
-        os.close(orders)
+        close_descriptor(orders)
 
 
 def main(orders: io.BufferedReader) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Iterable
 
+from parmagic.system.real import close_descriptor
 from parmagic.workers.processes import leftovers
 from parmagic.workers.processes.handle import descriptor_of
 
@@ -51,7 +51,7 @@ class Started:
         if pid in self._ends:
             end = self._ends.pop(pid)
             self._poll.unregister(end)
-            os.close(end)
+            close_descriptor(end)
 
     @property
     def have_left(self) -> bool:

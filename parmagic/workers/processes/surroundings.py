@@ -9,6 +9,7 @@ import sys
 from multiprocessing import current_process, resource_tracker
 from typing import Any
 
+from parmagic.system.real import close_descriptor
 from parmagic.workers.processes import fresh
 
 
@@ -31,7 +32,7 @@ def redirect(out: int, err: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, place in ((null, 0), (out, 1), (err, 2)):
         os.dup2(descriptor, place)
-        os.close(descriptor)
+        close_descriptor(descriptor)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from itertools import count
 
 from parmagic.errors import WorkerDied
 from parmagic.model.recording import Samples, WorkerId
 from parmagic.record import hooks, sampler
-from parmagic.system.descriptors import OwnConnection, high
+from parmagic.system.descriptors import OwnConnection, high, socketpair
+from parmagic.system.real import Lock
 from parmagic.workers.processes import hub
 
 READY_LIMIT = 2.0
@@ -28,7 +27,7 @@ class Watch:
     def __init__(self) -> None:
         self._connection: OwnConnection | None = None
         self._server: hub.Hub | None = None
-        self._talking = threading.Lock()
+        self._talking = Lock()
         self._arms = count(1)
         self._watched: set[int] = set()
         self._ready = False
@@ -95,7 +94,7 @@ class Watch:
 
     def _connect(self, server: hub.Hub) -> OwnConnection:
         if self._connection is None or self._server is None or self._is_left_behind(server):
-            ours, theirs = socket.socketpair()
+            ours, theirs = socketpair()
             server.start("parmagic.record.sampler:main", None, [theirs.fileno()])
             theirs.close()
             self._drop()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import errno
-import os
 import pickle
 import select
 import socket
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parmagic.system.descriptors import OwnSocket
+from parmagic.system.real import Poll, close_descriptor
 
 MOST_DESCRIPTORS = 250
 """Descriptors that one message can carry (the kernel's own limit is 253)."""
@@ -152,7 +152,7 @@ class Wire:
 
     def next(self, seconds: float | None = None) -> Message:
         """Wait for one message, which is the only one that is to come; TimeoutError after so many seconds."""
-        poll = select.poll()
+        poll = Poll()
         poll.register(self._sock, select.POLLIN)
         while poll.poll(None if seconds is None else seconds * 1e3):
             for message in self.take():
@@ -164,7 +164,7 @@ class Wire:
         self._sock.close()
         for descriptor in (each for came in self._came for each in came or ()):
             with suppress(OSError):
-                os.close(descriptor)
+                close_descriptor(descriptor)
         self._came.clear()
 
 
@@ -179,5 +179,5 @@ def _received(sock: socket.socket) -> tuple[bytes, list[int], bool]:
     lost = bool(flags & socket.MSG_CTRUNC)
     if lost:
         for descriptor in found:
-            os.close(descriptor)
+            close_descriptor(descriptor)
     return data, [] if lost else list(found), lost
