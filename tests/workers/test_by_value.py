@@ -183,3 +183,52 @@ def test_what_modules_define_goes_by_name():
 
 def _uses_a_module(_):
     return preload._roots is sys.modules["parmagic.workers.processes.preload"]._roots
+
+
+NAMED = """
+import dataclasses
+import numpy as np
+MISSING = object()
+class Node:
+    def __init__(self, name): self.name = name
+@dataclasses.dataclass
+class Holds:
+    what: object
+root, leaf = Node("root"), Node("leaf")
+table = {"root": root}
+def double(n): return 2 * n
+big, small = np.zeros(1_000_000), np.zeros(3)
+items = [MISSING, root, leaf, (MISSING, 1), {"k": [root]}, Holds(MISSING), double, None, object(), Holds(root), table]
+"""
+
+
+@pytest.mark.parametrize("method", ["", "--start-method spawn", "--start-method fork", "--chunk 1"])
+def test_what_a_name_holds_is_one_object(ip, method):
+    """An item that is, or holds, an object that a name holds is, or holds, that object in the worker, too."""
+    ip(NAMED)
+    ip(
+        f"%%parallel procs=2 {method} -q --once -o there for v in items\n"
+        "inner = v[0] if type(v) is tuple else v['k'][0] if type(v) is dict and 'k' in v else v['root'] if type(v) is dict else getattr(v, 'what', v)\n"
+        "[name for name, each in dict(MISSING=MISSING, root=root, leaf=leaf, double=double).items() if inner is each], table['root'] is root"
+    )
+    expected = [["MISSING"], ["root"], ["leaf"], ["MISSING"], ["root"], ["MISSING"], ["double"], [], [], ["root"], ["root"]]
+    assert ip.space["there"].results == [(names, True) for names in expected]
+
+
+def test_an_items_buffers_stay_its_own(ip):
+    """An array that is an item and a name as well can be written to as an item, and the name's keeps what it had."""
+    ip(NAMED)
+    ip(
+        "%%parallel procs=2 -q --once -o there for v in [big, small, big]\n"
+        "v += 1\n(v[0], big[0], small[0], v is big, v is small)"
+    )
+    assert ip.space["there"].results == [(1.0, 0.0, 0.0, False, False)] * 3
+
+
+def test_segments_stay_lazy(ip):
+    """Many items that are, or hold, what a name holds are packed in segments, small ones."""
+    ip(NAMED)
+    ip("root.weight = bytes(1_000_000)\nmany = [root if n % 2 else Holds(root) for n in range(20_000)]")
+    ip("%parallel procs=2 -q --once -o there (v if type(v) is Node else v.what) is root for v in many")
+    run = ip.space["there"]
+    assert run.results == [True] * 20_000

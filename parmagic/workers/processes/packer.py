@@ -7,8 +7,9 @@ import marshal
 import os
 import pickle
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import context, reduction
+from types import MappingProxyType
 from typing import Any
 
 import cloudpickle
@@ -23,12 +24,13 @@ from parmagic.workers.processes.orders import ForkOnly, Place
 class Packer:
     """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
 
-    def __init__(self, popen: Popen, put: Callable[[memoryview], Place]) -> None:
+    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Mapping[int, int] = MappingProxyType({})) -> None:
         self.stream = io.BytesIO()
         self.places: list[Place] = []
         self._popen = popen
         self._put = put
         self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
+        self._pickler.known = known
 
     def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
         """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
@@ -62,14 +64,20 @@ class Packer:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Ships what the notebook has: by value, and multiprocessing's primitives as to a child.
 
-    ``emptied`` are the functions with caches, which are empty on the other side.
+    ``emptied`` are the functions with caches, which are empty on the other side; ``known`` has what is there
+    already, by ``id``, and its place among the names.
     """
+
+    known: Mapping[int, int]
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.emptied: list[str] = []
 
     def reducer_override(self, obj: Any) -> Any:
+        place = self.known.get(id(obj))
+        if place is not None:
+            return named, (place,)
         if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
             raise ForkOnly
         if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
@@ -116,6 +124,15 @@ class Popen:
 
 arrived: list[int] = []
 """In a worker, the descriptors that came beside what is being unpacked."""
+
+
+names: list[Any] = []
+"""In a worker, the values of the names that the body reads, as they came."""
+
+
+def named(place: int) -> Any:
+    """Return the value of such a name: what is, or holds, the same object is, or holds, it here, too."""
+    return names[place]
 
 
 def _no_ipython() -> Callable[[], Any]:

@@ -26,7 +26,7 @@ from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import Packer, Popen, arrived
+from parmagic.workers.processes.packer import Packer, Popen, arrived, names
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
@@ -56,19 +56,22 @@ class Cargo:
     each name that the body reads took of these, ``emptied`` the functions whose caches stay here.
     """
 
-    def __init__(self, call: Any, items: Sequence[Any], names: Iterable[str] = ()) -> None:
+    def __init__(self, call: Any, items: Sequence[Any], wanted: Iterable[str] = ()) -> None:
         begin = perf_counter()
         self._file: Descriptor | None = None
         self.weights: list[Weight] = []
         self.emptied: list[str] = []
         self._popen = Popen()
+        self._known: dict[int, int] = {}  # the places of names, by the id of what they hold
+        self._held: list[Any] = []  # that, so that it stays what it is
         self._end = 0
         self._shared = 0
         try:
             with held_back():
                 self._file = Descriptor(high(anonymous_file()))
-            body = self._pack_body(call, names)
+            body = self._pack_body(call, wanted)
             segments, firsts = self._pack_items(items)
+            self._held.clear()
             keep_size(self.file)
             self._share()
         except BaseException:
@@ -116,21 +119,24 @@ class Cargo:
             found = _libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
             self._shared = 0 if found == ctypes.c_void_p(-1).value else found or 0
 
-    def _pack_body(self, call: Any, names: Iterable[str]) -> Blob:
+    def _pack_body(self, call: Any, wanted: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
         packer = Packer(self._popen, self._put)
         space = names_around(call)
-        shipped = [name for name in sorted(names) if name in space]
-        for name in shipped:
-            begin = perf_counter()
+        shipped = [name for name in sorted(wanted) if name in space]
+        for place, name in enumerate(shipped):
+            begin, buffers, value = perf_counter(), len(packer.places), space[name]
             try:
-                size = packer.pack(space[name])
+                size = packer.pack(value)
             except (ForkOnly, NotShippable):
                 raise
             except BaseException as error:
                 _not_an_interrupt(error)
-                raise _cannot_send(name, space[name], error) from error
+                raise _cannot_send(name, value, error) from error
             self.weights.append(Weight(name, size, perf_counter() - begin))
+            if len(packer.places) == buffers:  # what has buffers is the names', read-only, and each item's own
+                self._known.setdefault(id(value), place)
+                self._held.append(value)
         try:
             packer.pack(call)
         except ForkOnly:
@@ -171,7 +177,7 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, what: Any) -> Blob:
-        packer = Packer(self._popen, self._put)
+        packer = Packer(self._popen, self._put, self._known)
         packer.pack(what)
         return self._store(packer, 1)
 
@@ -223,6 +229,7 @@ class Reader:
         unpickler = pickle.Unpickler(self._shared, buffers=buffers)
         found = [unpickler.load() for _ in range(blob.count)]
         self.size += blob.weight
+        names[:] = found[:-1]
         return found[-1]
 
     def load(self, claim: range) -> list[Any]:
