@@ -112,3 +112,15 @@ def test_wrong_settings_end_no_worker(folder):
     """Where coverage cannot start in a worker, the run is right, and the worker says why."""
     printed = tool("script.py", "procs=2", into=folder, COVERAGE_PROCESS_CONFIG="no settings")
     assert "coverage could not start in a worker: " in printed
+
+
+def test_a_notebook_is_covered(folder):
+    """The same for a notebook's cells in a kernel, under nbval and pytest-cov."""
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbval")
+    sources = ["%load_ext parmagic\nimport work", "%%parallel procs=2 --once -q -o run for n in range(8)\nwork.body(n)", "assert len(run.results) == 8"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "cells.ipynb")
+    tool("pytest", "-p", "no:cacheprovider", "--nbval-lax", "--cov=work", "--cov-report=", "cells.ipynb", into=folder)
+    assert _missing(folder) == NEVER
