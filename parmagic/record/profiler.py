@@ -104,7 +104,8 @@ class Profiler:
         """
         with held_back():
             if not BY_MONITORING:
-                threadhooks.aside(self._tracer.stop, self.is_ours)
+                if self._tracer.enable:
+                    threadhooks.aside(self._tracer.stop, self.is_ours)
                 return
             if FREE_THREADED and self.place.is_ours():
                 self.place.silence()
