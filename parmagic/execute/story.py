@@ -202,8 +202,9 @@ def _tell(story: _Story) -> None:
     """Add what is found when all of the story is known; say on the error where it came from."""
     found, plan = story.findings, story.task.plan
     found += told(story.supply.notes, "shipping")
+    if story.at_work.others or story.at_work.within:
+        found[:] = [each for each in found if each.rule != "helpers"]  # their CPU time may be another run's
     if story.at_work.others:
-        found[:] = [each for each in found if each.rule != "helpers"]  # their CPU time may be the other run's
         found.append(rules.beside(story.at_work.others))
     found += _differences(story)
     found += _times_run(story)

@@ -21,13 +21,13 @@ _here = _Here()
 
 
 class AtWork:
-    """A run from ``begin`` to ``end``; ``others`` is how many more were at work at some time of it.
+    """A run from ``begin`` to ``end``; ``others`` is how many more were at work at some time of it, ``within`` how many in its own body.
 
-    A run does not count those within its own body; and one within counts that around it where that has more workers than the one.
+    Those are not counted among the others; and one within counts that around it where that has more workers than the one.
     """
 
     def __init__(self) -> None:
-        self.others = 0
+        self.others = self.within = 0
         self.around: AtWork | None = None
         self.workers = 1
 
@@ -40,7 +40,9 @@ class AtWork:
                 if other not in within:
                     other.others += 1
                     self.others += 1
-            self.others += sum(each.workers > 1 for each in within)
+            for around in within:
+                around.within += 1
+                self.others += around.workers > 1
             _at_work.append(self)
 
     def _outward(self) -> list[AtWork]:

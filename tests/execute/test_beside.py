@@ -97,6 +97,15 @@ def test_within_a_body(workers, notes):
     assert not _beside(outer)
 
 
+def test_workers_within_a_body_are_no_helpers():
+    """The CPU time of a run in the body is nobody's helper threads'."""
+
+    def body(_):
+        return parmagic.run(lambda n: sum(range(300_000)), range(8), "threads=2", once=True).error
+
+    assert not [note for note in parmagic.run(body, range(4), "threads=2", once=True).notes if "Helper threads" in note]
+
+
 def test_prints_within_a_body(capsys):
     """What a run in a body prints is the outer worker's, marked with both; the outer's other workers print as ever."""
 
