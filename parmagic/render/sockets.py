@@ -9,12 +9,14 @@ import selectors
 import socket
 from typing import Any
 
+from parmagic.system.descriptors import adopted
 from parmagic.system.real import Poll, Socket
 
 
 def listener() -> Socket:
     """Return a socket that listens on a port of 127.0.0.1."""
     sock = Socket()
+    sock.settimeout(None)
     try:
         if os.name == "posix":  # elsewhere it would let others take the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,7 +30,7 @@ def listener() -> Socket:
 
 def accepted(listener: Socket) -> Socket:
     """Accept a connection, as ``socket.accept`` does, which makes sockets of whoever has patched it."""
-    return Socket(fileno=listener._accept()[0])  # type: ignore[attr-defined]  # noqa: SLF001
+    return adopted(listener._accept()[0])  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Selector(selectors.SelectSelector):

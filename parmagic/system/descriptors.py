@@ -126,11 +126,18 @@ class Descriptor:
                 close_descriptor(number)
 
 
+def adopted(descriptor: int) -> Socket:
+    """Return a socket for a descriptor, which waits as long as it takes, whatever ``socket.setdefaulttimeout`` says."""
+    sock = Socket(fileno=descriptor)
+    sock.settimeout(None)
+    return sock
+
+
 def socketpair() -> tuple[Socket, Socket]:
     """Return two sockets that are connected with each other."""
     import _socket  # noqa: PLC0415  (what lies below socket, whose own function makes sockets of whoever has patched it; POSIX only)
 
-    ours, theirs = (Socket(fileno=each.detach()) for each in _socket.socketpair())
+    ours, theirs = (adopted(each.detach()) for each in _socket.socketpair())
     return ours, theirs
 
 
@@ -139,6 +146,7 @@ class OwnSocket(Socket):
 
     def __init__(self, of: Socket) -> None:
         super().__init__(fileno=high(of.detach()))
+        self.settimeout(None)
         self._file = identity(self.fileno())
 
     def is_ours(self) -> bool:

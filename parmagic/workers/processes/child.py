@@ -21,9 +21,8 @@ from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
 from parmagic.system import limits
-from parmagic.system.descriptors import Descriptor, Lost, base_of_ours, high, socketpair
+from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
-from parmagic.system.real import Socket
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
@@ -74,7 +73,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     base, beside = base_of_ours(), len(Descriptors._fields)
     at = Descriptors(*(high(each, base) if name in _KEPT else each for name, each in zip(Descriptors._fields, descriptors, strict=False)))
     needed = [Descriptor(at.board)] if orders.sharing.share == "common" else []
-    channel = Channel(Socket(fileno=at.connection), orders.rank, needed)
+    channel = Channel(adopted(at.connection), orders.rank, needed)
     try:
         with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, at, lambda: _cargo(orders, at, descriptors[beside:], inherited, channel), measuring=measuring)

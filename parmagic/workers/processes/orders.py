@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import logging
 import os
 import sys
@@ -89,7 +90,10 @@ class Unreadable(Exception):
 
 def environment() -> dict[str, Any]:
     """Return what workers take over from this process: variables, search path, key, what is logged."""
-    return {"variables": dict(os.environ), "path": list(sys.path), "key": bytes(current_process().authkey), "logging": _logging()}
+    return {
+        "variables": dict(os.environ), "path": list(sys.path), "key": bytes(current_process().authkey), "logging": _logging(),
+        "timeout": _socket.getdefaulttimeout(),
+    }  # fmt: skip
 
 
 def _logging() -> tuple[int, str] | None:

@@ -36,7 +36,8 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
-from parmagic.system.real import Poll, Socket, close_descriptor, fork_process, read_descriptor, renew, set_handler, set_wakeup_fd
+from parmagic.system.descriptors import adopted
+from parmagic.system.real import Poll, close_descriptor, fork_process, read_descriptor, renew, set_handler, set_wakeup_fd
 from parmagic.workers.processes import fresh
 from parmagic.workers.processes.below import children, end_all, end_descendants, ended, killed, name_of
 from parmagic.workers.processes.entry import be
@@ -70,7 +71,7 @@ def main(orders: io.BufferedReader) -> None:
     with suppress(OSError):  # no process can be started: a worker that needs one will say so
         resource_tracker.ensure_running()  # what a worker makes and names outlives it, as what multiprocessing's own processes make does
     fresh.take_over(variables)  # only now: among them may be what starts coverage in every new interpreter
-    serve(Socket(fileno=sock), notebook, None)
+    serve(adopted(sock), notebook, None)
 
 
 def serve(sock: socket.socket, notebook: int, inherited: Any, wanted: tuple[int, str] = (0, "")) -> None:
@@ -247,7 +248,7 @@ class _Server:
 
     def _grow(self, descriptor: int) -> None:
         """Have a successor: a fork that serves at this socket, and imports there what would keep us waiting here."""
-        sock = Socket(fileno=descriptor)
+        sock = adopted(descriptor)
         try:
             if threading.active_count() == 1:
                 self._successors.add(self._fork(lambda: self._succeed(sock), successor=True))
