@@ -166,6 +166,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     current_process()._config["semprefix"] = orders.semaphores  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
         call, items = inherited
+        util._run_after_forkers()  # type: ignore[attr-defined]  # noqa: SLF001  (as in a Process: proxies connect anew, queues have no thread)
         home.know_classes()
         return call, lambda claim: items[claim.start : claim.stop]
     reader = channel.reader = ship.Reader(at.file, orders.manifest, beside)
