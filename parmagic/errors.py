@@ -91,3 +91,7 @@ class Ended(BaseException):
     def __str__(self) -> str:
         """Say what the item's row shows."""
         return "the run ended before this item did"
+
+
+class EndedHeld(Ended, KeyboardInterrupt):
+    """The same where a debugger holds the thread: it passes an interrupt on, and would print anything else."""

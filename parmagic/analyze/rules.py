@@ -140,6 +140,15 @@ def beside(others: int) -> Finding:
     return Finding("beside", text, severity="warning", evidence={"runs": others})
 
 
+def debugged(processes: bool) -> Finding:
+    """Say what a debugger that is attached does to the figures; ``processes``: some of the run's workers are beyond it."""
+    text = (
+        "A debugger is attached: it slows Python code, functions are not traced beside it, and the time for which it holds a worker "
+        f"counts as a wait for a lock.{' It does not stop in processes: use threads or serial for that.' if processes else ''}"
+    )
+    return Finding("debugged", text, severity="warning")
+
+
 def slowed(timeline: Timeline, in_windows: bool) -> Iterable[Finding]:
     """Say where tracing bends an arm's figures; ``in_windows``: it traced some of the time only, which short runs pay for all the same."""
     if not bends(timeline.overhead):

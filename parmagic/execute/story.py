@@ -26,11 +26,12 @@ from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, remember
-from parmagic.system import runs
+from parmagic.system import debugger, runs
 from parmagic.system.files import Folder
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
 from parmagic.system.limits import explained
 from parmagic.system.runs import AtWork
+from parmagic.system.unwatched import unwatched
 from parmagic.workers import Job, Workers, registry
 from parmagic.workers.loop import globals_read
 from parmagic.workers.supply import Supply
@@ -202,10 +203,13 @@ def _tell(story: _Story) -> None:
     """Add what is found when all of the story is known; say on the error where it came from."""
     found, plan = story.findings, story.task.plan
     found += told(story.supply.notes, "shipping")
-    if story.at_work.others or story.at_work.within:
-        found[:] = [each for each in found if each.rule != "helpers"]  # their CPU time may be another run's
+    debugged = debugger.is_attached()
+    if story.at_work.others or story.at_work.within or debugged:
+        found[:] = [each for each in found if each.rule != "helpers"]  # their CPU time may be another run's, or the debugger's
     if story.at_work.others:
         found.append(rules.beside(story.at_work.others))
+    if debugged:
+        found.append(rules.debugged(any(arm.model.own_process for arm in plan.arms)))
     found += _differences(story)
     found += _times_run(story)
     for timeline in story.timelines:
@@ -279,7 +283,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     plan = line.parse_models(models, **options)
     name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else words.type_name(function)
     task = Task(CallItem(function), list(items), plan, names=globals_read(function), title=f"parmagic.run({name}, …, {models!r})")
-    done = remember(noticed(execute, task, Quiet()))
+    done = remember(noticed(unwatched, execute, task, Quiet()))
     if done.error is not None:
         raise done.error
     return done

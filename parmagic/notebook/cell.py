@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from IPython.core.compilerop import code_name
@@ -30,6 +31,7 @@ from parmagic.result import Run, load_tables, remember, tell
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
+from parmagic.system.unwatched import unwatched
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
@@ -70,9 +72,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     )  # fmt: skip
     try:
         with explained():
-            if not (plan.quiet and plan.once):
-                load_tables()
-            run = remember(execute(task, NoBar() if plan.quiet else WithBar()))
+            run = remember(unwatched(_executed, task, plan))
     except ParmagicError as refused:
         raise without_traceback(refused) from None
     tell(run, _advice(shell, run, body, plan))
@@ -83,6 +83,12 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     if plan.quiet or silent:
         hush(run)
     return run
+
+
+def _executed(task: Task, plan: Plan) -> Run:
+    if not (plan.quiet and plan.once):
+        load_tables()
+    return execute(task, NoBar() if plan.quiet else WithBar())
 
 
 def _plan(shell: Any, line: str, cell: str | None, trace: TraceMode) -> Plan:
@@ -113,7 +119,7 @@ def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Bod
     code = _transformed(shell, cell) if cell is not None else ""
     # tracebacks show the cell as the margin counts it: the magic line is line 1, a comment, so that all of it is Python
     text = title if cell is None else f"# {title}\n{code}"
-    filename = _remember(shell.compile, text, _cell_number(shell))
+    filename = _remember(shell.compile, text, *_running(shell))
     target = plan.loop.target if plan.loop else None
     flags, names = shell.compile.flags, _names(shell)
     if cell is None:
@@ -130,15 +136,26 @@ def _read(shell: Any, line: str, cell: str | None, plan: Plan) -> tuple[door.Bod
     return body, items, [f"{len(items):,} items were listed before the first arm; an index range per item is cheaper."]
 
 
-def _remember(compiler: Any, text: str, number: int) -> str:
+def _remember(compiler: Any, text: str, number: int, file: str) -> str:
     """Make tracebacks find the source of a body; return the name of its file, which shows as ``Cell In[number]``.
 
     It is named as in a terminal: in a kernel, sources have paths, and for paths that do not exist
-    IPython falls back to a rough traceback, which is wrong for functions that came by pickle.
+    IPython falls back to a rough traceback, which is wrong for functions that came by pickle. A debugger
+    has written the cell to its ``file``, and knows its breakpoints by that name.
     """
+    name = file if text.startswith("# %%") and _begins_with_magic(file) else ""
     ours = copy(compiler)  # other threads may compile cells meanwhile; what it knows of them is the same
-    ours.get_code_name = lambda raw, _code, cell: code_name(raw, cell)
+    ours.get_code_name = lambda raw, _code, cell: name or code_name(raw, cell)
     return str(ours.cache(text, number))
+
+
+def _begins_with_magic(file: str) -> bool:
+    """Tell whether there is such a file, whose lines are those of a body: none stand before the magic line."""
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            return opened.readline().startswith("%%parallel")
+    except (OSError, ValueError):
+        return False
 
 
 def _transformed(shell: Any, cell: str) -> str:
@@ -178,15 +195,19 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
     return told(found, "not_given_back", severity="warning")
 
 
-def _cell_number(shell: Any) -> int:
-    """Return the number of the running cell: older and newer IPython count it up at different moments."""
+def _running(shell: Any) -> tuple[int, str]:
+    """Return the number of the running cell, and the name of its file.
+
+    Older and newer IPython count the number up at different moments.
+    """
     known = getattr(shell.compile, "_filename_map", {})
     frame = sys._getframe()  # noqa: SLF001  (the cell that called us is up there)
     while frame is not None:
-        if frame.f_code.co_filename in known:
-            return int(known[frame.f_code.co_filename])
+        file = frame.f_code.co_filename
+        if file in known:
+            return int(known[file]), file
         frame = frame.f_back  # type: ignore[assignment]
-    return int(shell.execution_count)
+    return int(shell.execution_count), ""
 
 
 def _target_names(plan: Plan) -> set[str]:

@@ -7,6 +7,7 @@ first cell.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -70,10 +71,23 @@ class ParallelMagics(Magics):  # type: ignore[misc]
             sum(range(worker.rank, 10_000_000, worker.count))
         """
         __tracebackhide__ = True  # IPython leaves such frames out: the user's come first
-        from parmagic.notebook.cell import Settings, run_cell  # noqa: PLC0415  (loads with the first cell)
+        cell_runner = _apart(_load)
+        settings = cell_runner.Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs, self.keep_bytes)
+        return cell_runner.run_cell(self.shell, line, cell, settings)  # type: ignore[no-any-return]
 
-        settings = Settings(self.baseline, self.show_items, self.trace, self.folder, self.keep_runs, self.keep_bytes)
-        return run_cell(self.shell, line, cell, settings)
+
+def _apart(call: Callable[..., Any], *args: Any) -> Any:
+    """Call, with no debugger in this thread meanwhile, which makes an import take ten times as long: what loads is no cell's."""
+    __tracebackhide__ = True
+    from parmagic.system.unwatched import unwatched  # noqa: PLC0415  (loads with the first cell)
+
+    return unwatched(call, *args)
+
+
+def _load() -> Any:
+    from parmagic.notebook import cell  # noqa: PLC0415  (loads with the first cell)
+
+    return cell
 
 
 def load(shell: Any) -> None:
@@ -102,9 +116,9 @@ def _cell_has_ended(_: Any) -> None:
 
 def _register(shell: Any) -> None:
     formatters = shell.display_formatter.formatters
-    formatters["text/html"].for_type_by_name(*_RUN, _html)
-    formatters["text/html"].for_type_by_name(*_TRACE, _html_of_timeline)
-    formatters["text/plain"].for_type_by_name(*_RUN, lambda run, printer, _cycle: printer.text(_text(run)))
+    formatters["text/html"].for_type_by_name(*_RUN, lambda run: _apart(_html, run))
+    formatters["text/html"].for_type_by_name(*_TRACE, lambda trace: _apart(_html_of_timeline, trace))
+    formatters["text/plain"].for_type_by_name(*_RUN, lambda run, printer, _cycle: printer.text(_apart(_text, run)))
 
 
 def _html(run: Run) -> str:

@@ -80,7 +80,8 @@ def counted(doing: Iterable[str]) -> str:
     return " · ".join(f"{n} {text}" for text, n in found.most_common())
 
 
-_AT_IT = {"runs Python": "running", "runs": "running", "sleeps": "asleep", "is blocked": "blocked"}
+_AT_IT = {"runs Python": "running", "runs": "running", "sleeps": "asleep", "is blocked": "blocked",
+          "is held by the debugger": "held by the debugger"}
 
 
 def _bar_stream() -> Any:

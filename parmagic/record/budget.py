@@ -20,6 +20,7 @@ from typing import Protocol
 from parmagic.model.plan import TraceMode
 from parmagic.record.ring import Ring
 from parmagic.system import limits
+from parmagic.system.debugger import hide
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.interrupts import Latch
 from parmagic.system.real import new_thread
@@ -86,7 +87,7 @@ class Controller:
         self._ended = Latch()
         self._begin = perf_counter()
         self._spent = 0.0
-        self._thread = new_thread(self._run, name="parmagic tracing")
+        self._thread = hide(new_thread(self._run, name="parmagic tracing"))
 
     def start(self) -> None:
         """Begin to look at the clocks."""

@@ -23,6 +23,7 @@ from parmagic.record import clashes, dump, profiler
 from parmagic.record.budget import Controller
 from parmagic.record.profiler import BY_MONITORING, ENTRIES, Profiler
 from parmagic.record.ring import Ring
+from parmagic.system import debugger
 from parmagic.system.files import RunFile
 from parmagic.system.interrupts import undo
 from parmagic.system.real import get_ident
@@ -296,9 +297,10 @@ OFF = Tracing(None, "off")
 def prepare(mode: TraceMode) -> Tracing:
     """Return a recording of functions in this process, which has to be started.
 
-    Where another profiler is at work, nothing is recorded and a note says so.
+    Where another profiler is at work, nothing is recorded and a note says so. Nor is anything beside a debugger, which
+    loses sight of threads where VizTracer asks for their names as they are born; the run's own note on it says so.
     """
-    if mode == "off":
+    if mode == "off" or debugger.is_attached():
         return OFF
     other = profiler.other()
     if other:
@@ -320,7 +322,7 @@ def _why_not(error: Exception) -> str:
 
 def warm(mode: TraceMode) -> None:
     """Load and calibrate VizTracer, so that no arm pays for it; not while another run of this process has it."""
-    if mode == "off" or profiler.other():
+    if mode == "off" or debugger.is_attached() or profiler.other():
         return
     with suppress(Exception):  # a note says so
         made, me = profiler.get(), object()

@@ -14,6 +14,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, TypeVar
 
+from parmagic.system.debugger import hide
 from parmagic.system.real import Lock, get_ident, in_main_thread, new_thread
 
 T = TypeVar("T")
@@ -264,7 +265,7 @@ def calm() -> None:
     """
     if sys.version_info < (3, 13) and not _nudged():
         with suppress(RuntimeError):
-            helper = new_thread(_nudged, name="parmagic calm")
+            helper = hide(new_thread(_nudged, name="parmagic calm"))
             helper.start()
             helper.join()
 

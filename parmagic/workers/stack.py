@@ -11,6 +11,7 @@ import faulthandler
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import NamedTuple
@@ -27,6 +28,7 @@ _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 _THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(most recent call first\):$", re.MULTILINE)
 _DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
 _OURS = os.path.dirname(parmagic.__file__) + os.sep  # noqa: PTH120
+_LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120
 _MOST = 1 << 16
 
 
@@ -123,3 +125,10 @@ def last_stack(file: int, *, crash: bool) -> list[Frame]:
 def line_in(frames: Iterable[Frame], filename: str) -> int:
     """Return the innermost line of a file, or 0."""
     return next((frame.line for frame in frames if frame.file == filename), 0)
+
+
+def in_library(thread: threading.Thread) -> bool:
+    """Tell whether a thread runs Python code of the standard library, or of a debugger, at this moment."""
+    frame = next(frames_of(thread.ident), None)
+    file = frame.file if frame is not None else ""
+    return (file.startswith(_LIBRARY) and "-packages" not in file) or "pydevd" in file

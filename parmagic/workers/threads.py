@@ -11,14 +11,14 @@ from contextvars import ContextVar, copy_context
 from time import perf_counter
 from typing import Any
 
-from parmagic.errors import Ended, ParmagicError
+from parmagic.errors import Ended, EndedHeld, ParmagicError
 from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import meter, tracing, usage
 from parmagic.record.hooks import hooked
 from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
-from parmagic.system import limits, runs
+from parmagic.system import debugger, limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
 from parmagic.system.real import Lock, SimpleQueue, new_thread, sleep
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
@@ -26,15 +26,13 @@ from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
 from parmagic.workers.output import ThreadOutput, leave
-from parmagic.workers.stack import frames_of, line_in
+from parmagic.workers.stack import frames_of, in_library, line_in
 
 GRACE = 1.0
 """Seconds that a thread gets to end once it was told to."""
 
 OUT_OF_LIBRARY = 0.1
 """Seconds that a thread gets before that to come out of the standard library."""
-
-_LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120  (a prefix)
 
 
 class SharedWorkers:
@@ -100,7 +98,8 @@ class _Crew:
         self._fault: BaseException | None = None  # what ended a worker that was not to end
         self._call = InTurn(job.call, len(job.items)) if job.sharing.in_turn else job.call
         self._counter = Counter(len(job.items))
-        self._gate = threading.Barrier(self.count) if job.sharing.together else None
+        together = job.sharing.together or debugger.is_attached()  # which loses sight of threads that are born while it holds another
+        self._gate = threading.Barrier(self.count) if together else None
         self._begin = perf_counter()
         self._threads = [
             new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}")
@@ -188,7 +187,8 @@ class _Crew:
                 # nothing here lets go of a GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
                 found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
         for rank, item, left in found:
-            yield rank, item, meter.doing(self.who[rank], left, now)
+            held = debugger.holds(self._threads[rank])
+            yield rank, item, "is held by the debugger" if held else meter.doing(self.who[rank], left, now)
 
     def _pulse(self) -> Pulse:
         return Pulse(lambda: tuple(doing for _, _, doing in self._at_work()))
@@ -229,13 +229,15 @@ class _Crew:
         waiting, until = list(range(self.count)), perf_counter() + OUT_OF_LIBRARY
         while waiting:
             for rank in list(waiting):
+                thread = self._threads[rank]
                 with self._leaving:
-                    left = rank in self._left
-                    if not left and perf_counter() < until and (self._begins(rank) or _in_library(self._threads[rank])):
+                    left, held = rank in self._left, debugger.holds(thread)
+                    if not (left or held) and perf_counter() < until and (self._begins(rank) or in_library(thread)):
                         continue
-                    if not left and not raise_in(self._threads[rank].ident, Ended) and perf_counter() < until + GRACE:
+                    if not left and not raise_in(thread.ident, EndedHeld if held else Ended) and perf_counter() < until + GRACE:
                         continue
                 waiting.remove(rank)
+            debugger.let_go()  # only now: the body does not go on behind a breakpoint
             if waiting:
                 sleep(0.001)
 
@@ -339,10 +341,3 @@ def _cell() -> list[tuple[ContextVar[Any], Any]]:
     Threads that are not told show under the cell that was begun last, in whichever subshell.
     """
     return [(variable, value) for variable, value in copy_context().items() if variable.name == "parent_header"]
-
-
-def _in_library(thread: threading.Thread) -> bool:
-    """Tell whether a thread runs Python code of the standard library at this moment."""
-    frame = next(frames_of(thread.ident), None)
-    file = frame.file if frame is not None else ""
-    return file.startswith(_LIBRARY) and "-packages" not in file

@@ -16,7 +16,7 @@ from arms import MODELS
 import parmagic
 from parmagic import NotShippable, WorkerDied, current_worker
 from parmagic.workers.processes import hub
-from parmagic.workers.threads import _in_library
+from parmagic.workers.stack import in_library
 
 PROCS = [model for model in MODELS if model.startswith("procs")]
 SHARED = [model for model in MODELS if not model.startswith("procs")]
@@ -416,7 +416,7 @@ def test_threads_are_not_ended_within_the_library():
         thread.start()
     begun.wait()
     until = time.monotonic() + 10
-    while [_in_library(thread) for thread in threads] != [True, False]:
+    while [in_library(thread) for thread in threads] != [True, False]:
         assert time.monotonic() < until
     inside.set()
     outside.clear()

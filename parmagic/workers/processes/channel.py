@@ -83,7 +83,7 @@ class Channel:
         for item, error in batch.errors.items():
             if self.shared and issubclass(type(error), ValueError) and "read-only" in words.message(error):
                 words.add_note(error, READ_ONLY.format(names=", ".join(map(repr, self.shared))))
-            batch.errors[item] = portable(error)
+            batch.errors[item] = portable(ipython.understood(error))
         spans = self.take_spans()
         try:
             parcel = home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings))

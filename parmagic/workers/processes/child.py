@@ -135,6 +135,7 @@ def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
     surroundings.redirect(at.out, at.err)
     current_process().name = f"{worker.model} {worker.rank}"
     vars(builtins).update(display=ipython.display, get_ipython=ipython.no_ipython)  # where IPython puts its own
+    sys.breakpointhook = ipython.no_breakpoint
     return cwd.enter(at.folder) if orders.environment is not None else []
 
 

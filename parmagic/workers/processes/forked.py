@@ -10,7 +10,7 @@ import threading
 import warnings
 from typing import Any
 
-from parmagic.system import runs
+from parmagic.system import debugger, runs
 from parmagic.system.descriptors import socketpair
 from parmagic.system.interrupts import held_back
 from parmagic.system.real import close_descriptor, fork_process, renew, set_handler, set_wakeup_fd
@@ -68,6 +68,7 @@ def fork(call: Any, items: Any) -> Hub:
             raise
         if not pid:  # it never leaves this block: a Ctrl-C that was held back is the notebook's
             try:
+                debugger.leave()
                 ours.close()
                 renew()
                 _settle()

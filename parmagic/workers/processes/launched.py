@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import parmagic
+from parmagic.system.debugger import undebugged
 from parmagic.system.descriptors import socketpair
 from parmagic.system.files import anonymous_file
 from parmagic.system.real import close_descriptor, subprocesses
@@ -36,6 +37,7 @@ def launch() -> Hub:
             opened.callback(close_descriptor, me)
         orders = fresh.written(_search_path(), (theirs.fileno(), me, variables))
         opened.callback(close_descriptor, orders)
+        opened.enter_context(undebugged())
         subprocess = subprocesses()
         process = subprocess.Popen(
             fresh.command("server:main", orders, detached=not is_below(SERVER), title=f"for={os.getpid()}"),
