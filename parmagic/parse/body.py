@@ -23,6 +23,7 @@ from typing import Any
 from parmagic.model import words
 from parmagic.parse.names import Names, blocking_names, mutated_names, read_names
 from parmagic.parse.refusals import (
+    IN_A_LINE_MAGIC,
     OTHER_MAGIC,
     at_line,
     depth_refused,
@@ -35,7 +36,7 @@ from parmagic.parse.refusals import (
 from parmagic.parse.unbound import read_too_early
 from parmagic.system.real import RLock
 
-__all__ = ["Body", "read_body", "read_expression", "unbound_help"]
+__all__ = ["Body", "magic_help", "read_body", "read_expression", "unbound_help"]
 
 # Parameters that no name of the user's can collide with: they are no identifiers.
 ITEM, WORKER = ".item", ".worker"
@@ -146,6 +147,16 @@ def unbound_help(
     if place is not None and place.tb_frame.f_code.co_filename != body.filename:
         return None
     return f"The body binds `{match[1]}`, so it does not see the notebook's. {ways_out(match[1])}"
+
+
+def magic_help(error: BaseException, body: Body) -> str | None:
+    """Tell what a line magic in the body cannot do when ``error``, a NameError, is about a name that stands in one; else None."""
+    match = re.search(r"name '([^']+)' is not defined", words.message(error))
+    code = next(const for const in body.code.co_consts if isinstance(const, CodeType))
+    if match is None or "run_line_magic" not in code.co_names:
+        return None
+    lines = [const for const in code.co_consts if isinstance(const, str) and re.search(rf"\b{re.escape(match[1])}\b", const)]
+    return f"`{match[1]}` stands in a line magic. {IN_A_LINE_MAGIC}" if lines else None
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from parmagic.errors import CellError
 from parmagic.parse.unbound import read_by_class
 
 __all__ = [
+    "IN_A_LINE_MAGIC",
     "OTHER_MAGIC",
         "at_line",
     "depth_refused",
@@ -31,6 +32,11 @@ _DEEP = 100_000
 INPUT = "workers cannot ask: read the value in a cell above, and use its name here"
 
 OTHER_MAGIC = "another cell magic cannot stand in a parallel body: use a cell of its own for it"
+
+IN_A_LINE_MAGIC = (
+    "In a body, a line magic binds no name of the body's, and most of them see the notebook's names only: "
+    "call the tool's functions there instead, or put its magic over `%parallel`."
+)
 
 
 def at_line(row: int, message: str) -> CellError:
