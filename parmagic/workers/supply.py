@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from parmagic.errors import NotShippable, ParmagicError
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.timeline import Packed
-from parmagic.model.words import module_of, type_name
 from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
 from parmagic.system.real import patched_threads
@@ -92,13 +90,15 @@ class Supply:
 
     def _same_generators(self) -> list[str]:
         """Say which random generators every worker gets in the same state: they draw the same numbers."""
-        found = [name for name in sorted(self._names) if _is_generator(self._space.get(name))]
-        if not found:
+        generators = self.cargo().generators
+        if not generators:
             return []
-        name = found[0]
-        all_of_them = ", ".join(found)
-        advice = f"Give each worker its own, say {name}.spawn(worker.count)[worker.rank] of a NumPy generator."
-        return [f"{all_of_them}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
+        names = {id(value): name for name, value in sorted(self._space.items(), reverse=True)}
+        known = {id(each): (names.get(id(each), ""), through) for each, through in generators}
+        found = sorted(name if name in self._names else _reached(name, through) for name, through in known.values())
+        one = next((name for name, _ in known.values() if name), "rng")
+        advice = f"Give each worker its own, say {one}.spawn(worker.count)[worker.rank] of a NumPy generator."
+        return [f"{', '.join(found)}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
 
     def _fork_now(self, reason: str) -> None:
         alive = forked.user_threads()
@@ -193,9 +193,7 @@ def _heavy(weights: Sequence[Weight]) -> list[str]:
     return [f"The largest names that were shipped to processes: {names}."] if names else []
 
 
-def _is_generator(value: Any) -> bool:
-    """Tell whether a value draws random numbers from a state of its own."""
-    kind = type(value)
-    return issubclass(kind, random.Random) or (
-        module_of(kind).startswith("numpy.random") and type_name(value) in {"Generator", "RandomState"}
-    )
+def _reached(name: str, through: str) -> str:
+    """Name a generator that the body does not: by the notebook's name for it, and that of the body's which leads to it."""
+    known = name or "a random generator"
+    return f"{known} (by way of {through})" if through else f"{known} (the body holds it)"

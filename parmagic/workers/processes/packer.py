@@ -6,6 +6,7 @@ import io
 import marshal
 import os
 import pickle
+import random
 import types
 from collections.abc import Callable, Mapping
 from multiprocessing import context, reduction
@@ -14,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from parmagic.model.words import as_origin
+from parmagic.model.words import as_origin, module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
 from parmagic.workers.processes import by_value, ipython
@@ -42,6 +43,11 @@ class Packer:
         return False
 
     @property
+    def generators(self) -> list[Any]:
+        """The generators of random numbers that were packed so far."""
+        return self._pickler.generators
+
+    @property
     def emptied(self) -> list[str]:
         """The functions that were packed without what their caches held."""
         return self._pickler.emptied
@@ -64,8 +70,8 @@ class Packer:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Ships what the notebook has: by value, and multiprocessing's primitives as to a child.
 
-    ``emptied`` are the functions with caches, which are empty on the other side; ``known`` has what is there
-    already, by ``id``, and its place among the names.
+    ``emptied`` are the functions with caches, which are empty on the other side, ``generators`` those of random
+    numbers; ``known`` has what is there already, by ``id``, and its place among the names.
     """
 
     known: Mapping[int, int]
@@ -73,6 +79,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.emptied: list[str] = []
+        self.generators: list[Any] = []
 
     def reducer_override(self, obj: Any) -> Any:
         place = self.known.get(id(obj))
@@ -92,12 +99,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         origin = as_origin(obj)
         if origin is not NotImplemented:
             return origin
+        if draws(obj):
+            self.generators.append(obj)
         own = by_value.reduced(obj)
         if own is NotImplemented:
             return by_value.with_slots(obj, super().reducer_override(obj))
         if by_value.remembers(obj):
             self.emptied.append(obj.__qualname__)
         return own
+
+
+def draws(value: Any) -> bool:
+    """Tell whether a value draws random numbers from a state of its own."""
+    kind = type(value)
+    if issubclass(kind, random.Random):
+        return not issubclass(kind, random.SystemRandom)
+    return type_name(value) in {"Generator", "RandomState"} and module_of(kind).startswith("numpy.random")
 
 
 class Popen:

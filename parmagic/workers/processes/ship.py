@@ -53,7 +53,8 @@ class Cargo:
     """A shipped body with its items: a file, its manifest, descriptors that travel with it.
 
     ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
-    each name that the body reads took of these, ``emptied`` the functions whose caches stay here.
+    each name that the body reads took of these, ``emptied`` the functions whose caches stay here,
+    ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none).
     """
 
     def __init__(self, call: Any, items: Sequence[Any], wanted: Iterable[str] = ()) -> None:
@@ -61,6 +62,7 @@ class Cargo:
         self._file: Descriptor | None = None
         self.weights: list[Weight] = []
         self.emptied: list[str] = []
+        self.generators: list[tuple[Any, str]] = []
         self._popen = Popen()
         self._known: dict[int, int] = {}  # the places of names, by the id of what they hold
         self._held: list[Any] = []  # that, so that it stays what it is
@@ -125,7 +127,7 @@ class Cargo:
         space = names_around(call)
         shipped = [name for name in sorted(wanted) if name in space]
         for place, name in enumerate(shipped):
-            begin, buffers, value = perf_counter(), len(packer.places), space[name]
+            begin, buffers, value, generators = perf_counter(), len(packer.places), space[name], len(packer.generators)
             try:
                 size = packer.pack(value)
             except (ForkOnly, NotShippable):
@@ -134,6 +136,7 @@ class Cargo:
                 _not_an_interrupt(error)
                 raise _cannot_send(name, value, error) from error
             self.weights.append(Weight(name, size, perf_counter() - begin))
+            self.generators += [(each, name) for each in packer.generators[generators:]]
             if len(packer.places) == buffers:  # what has buffers is the names', read-only, and each item's own
                 self._known.setdefault(id(value), place)
                 self._held.append(value)
@@ -145,6 +148,7 @@ class Cargo:
             _not_an_interrupt(error)
             raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
         self.emptied += packer.emptied
+        self.generators += [(each, "") for each in packer.generators[len(self.generators) :]]
         return self._store(packer, len(shipped) + 1)
 
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
