@@ -135,6 +135,14 @@ def test_timeout_at_a_breakpoint(kernel):
     assert "behind" not in shown.text
 
 
+def test_no_breakpoint_in_processes(kernel):
+    """Workers that are processes of their own pass it by."""
+    cell = "%%parallel procs=2 --once -q for n in range(2)\ny = n + 1\ny * 2"
+    kernel.stop_at(cell, 3)
+    assert kernel.run(cell).ended
+    assert kernel.value("run.results") == "[2, 4]"
+
+
 @pytest.mark.parametrize(("model", "knows"), [("threads=2", True), ("serial", True), ("procs=2", False)])
 def test_post_mortem(kernel, model, knows):
     """%debug shows the body's frames, with their values where the worker was this process."""
