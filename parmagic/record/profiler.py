@@ -244,6 +244,11 @@ def call_cost() -> float:
     return float("nan") if _cost is None else _cost
 
 
+def is_calibrated() -> bool:
+    """Tell whether :func:`call_cost` knows it."""
+    return _cost is not None
+
+
 def _measure(profiler: Profiler) -> float | None:
     if profiler.foreign():
         return None

@@ -322,7 +322,7 @@ def _why_not(error: Exception) -> str:
 
 def warm(mode: TraceMode) -> None:
     """Load and calibrate VizTracer, so that no arm pays for it; not while another run of this process has it."""
-    if mode == "off" or debugger.is_attached() or profiler.other():
+    if mode == "off" or profiler.is_calibrated() or debugger.is_attached() or profiler.other():
         return
     with suppress(Exception):  # a note says so
         made, me = profiler.get(), object()
