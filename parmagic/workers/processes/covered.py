@@ -22,12 +22,12 @@ NOT_COVERED = (
 
 def left_out() -> list[str]:
     """Return a note where coverage measures this process, and was not asked for others."""
-    return [NOT_COVERED] if _current() is not None and not ASKED_BY & os.environ.keys() else []
+    return [NOT_COVERED] if _current() is not None and not _asked() else []
 
 
 def begin() -> None:
     """In a worker: measure it, where that is asked for. What fails is said on its stderr, as by any new interpreter."""
-    if not ASKED_BY & os.environ.keys():
+    if not _asked():
         return
     try:
         inherited = _current()
@@ -44,7 +44,7 @@ def begin() -> None:
 
 def save() -> None:
     """In a worker: write down what was seen, for :func:`begin` has seen to it that somebody wants it."""
-    measured = _current() if ASKED_BY & os.environ.keys() else None
+    measured = _current() if _asked() else None
     if measured is None:
         return
     try:
@@ -52,6 +52,10 @@ def save() -> None:
         measured.save()
     except Exception as error:  # noqa: BLE001  (a full disk, say)
         _say("save what it saw", error)
+
+
+def _asked() -> bool:
+    return any(name in os.environ for name in ASKED_BY)
 
 
 def _current() -> Any:
