@@ -212,9 +212,17 @@ _forks = Lock()
 _forking: dict[int, BaseException | None] = {}  # each thread that forks, and what was raised in it in the last moment before
 
 
-@functools.cache
 def heed_forks() -> None:
     """Have :func:`raise_in` heed forks from now on: the hooks of all that was imported before run between ours."""
+    with held_back(), _heeding:
+        _register()
+
+
+_heeding = Lock()
+
+
+@functools.cache
+def _register() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_fork_begins, after_in_parent=_fork_ends, after_in_child=_fork_in_child)
 

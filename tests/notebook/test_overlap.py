@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import re
+import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
+
+from parmagic.notebook import hush
 
 LIMIT = 90.0
 """Seconds that ten runs may take on a busy machine."""
@@ -244,3 +248,22 @@ def test_prints_of_no_worker_go_where_they_went(kernel):
     )
     assert text == "unmarked 0\nunmarked 1\nunmarked 2\n"
     kernel.is_as_before()
+
+
+def test_hushing_is_one_threads():
+    """What a cell of another thread shows is shown while a run is to be hushed, which is then hushed all the same, and once."""
+    run, shown, before = object(), [], sys.displayhook
+    hushed = hush._Hushed(shown.append, run)
+    try:
+        sys.displayhook = hushed
+        other = threading.Thread(target=hushed, args=("of another cell",))
+        other.start()
+        other.join()
+        assert (shown, sys.displayhook) == (["of another cell"], hushed)
+        hushed(run)
+        assert len(shown) == 1
+        assert sys.displayhook != hushed
+        hushed(run)
+        assert shown == ["of another cell", run]
+    finally:
+        sys.displayhook = before

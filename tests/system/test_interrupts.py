@@ -364,3 +364,13 @@ def test_a_ctrl_c_at_the_begin_of_any_function(model):
     found = list(strikes(lambda: parmagic.run(abs, [1, 2], model, once=True, timeout=20, trace=trace)))
     assert len(found) > 100
     assert [each for each in found if each[2]] == []
+
+
+def test_a_run_of_another_thread_forgets_nothing(monkeypatch):
+    """What has struck the main thread, and is yet to be raised there, is not dealt with because a run in another thread says so."""
+    error = KeyboardInterrupt()
+    monkeypatch.setattr(interrupts, "_struck", error)
+    thread = threading.Thread(target=interrupts.forget)
+    thread.start()
+    thread.join()
+    assert interrupts.lost() is error
