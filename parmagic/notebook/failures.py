@@ -29,7 +29,7 @@ def fail(run: Run, body: door.Body, plan: Plan, names: Mapping[str, Any]) -> NoR
     elif not words.is_readable(error):
         _with_plain_traceback(error)
     if issubclass(type(error), NameError):
-        advice = door.unbound_help(error, body, names) or door.magic_help(error, body)
+        advice = door.unbound_help(error, body, names) or door.magic_help(error, body) or door.unsent_help(error, body, names)
         if advice:
             words.add_note(error, advice)
     if not plan.quiet and run.timelines:

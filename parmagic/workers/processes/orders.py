@@ -45,6 +45,7 @@ class Manifest:
     firsts: tuple[int, ...]  # the first item of each segment
     size: int
     shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
+    names: tuple[str, ...] = ()  # what stands before the body, by its name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

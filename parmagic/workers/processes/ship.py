@@ -80,7 +80,8 @@ class Cargo:
             self.close()
             raise
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
-        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared)
+        names = tuple(weight.name for weight in self.weights)
+        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared, names)
         self.size = self._end
         self.seconds = perf_counter() - begin
 
@@ -234,6 +235,9 @@ class Reader:
         found = [unpickler.load() for _ in range(blob.count)]
         self.size += blob.weight
         names[:] = found[:-1]
+        space = names_around(found[-1])
+        if space.get("__name__") == "__main__":  # those that it reads from a string come by no other way
+            space.update(zip(self._manifest.names, names, strict=True))
         return found[-1]
 
     def load(self, claim: range) -> list[Any]:

@@ -1,0 +1,54 @@
+"""Names that stand in strings: what a body hands to pandas' ``query`` and ``eval``, to ``eval`` and ``exec``, and to ``globals()``.
+
+Python's scoping rules do not see them, and they are looked up all the same when the body runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+_OF_FRAMES = frozenset({"eval", "query"})
+_OF_MODULES = frozenset({"pd.eval", "pandas.eval", "ne.evaluate", "numexpr.evaluate"})
+_OF_PYTHON = frozenset({"compile", "eval", "exec"})
+_AT = re.compile(r"@([^\W\d]\w*)")
+"""How a name of Python's is written in an expression of pandas'."""
+
+
+def named_in_strings(body: Iterable[ast.stmt]) -> frozenset[str]:
+    """Return the names in those strings that the body's text has; what it puts together when it runs is not seen."""
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    return frozenset(name for node in nodes for name in _named(node))
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Subscript) and _is_globals(node.value):
+        yield from _texts(node.slice)
+    if not isinstance(node, ast.Call):
+        return
+    given = [text for each in [*node.args[:1], *(keyword.value for keyword in node.keywords)] for text in _texts(each)]
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "get" and _is_globals(node.func.value):
+        yield from given
+    elif isinstance(node.func, ast.Attribute) and node.func.attr in _OF_FRAMES and any("@" in text for text in given):
+        yield from (name for text in given for name in _AT.findall(text))  # all others are columns
+    elif ast.unparse(node.func) in _OF_MODULES | _OF_PYTHON:
+        yield from (name for text in given for name in _read(text))
+
+
+def _is_globals(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"globals", "vars"} and not node.args
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    """Yield a string, or the parts of one that is put together."""
+    if not isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
+        return iter(())
+    return (each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+
+
+def _read(text: str) -> Iterator[str]:
+    """Yield the names in a text of Python's."""
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        yield from (node.id for node in ast.walk(ast.parse(text.strip())) if isinstance(node, ast.Name))
