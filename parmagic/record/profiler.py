@@ -60,6 +60,7 @@ class Profiler:
             threadhooks.aside(make, lambda _: False)
         self._tracer = _tracers[-1]
         self._hook = self._tracer.threadtracefunc
+        self.in_place: object = self._tracer  # of its function, in a thread that is hooked (3.11)
         self._ours = (self._tracer, self._hook)
         if not BY_MONITORING:
             threadhooks.offset()  # while this thread has no profile function
@@ -135,7 +136,9 @@ class Profiler:
 
     def foreign(self) -> object:
         """Return the calling thread's profile function where it is not ours (3.11), or None."""
-        found = None if BY_MONITORING else sys.getprofile()
+        if BY_MONITORING:
+            return None
+        found = sys.getprofile()
         return None if self.is_ours(found) else found
 
     def hook_thread(self) -> None:

@@ -136,7 +136,8 @@ class Tracing:
 
     def refresh(self) -> None:
         """Hook the calling thread where tracing was switched on again meanwhile (3.11: only it can do so)."""
-        if not BY_MONITORING and self._on:
+        made = self._made
+        if not BY_MONITORING and self._on and made is not None and sys.getprofile() is not made.in_place:
             self._hook()
 
     @_harmless
