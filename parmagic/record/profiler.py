@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from time import perf_counter
 from types import BuiltinMethodType
@@ -211,9 +212,14 @@ def get() -> Profiler:
 
 
 def forked() -> None:
-    """In a forked child: let go of the parent's recording, if there was one."""
+    """In a forked child: let go of the parent's recording, if there was one, and of a profile function of the forking thread's alone.
+
+    That counts for nobody here; a baseline would be slower by it than an arm of threads, which have none.
+    """
     global _making  # noqa: PLW0603  (another thread may have held it)
     _making = Lock()
+    if threading.getprofile() is None:
+        sys.setprofile(None)
     if _profiler is not None:
         _profiler.forked()
 

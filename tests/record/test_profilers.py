@@ -266,6 +266,18 @@ def test_profile_functions_of_others_stay_where_they_are(recorded):
     assert calls
 
 
+@pytest.mark.parametrize("line", ["threads=1 --trace off", "procs=1 --once --start-method fork --trace off"])
+def test_what_is_forked_has_no_profile_function_of_the_notebook_s(ip, tmp_path, line):
+    """One that is on in the notebook's main thread does not slow the baseline, nor forked workers: threads have none either."""
+    body = f"import sys\nwith open({str(tmp_path / 'seen')!r}, 'a') as file: file.write(repr(sys.getprofile()) + ';')"
+    sys.setprofile(lambda frame, event, arg: None)
+    try:
+        ip(f"%%parallel {line} -q for x in range(1)\n{body}")
+    finally:
+        sys.setprofile(None)
+    assert (tmp_path / "seen").read_text() == "None;" * (1 if "--once" in line else 2)
+
+
 @only_threads_hooks
 def test_a_thread_with_the_number_of_one_that_ended_is_not_blamed(recorded):
     """Threads get the identities of those that have ended: such a one has no hook yet, and did nothing."""
