@@ -98,6 +98,21 @@ def test_breakpoint_in_threads(kernel, options):
     assert kernel.value("run.results") == "[2, 6]"
 
 
+@pytest.mark.parametrize("model", ["serial", "threads=1"])
+def test_breakpoints_stop_no_process(kernel, model):
+    """A serial run stops as threads do; the baseline, which is a fork of the notebook with the same breakpoints, does not."""
+    cell = f"%%parallel {model} for n in range(2)\ny = n + 1\ny * 2"
+    kernel.stop_at(cell, 3)
+    number = kernel.send(cell)
+    for _ in range(2):
+        event = kernel.watch(number, until="stopped").event
+        assert _frames(kernel, event) == [("<cell>", 3)]
+        kernel.ask("continue", threadId=event["threadId"])
+    assert kernel.watch(number, until="stopped").ended
+    assert kernel.value("run.results") == "[2, 4]"
+    assert "measured" in kernel.value("list(run.summary.baseline)")
+
+
 def test_breakpoint_is_told(kernel):
     """While a worker is held, the run goes on listening and says so; the time is the worker's, and nothing is said to be done."""
     cell = "%%parallel threads=2 --once for n in range(1)\ny = n + 1\ny * 2"
