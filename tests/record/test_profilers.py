@@ -107,6 +107,19 @@ def test_a_body_that_profiles_itself_works_or_is_told_how(ip, model):
     assert cell(ip, one_at_a_time, C_PROFILE, "--once -q --trace off").results == [(21, 67)] * 2
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_profiler_in_python_works_or_is_told_how(ip, model):
+    """``profile`` takes our profile function's last event for its own on 3.11, and its error says how; from 3.12 on it works."""
+    body = FIB + "import profile\nprofile.Profile().runcall(fib, 8)"
+    if BY_MONITORING:
+        assert cell(ip, model, body).results == [21, 21]
+    else:
+        error = ip.fails(f"%%parallel {model} --once -q for x in range(2)\n{body}")
+        assert type(error) is AssertionError
+        assert clashes.HINT in error.__notes__
+    assert cell(ip, model, body, "--once -q --trace off").results == [21, 21]
+
+
 @only_one_place
 @pytest.mark.parametrize("body", [WRAPPED, GROUPED, BY_HAND])
 @pytest.mark.parametrize("model", ["serial", "procs=2"])
