@@ -28,22 +28,23 @@ if TYPE_CHECKING:
     from os import posix_spawn, waitpid
     from os import read as read_descriptor
     from os import write as write_descriptor
-    from queue import SimpleQueue
+    from queue import Empty, SimpleQueue
     from select import poll as Poll  # noqa: N812
     from socket import socket as Socket  # noqa: N812
     from threading import RLock, local
     from time import sleep
 
 __all__ = [
-    "Lock", "LockType", "Poll", "RLock", "SimpleQueue", "Socket", "close_descriptor", "fork_process", "get_ident", "in_main_thread",
-    "local", "new_thread", "open_descriptor", "patched_threads", "posix_spawn", "read_descriptor", "renew", "set_handler",
-    "set_wakeup_fd", "sleep", "start_new_thread", "subprocesses", "waitpid", "write_descriptor",
+    "Empty", "Lock", "LockType", "Poll", "RLock", "SimpleQueue", "Socket", "close_descriptor", "fork_process", "get_ident",
+    "in_main_thread", "lead_the_loop", "local", "new_thread", "open_descriptor", "patched_threads", "posix_spawn", "read_descriptor",
+    "renew", "set_handler", "set_wakeup_fd", "sleep", "start_new_thread", "subprocesses", "waitpid", "write_descriptor",
 ]  # fmt: skip
 
 BORN_WITHIN = 30.0
 """Seconds in which a thread comes to its first line, also among many that want the GIL."""
 
 _LATER = {
+    "Empty": ("_queue", "Empty"),
     "Poll": ("select", "poll"),
     "SimpleQueue": ("_queue", "SimpleQueue"),
     "Socket": ("socket", "socket"),
@@ -107,7 +108,7 @@ def patched_threads() -> str:
 
 def in_main_thread() -> bool:
     """Tell whether this is the thread that signals come to; all greenlets in it are."""
-    if threading.current_thread() is threading.main_thread():
+    if get_ident() == threading.main_thread().ident:  # current_thread() would make up a thread for one that threading does not know
         return True
     return bool(patched_threads()) and sys.platform.startswith("linux") and threading.get_native_id() == os.getpid()
 
@@ -116,11 +117,19 @@ def new_thread(target: Callable[..., object], args: tuple[Any, ...] = (), *, nam
     """Return a thread, not started yet, which does not keep the interpreter from ending."""
     if patched_threads():
         return _Bare(target, args, name)  # type: ignore[return-value]
-    return threading.Thread(target=target, args=args, name=name, daemon=True)
+    return _Thread(target=target, args=args, name=name, daemon=True)
+
+
+class _Thread(threading.Thread):
+    """A thread that ends in silence also where ``threading`` was patched meanwhile, and does not know it by its number any more."""
+
+    def _delete(self) -> None:
+        with suppress(KeyError):
+            super()._delete()  # type: ignore[misc]
 
 
 class _Bare:
-    """A thread that ``threading`` knows nothing of, where that knows only greenlets; what is used of a thread, by the same names."""
+    """A thread that ``threading`` knows nothing of, which knows only greenlets now; what is used of a thread, by the same names."""
 
     def __init__(self, target: Callable[..., object], args: tuple[Any, ...], name: str) -> None:
         self._target = target
@@ -159,6 +168,16 @@ def _closed() -> LockType:
     lock = Lock()
     lock.acquire()
     return lock
+
+
+def lead_the_loop() -> None:
+    """Where gevent has patched something, have its default loop in the main thread, if this is that, before threads of ours run bodies.
+
+    It belongs to the thread that asks for one first, and no other one hears of the ends of subprocesses: they would wait forever.
+    """
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.saved and in_main_thread():
+        sys.modules["gevent.hub"].get_hub()
 
 
 def renew() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from parmagic.record.hooks import hooked
 from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
 from parmagic.system import debugger, limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
-from parmagic.system.real import Lock, SimpleQueue, new_thread, sleep
+from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_thread, sleep
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
@@ -108,6 +107,7 @@ class _Crew:
 
     def start(self) -> None:
         heed_forks()
+        lead_the_loop()
         for thread in self._threads:
             limits.start(thread)
 
@@ -117,7 +117,7 @@ class _Crew:
         while left:
             try:
                 report = self.reports.get(timeout=HEARTBEAT)
-            except queue.Empty:
+            except Empty:
                 yield None
                 self._look_for_the_lost()
                 if patience.is_over():
