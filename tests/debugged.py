@@ -78,6 +78,8 @@ class Debugged:
             if kind == "debug_event" and content["event"] == until:
                 shown.event = content["body"]
                 return shown
+            if message["parent_header"].get("msg_id") != number:
+                continue  # of an earlier cell
             if kind == "stream":
                 shown.text += content["text"]
                 if text in shown.text:
@@ -86,7 +88,7 @@ class Debugged:
                 shown.error += re.sub("\x1b\\[[0-9;]*m", "", "\n".join(content["traceback"]))
             elif kind in {"execute_result", "display_data"}:
                 shown.results.append(content["data"].get("text/plain", ""))
-            elif kind == "status" and content["execution_state"] == "idle" and message["parent_header"].get("msg_id") == number:
+            elif kind == "status" and content["execution_state"] == "idle":
                 shown.ended = True
                 return shown
 
