@@ -83,8 +83,9 @@ def test_processes_and_serial_runs(script, patch, order, waits):
 @pytest.mark.parametrize("start", ["spawn", "fork"])
 @pytest.mark.parametrize("patch", [*ALL.values(), SOME["grequests"]], ids=[*ALL, "grequests"])
 def test_other_ways_to_start_processes(script, patch, start):
-    """Forked from the patched notebook, or in new interpreters, workers run a body that waits, talks and starts threads."""
-    assert "THE END" in tool("script.py", "before", patch, f"procs=2 --start-method {start}", BODY, "pass", into=script)
+    """Forked from the patched notebook, or in new interpreters, workers run a body that waits, talks and starts threads and programs."""
+    body = f"import subprocess, sys\nassert subprocess.check_output([sys.executable, '-S', '-c', 'print(1)']) == b'1\\n'\n{BODY}"
+    assert "THE END" in tool("script.py", "before", patch, f"procs=2 --start-method {start}", body, "pass", into=script)
 
 
 @pytest.mark.parametrize("order", ORDERS)
