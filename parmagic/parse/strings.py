@@ -8,13 +8,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from keyword import iskeyword
 
 _OF_FRAMES = frozenset({"eval", "query"})
 _OF_MODULES = frozenset({"pd.eval", "pandas.eval", "ne.evaluate", "numexpr.evaluate"})
 _OF_PYTHON = frozenset({"compile", "eval", "exec"})
 _AT = re.compile(r"@([^\W\d]\w*)")
 """How a name of Python's is written in an expression of pandas'."""
+
+_WORD = re.compile(r"(?<![\w.])[^\W\d]\w*")
 
 
 def named_in_strings(body: Iterable[ast.stmt]) -> frozenset[str]:
@@ -49,6 +51,5 @@ def _texts(node: ast.expr) -> Iterator[str]:
 
 
 def _read(text: str) -> Iterator[str]:
-    """Yield the names in a text of Python's."""
-    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        yield from (node.id for node in ast.walk(ast.parse(text.strip())) if isinstance(node, ast.Name))
+    """Yield what may be names in a text of Python's, which is not parsed: that would warn of it before it runs."""
+    return (word for word in _WORD.findall(text) if not iskeyword(word))

@@ -24,7 +24,8 @@ from parmagic.parse.strings import named_in_strings
         ('eval(compile("h()", "<s>", "eval"))', {"h"}),
         ('globals()["k"], globals().get("m"), vars()["n"]', {"k", "m", "n"}),
         ('df.query(text); eval(other); print("@limit"); d["k"]; vars(o)["p"]', set()),
-        ('eval("not python at all (")', set()),
+        ('eval("no python (")', {"no", "python"}),
+        ('eval("0x1for y.k, 1_000if z else 2")', {"y", "z"}),
         ('eval("\\x00")', set()),
     ],
 )
