@@ -12,7 +12,6 @@ import errno
 import os
 import select
 import sys
-from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any
@@ -122,8 +121,10 @@ class Descriptor:
         ours, number = self.is_ours(), self.number
         self.number = -1
         if ours:
-            with suppress(OSError):  # closed in this very moment
+            try:  # noqa: SIM105  (no function that a Ctrl-C could strike at the begin of: finalizers come by here, where it would be lost)
                 close_descriptor(number)
+            except OSError:
+                pass  # closed in this very moment
 
 
 def adopted(descriptor: int) -> Socket:
