@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 
 import pytest
 from alongside import tool
@@ -28,6 +29,8 @@ for models, method in (("threads=2", None), ("procs=2", None), ("procs=2", "spaw
 )
 def test_right_and_quiet(tmp_path, mode):
     """Results are right, nothing is warned of, and no process is left, in threads and in all kinds of processes."""
+    if "PYTHONWARNINGS" in mode and version("pandas") == "2.2.0":
+        pytest.skip("pandas 2.2.0 warns of its own next release whenever it is imported")
     (tmp_path / "script.py").write_text(SCRIPT)
     assert tool("script.py", into=tmp_path, **mode) == ""
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from debugged import Debugged
 
+pytest.importorskip("ipykernel", minversion="7", reason="debuggers were tried with ipykernel 7")
+
 MODELS = ["threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork", "serial"]
 
 
