@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import resource
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -138,6 +140,24 @@ def test_no_fork_beside_another_run():
         assert forked.user_threads() == ["those of another run"]
         ended.set()
         assert run.result(30).error is None
+    assert forked.user_threads() == []
+
+
+def test_what_has_ended_keeps_nobody_from_forking():
+    """A thread that ``threading`` did not start, and learned of by its asking, counts as long as it runs, and not for ever."""
+    go_on, known = threading.Event(), threading.Event()
+
+    def ask():
+        threading.current_thread()
+        known.set()
+        go_on.wait(30)
+
+    ident = _thread.start_new_thread(ask, ())
+    assert known.wait(30)
+    assert len(forked.user_threads()) == 1
+    go_on.set()
+    while ident in sys._current_frames():
+        time.sleep(0.001)
     assert forked.user_threads() == []
 
 

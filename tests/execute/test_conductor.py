@@ -234,7 +234,7 @@ def test_workers_on_another_clock():
     )
     timeline, _ = conduct(_Scripted(first, error=KeyboardInterrupt(), last_words=[last]), JOB, Quiet(), packed=Packed(10, 0.5))
     (lane,) = timeline.lanes
-    assert [begin - now for batch in lane.batches for begin in batch.begins] == pytest.approx([0.0, 0.25])
+    assert [begin - now for batch in lane.batches for begin in batch.begins] == pytest.approx([0.0, 0.25], abs=1e-9)
     (shipped,) = lane.spans
     assert (shipped.end - shipped.begin, shipped.begin) == (pytest.approx(0.5), timeline.begin)
     assert now <= shipped.end

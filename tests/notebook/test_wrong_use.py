@@ -187,7 +187,7 @@ def test_magics_in_processes(ip):
 @pytest.mark.parametrize("body", ["%time twice = 2 * n\ntwice", "%prun -q abs(n)"])
 def test_names_in_a_line_magic_of_the_body(ip, body):
     """A name that a line magic in the body was to bind, or cannot see, is explained."""
-    ip.fails(f"%%parallel threads=1 -q --once for n in range(1)\nother = 1\n{body}")
+    ip.fails(f"%%parallel threads=1 --trace off -q --once for n in range(1)\nother = 1\n{body}")
     assert "stands in a line magic" in parmagic.last().error.__notes__[-1]
 
 

@@ -143,11 +143,15 @@ def test_a_lock_that_is_held_in_turn(ip):
 
 
 def test_states_agree_with_the_clocks(ip):
-    """On a core, by the hooks, is the thread's CPU time, by the kernel, for work with and without the GIL."""
+    """On a core, by the hooks, is the thread's CPU time, by the kernel, for work with and without the GIL.
+
+    Where other programs take the cores, part of the time in run queues may stand on either side.
+    """
     ip("import hashlib; block = bytes(1 << 22)")
     run = ip("%%parallel threads=2 -q --once --trace off for n in range(40)\nhashlib.sha256(block).hexdigest(), sum(range(100_000))")
     mine = run.workers
-    assert mine["running_s"].sum() + mine["native_s"].sum() == pytest.approx(mine["cpu_s"].sum(), rel=0.05)
+    cpu = mine["cpu_s"].sum()
+    assert mine["running_s"].sum() + mine["native_s"].sum() == pytest.approx(cpu, abs=0.05 * cpu + mine["cpu_wait_s"].sum())
     if gil_enabled():
         assert mine["native_s"].sum() > mine["running_s"].sum() > 0
 

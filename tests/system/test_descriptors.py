@@ -231,6 +231,36 @@ finally:
 """)
 
 
+def test_an_error_that_holds_itself_crashes_nothing():
+    """What sending raises may end in a circle of references; multiprocessing's own crashes Python 3.12's garbage collection then."""
+    _in_a_script("""
+import gc, socket
+from parmagic.system.descriptors import OwnConnection
+for _ in range(50):
+    ours, theirs = socket.socketpair()
+    connection = OwnConnection(ours.detach())
+    theirs.close()
+    try:
+        connection.send("x" * 100_000)
+    except OSError as error:
+        error.itself = error
+    connection.close()
+    del connection
+    gc.collect()
+ours, theirs = socket.socketpair()
+ends = OwnConnection(ours.detach()), OwnConnection(theirs.detach())
+ends[0].send({"k": [1, 2]})
+assert ends[1].recv() == {"k": [1, 2]}
+ends[0].close()
+try:
+    ends[1].recv()
+except EOFError:
+    pass
+else:
+    raise AssertionError
+""")
+
+
 def test_high_numbers_can_be_waited_for():
     """Waiting works for numbers that select refuses."""
     read, write = os.pipe()

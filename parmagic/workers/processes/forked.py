@@ -33,9 +33,12 @@ def user_threads() -> list[str]:
     The user's code is also what another run's workers run, and the thread of a front end that has begun it.
     """
     names = [] if runs.alone() else ["those of another run"]
+    running = sys._current_frames()  # noqa: SLF001
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread is threading.current_thread():
             continue
+        if isinstance(thread, threading._DummyThread) and thread.ident not in running:  # noqa: SLF001
+            continue  # one that threading had not made: up to Python 3.12 it takes it for alive for ever
         target = getattr(thread, "_target", None)
         home = type(thread).__module__.partition(".")[0]
         if home == "threading":
