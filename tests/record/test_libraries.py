@@ -279,11 +279,12 @@ long churn(const char *path)
 def test_hooks_that_come_and_go_while_libraries_do(tmp_path):
     """In other threads: nothing breaks, all slots are as they were, and nothing grows.
 
-    PARMAGIC_TOGGLES says how often they do (1,000).
+    PARMAGIC_TOGGLES says how often they do (1,000). The paths are short: about the end of one of 8, 16, … bytes, which the
+    loader guards by a lock that it does not see, the thread sanitizer makes a mistake.
     """
     toggles = int(os.environ.get("PARMAGIC_TOGGLES", "1000"))
     build(tmp_path / "churn.so", CHURN)
-    for name, flags in {"lazy": ("-Wl,-z,lazy",), "now": ("-Wl,-z,now", "-Wl,-z,relro"), "plain": PLAIN}.items():
+    for name, flags in {"lazy": ("-Wl,-z,lazy",), "eager": ("-Wl,-z,now", "-Wl,-z,relro"), "plain": PLAIN}.items():
         build(tmp_path / f"{name}.so", CALLS.format("usleep") + "int other(int f, void *b) { return read(f, b, 1) + poll(b, 0, 0) + write(f, b, 1); }", *flags)
     in_a_process(f"""
 class Heap(ctypes.Structure):
@@ -292,7 +293,7 @@ heap = ctypes.CDLL(None).mallinfo2
 heap.restype = Heap
 library = ctypes.CDLL(os.path.abspath("churn.so"))
 rounds = []
-threads = [threading.Thread(target=lambda path=path: rounds.append(library.churn(path))) for path in [os.path.abspath(name + ".so").encode() for name in ("lazy", "now", "plain")]]
+threads = [threading.Thread(target=lambda path=path: rounds.append(library.churn(path))) for path in [f"./{{name}}.so".encode() for name in ("lazy", "eager", "plain")]]
 for thread in threads:
     thread.start()
 def some(n):
@@ -309,5 +310,5 @@ for thread in threads:
     thread.join()
 assert min(rounds) > 0, rounds
 assert after - before < 100_000, (before, after)
-assert not mapped("lazy.so") + mapped("now.so") + mapped("plain.so")
+assert not mapped("lazy.so") + mapped("eager.so") + mapped("plain.so")
 """, tmp_path, seconds=60 + toggles / 20)
