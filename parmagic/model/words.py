@@ -8,7 +8,7 @@ is left behind, and the text says so. What only looks at objects runs no code of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from time import perf_counter
@@ -166,6 +166,23 @@ def _of_exceptions(name: str) -> Callable[[BaseException], Any]:
 
 cause_of, context_of, traceback_of = map(_of_exceptions, ("__cause__", "__context__", "__traceback__"))
 _args_of, _dict_of = map(_of_exceptions, ("args", "__dict__"))
+_exceptions_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
+
+
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    """Return what a group of exceptions holds; nothing for any other."""
+    return _exceptions_of(error) if issubclass(type(error), BaseExceptionGroup) else ()
+
+
+def linked(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it hangs together with, by causes, contexts and groups; each once, the nearest first."""
+    found, seen = [error], {id(error)}
+    for each in found:
+        yield each
+        for other in (cause_of(each), context_of(each), *members_of(each)):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                found.append(other)
 
 
 def with_traceback(error: BaseException, trace: TracebackType | None) -> BaseException:

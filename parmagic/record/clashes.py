@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import islice
 
 from parmagic.model import words
 
@@ -13,21 +13,13 @@ _SAID = {
     AssertionError: ("('Bad return'", "('Bad call'"),  # the profile module, on 3.11: it sees the end of the call that set it in our place
 }
 
-_exceptions_of: Any = vars(BaseExceptionGroup)["exceptions"].__get__
-
 _MOST = 100
 """How many errors are looked at."""
 
 
 def met_another_profiler(error: BaseException) -> bool:
     """Tell whether an error, or one that it comes from, or that is in it, is what a profiler raises that has found another."""
-    to_see: list[BaseException | None] = [error]
-    for each in to_see:
-        if each is None or len(to_see) > _MOST:
-            continue
-        if any(issubclass(type(each), kind) and words.message(each).startswith(said) for kind, said in _SAID.items()):
-            return True
-        to_see += [words.cause_of(each), words.context_of(each)]
-        if issubclass(type(each), BaseExceptionGroup):
-            to_see += _exceptions_of(each)
-    return False
+    return any(
+        issubclass(type(each), kind) and words.message(each).startswith(said)
+        for each in islice(words.linked(error), _MOST) for kind, said in _SAID.items()
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from parmagic.errors import NotShippable
 from parmagic.model import words
 from parmagic.model.recording import Batch
-from parmagic.workers.processes import home, raised
+from parmagic.workers.processes import home
 
 
 def give_up_on_values(batch: Batch) -> None:
@@ -37,7 +37,7 @@ def portable(error: BaseException) -> BaseException:
 
 def _shorten(error: BaseException, keep: int = 100) -> None:
     """Cut the middle out of very long tracebacks: pickle does not go that deep."""
-    for each in raised.linked(error):
+    for each in words.linked(error):
         trace, links = words.traceback_of(each), []
         while trace is not None:
             links.append(trace)

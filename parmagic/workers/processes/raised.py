@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copyreg
 import pickle
-from collections.abc import Iterator
 from contextlib import suppress
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
+
+from parmagic.model import words
 
 Link = tuple[BaseException, BaseException | None, BaseException | None, bool]
 """An exception, its cause, its context, and whether the context is not shown."""
@@ -35,7 +36,7 @@ def reduced(value: Any, told: dict[int, BaseException]) -> Any:
     """
     links: list[Link] = []
     if id(value) not in told:
-        found = list(linked(value))
+        found = list(words.linked(value))
         told.update((id(each), each) for each in found)
         links = [(each, _CAUSE.__get__(each), _CONTEXT.__get__(each), _SUPPRESS.__get__(each)) for each in found]
     beside, own = (_TRACEBACK.__get__(value), links), _own_way(value)
@@ -47,22 +48,6 @@ def reduced(value: Any, told: dict[int, BaseException]) -> Any:
         return make, arguments, ((state, setter, dict.get(_DICT.__get__(value), "__notes__")), *beside), items, pairs, _restore_own
     fields = _ARGS.__get__(value), dict(_DICT.__get__(value)), _slots(value)
     return _bare, (type(value), *_needed(value)), (fields, *beside), None, None, _restore
-
-
-def linked(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that it hangs together with, by causes, contexts and groups; each once."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        each = waiting.pop()
-        if id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            others = (_CAUSE.__get__(each), _CONTEXT.__get__(each), *_members(each))
-            waiting += [other for other in others if other is not None]
-
-
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    return _EXCEPTIONS.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
 
 
 def _own_way(error: BaseException) -> tuple[Any, ...] | str | None:
@@ -79,7 +64,7 @@ def _own_way(error: BaseException) -> tuple[Any, ...] | str | None:
 
 def _needed(error: BaseException) -> tuple[Any, ...]:
     """Return what an exception cannot be made without."""
-    return (_MESSAGE.__get__(error), _members(error)) if issubclass(type(error), BaseExceptionGroup) else ()
+    return (_MESSAGE.__get__(error), words.members_of(error)) if issubclass(type(error), BaseExceptionGroup) else ()
 
 
 def _bare(kind: type[BaseException], *needed: Any) -> BaseException:
