@@ -45,13 +45,12 @@ class Events(NamedTuple):
 
 
 _BETWEEN = b'},{"pid":'
-_EVENT = re.compile(
-    rb'\{"pid":\d+,"tid":(\d+),"ts":([\d.]+),"ph":"([XB])","cat":"fee","dur":([\d.]+),"name":"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
-)
+_NAMED = rb'name":"([^"\\]*(?:\\.[^"\\]*)*)"'
+_EVENT = re.compile(rb'\{"pid":\d+,"tid":(\d+),"ts":([\d.]+),"ph":"([XB])","cat":"fee","dur":([\d.]+),"' + _NAMED, re.DOTALL)
 _FIELDS = 6
 _PHASES = frozenset({b'ph":"X"', b'ph":"B"'})
 _TID = re.compile(rb'tid":(\d+)')
-_NAME = re.compile(rb'name":"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
+_NAME = re.compile(_NAMED, re.DOTALL)
 
 
 def read(trace: TraceFile) -> list[Calls]:
