@@ -37,7 +37,7 @@ from parmagic.parse.strings import named_in_strings
 from parmagic.parse.unbound import read_too_early
 from parmagic.system.real import RLock
 
-__all__ = ["Body", "magic_help", "read_body", "read_expression", "unbound_help"]
+__all__ = ["Body", "magic_help", "read_body", "read_expression", "unbound_help", "unsent_help"]
 
 # Parameters that no name of the user's can collide with: they are no identifiers.
 ITEM, WORKER = ".item", ".worker"

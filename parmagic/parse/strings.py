@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 
 _OF_FRAMES = frozenset({"eval", "query"})
-_OF_MODULES = frozenset({"pd.eval", "pandas.eval", "ne.evaluate", "numexpr.evaluate"})
+_OF_MODULES = frozenset({("pd", "eval"), ("pandas", "eval"), ("ne", "evaluate"), ("numexpr", "evaluate")})
 _OF_PYTHON = frozenset({"compile", "eval", "exec"})
 _AT = re.compile(r"@([^\W\d]\w*)")
 """How a name of Python's is written in an expression of pandas'."""
@@ -28,15 +28,16 @@ def named_in_strings(body: Iterable[ast.stmt]) -> frozenset[str]:
 def _named(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Subscript) and _is_globals(node.value):
         yield from _texts(node.slice)
-    if not isinstance(node, ast.Call):
-        return
-    given = [text for each in [*node.args[:1], *(keyword.value for keyword in node.keywords)] for text in _texts(each)]
-    if isinstance(node.func, ast.Attribute) and node.func.attr == "get" and _is_globals(node.func.value):
-        yield from given
-    elif isinstance(node.func, ast.Attribute) and node.func.attr in _OF_FRAMES and any("@" in text for text in given):
-        yield from (name for text in given for name in _AT.findall(text))  # all others are columns
-    elif ast.unparse(node.func) in _OF_MODULES | _OF_PYTHON:
-        yield from (name for text in given for name in _read(text))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        of, method = node.func.value, node.func.attr
+        if method == "get" and _is_globals(of):
+            yield from _given(node)
+        elif method in _OF_FRAMES and "@" in (text := " ".join(_given(node))):
+            yield from _AT.findall(text)  # all others are columns
+        elif isinstance(of, ast.Name) and (of.id, method) in _OF_MODULES:
+            yield from _words(node)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _OF_PYTHON:
+        yield from _words(node)
 
 
 def _is_globals(node: ast.expr) -> bool:
@@ -50,6 +51,11 @@ def _texts(node: ast.expr) -> Iterator[str]:
     return (each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
 
 
-def _read(text: str) -> Iterator[str]:
-    """Yield what may be names in a text of Python's, which is not parsed: that would warn of it before it runs."""
-    return (word for word in _WORD.findall(text) if not iskeyword(word))
+def _given(call: ast.Call) -> Iterator[str]:
+    """Yield the strings that a call is given first, or by name."""
+    return (text for each in [*call.args[:1], *(keyword.value for keyword in call.keywords)] for text in _texts(each))
+
+
+def _words(call: ast.Call) -> Iterator[str]:
+    """Yield what may be names in Python's code that a call is given, which is not parsed: that would warn of it before it runs."""
+    return (word for text in _given(call) for word in _WORD.findall(text) if not iskeyword(word))
