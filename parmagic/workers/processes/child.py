@@ -179,7 +179,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     channel.unpack_s += perf_counter() - begin
     channel.shared = orders.manifest.shared
     home.know_classes()
-    surroundings.fill_main(names_around(call))
+    surroundings.fill_main(names_around(call), reader.named())
 
     def load(claim: range) -> Any:
         begin = perf_counter()

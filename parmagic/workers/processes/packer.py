@@ -10,7 +10,6 @@ import random
 import types
 from collections.abc import Callable, Mapping
 from multiprocessing import context, reduction
-from types import MappingProxyType
 from typing import Any
 
 import cloudpickle
@@ -22,64 +21,11 @@ from parmagic.workers.processes import by_value, ipython
 from parmagic.workers.processes.orders import ForkOnly, Place
 
 
-class Packer:
-    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well."""
-
-    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Mapping[int, int] = MappingProxyType({})) -> None:
-        self.stream = io.BytesIO()
-        self.places: list[Place] = []
-        self._popen = popen
-        self._put = put
-        self._pickler = _Pickler(self.stream, protocol=5, buffer_callback=self._put_beside)
-        self._pickler.known = known
-
-    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
-        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            return True
-        self.places.append(self._put(raw))
-        return False
-
-    @property
-    def generators(self) -> list[Any]:
-        """The generators of random numbers that were packed so far."""
-        return self._pickler.generators
-
-    @property
-    def emptied(self) -> list[str]:
-        """The functions that were packed without what their caches held."""
-        return self._pickler.emptied
-
-    def pack(self, what: Any) -> int:
-        """Add one thing; return how many bytes that took."""
-        stream, places = self.stream.tell(), len(self.places)
-        before = context.get_spawning_popen()
-        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
-        try:
-            self._pickler.dump(what)
-        finally:
-            try:
-                undo(lambda: context.set_spawning_popen(before))
-            finally:
-                undo(lambda: context.set_spawning_popen(before))
-        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
-
-
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child.
-
-    ``emptied`` are the functions with caches, which are empty on the other side, ``generators`` those of random
-    numbers; ``known`` has what is there already, by ``id``, and its place among the names.
-    """
+    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child."""
 
     known: Mapping[int, int]
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.emptied: list[str] = []
-        self.generators: list[Any] = []
+    note: Callable[[Any], None]
 
     def reducer_override(self, obj: Any) -> Any:
         place = self.known.get(id(obj))
@@ -99,14 +45,74 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         origin = as_origin(obj)
         if origin is not NotImplemented:
             return origin
-        if draws(obj):
-            self.generators.append(obj)
         own = by_value.reduced(obj)
-        if own is NotImplemented:
-            return by_value.with_slots(obj, super().reducer_override(obj))
-        if by_value.remembers(obj):
-            self.emptied.append(obj.__qualname__)
-        return own
+        return by_value.with_slots(obj, super().reducer_override(obj)) if own is NotImplemented else own
+
+
+class _NotingPickler(_Pickler):
+    """Tells ``note`` of each thing that it takes apart; not for items, of which there are many."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.note(obj)
+        return super().reducer_override(obj)
+
+
+class Packer:
+    """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well.
+
+    ``known`` is what the worker has already, by ``id``, and its place among the names.
+    """
+
+    kind: type[_Pickler] = _Pickler
+
+    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Mapping[int, int]) -> None:
+        self.stream = io.BytesIO()
+        self.places: list[Place] = []
+        self._popen = popen
+        self._put = put
+        self._pickler = self.kind(self.stream, protocol=5, buffer_callback=self._put_beside)
+        self._pickler.known = known
+
+    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        self.places.append(self._put(raw))
+        return False
+
+    def pack(self, what: Any) -> int:
+        """Add one thing; return how many bytes that took."""
+        stream, places = self.stream.tell(), len(self.places)
+        before = context.get_spawning_popen()
+        context.set_spawning_popen(self._popen)  # type: ignore[arg-type]  # it has what is asked of one
+        try:
+            self._pickler.dump(what)
+        finally:
+            try:
+                undo(lambda: context.set_spawning_popen(before))
+            finally:
+                undo(lambda: context.set_spawning_popen(before))
+        return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
+
+
+class NotingPacker(Packer):
+    """Notes what it packs for the user to be told: ``generators`` of random numbers, ``emptied`` functions, whose caches stay here."""
+
+    kind = _NotingPickler
+
+    def __init__(self, popen: Popen, put: Callable[[memoryview], Place]) -> None:
+        super().__init__(popen, put, {})
+        self._pickler.note = self._note
+        self.generators: list[Any] = []
+        self.emptied: list[str] = []
+
+    def _note(self, what: Any) -> None:
+        if draws(what):
+            self.generators.append(what)
+        elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
+            self.emptied.append(what.__qualname__)
 
 
 def draws(value: Any) -> bool:

@@ -26,7 +26,7 @@ from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import Packer, Popen, arrived, names
+from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, names
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
@@ -124,7 +124,7 @@ class Cargo:
 
     def _pack_body(self, call: Any, wanted: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
-        packer = Packer(self._popen, self._put)
+        packer = NotingPacker(self._popen, self._put)
         space = names_around(call)
         shipped = [name for name in sorted(wanted) if name in space]
         for place, name in enumerate(shipped):
@@ -235,10 +235,11 @@ class Reader:
         found = [unpickler.load() for _ in range(blob.count)]
         self.size += blob.weight
         names[:] = found[:-1]
-        space = names_around(found[-1])
-        if space.get("__name__") == "__main__":  # those that it reads from a string come by no other way
-            space.update(zip(self._manifest.names, names, strict=True))
         return found[-1]
+
+    def named(self) -> dict[str, Any]:
+        """Return the names that came before the body."""
+        return dict(zip(self._manifest.names, names, strict=True))
 
     def load(self, claim: range) -> list[Any]:
         """Return the items of a claim."""

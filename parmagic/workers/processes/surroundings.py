@@ -22,9 +22,13 @@ def reseed() -> None:
         numpy_random.seed()
 
 
-def fill_main(space: dict[str, Any]) -> None:
-    """Let ``__main__`` hold what was shipped of the notebook's: plain pickle, and pools that a body starts, look it up there."""
+def fill_main(space: dict[str, Any], named: dict[str, Any]) -> None:
+    """Let ``__main__`` hold what was shipped of the notebook's: plain pickle, and pools that a body starts, look it up there.
+
+    ``space`` is where the body looks, ``named`` what was sent by name: what it reads from a string comes by no other way.
+    """
     if space.get("__name__") == "__main__":
+        space.update(named)
         vars(sys.modules["__main__"]).update({name: value for name, value in space.items() if not name.startswith("__")})
 
 
