@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from parmagic.model import kept
 from parmagic.model.finding import Finding, notes_of
 from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
@@ -277,6 +278,12 @@ def tell(run: Run, findings: Iterable[Finding]) -> None:
     found = [*findings]
     run._findings += found  # noqa: SLF001
     run.notes += notes_of(found)
+
+
+def let_go(run: Run) -> Run:
+    """Have the run's errors keep nothing of what it was made with: to be called when that has returned."""
+    kept.let_go([*(error for timeline in run.timelines for error in timeline.errors.values()), *([run.error] if run.error else [])])
+    return run
 
 
 def load_tables() -> None:

@@ -25,7 +25,7 @@ from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.record import hooks, tracing
-from parmagic.result import Run, remember
+from parmagic.result import Run, let_go, remember
 from parmagic.system import debugger, runs
 from parmagic.system.files import Folder
 from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, undo
@@ -283,7 +283,8 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     plan = line.parse_models(models, **options)
     name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else words.type_name(function)
     task = Task(CallItem(function), list(items), plan, names=globals_read(function), title=f"parmagic.run({name}, …, {models!r})")
-    done = remember(noticed(unwatched, execute, task, Quiet()))
+    done = let_go(remember(noticed(unwatched, execute, task, Quiet())))
     if done.error is not None:
+        del function, items, task  # the error will keep this frame, and the run the error
         raise done.error
     return done

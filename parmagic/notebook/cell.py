@@ -22,12 +22,12 @@ from parmagic.execute.task import Task
 from parmagic.model import words
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
-from parmagic.notebook.failures import fail, without_traceback
+from parmagic.notebook.failures import advise, fail, without_traceback
 from parmagic.notebook.hush import hush
 from parmagic.notebook.screen import NoBar, WithBar
 from parmagic.parse import body as door
 from parmagic.parse import line as grammar
-from parmagic.result import Run, load_tables, remember, tell
+from parmagic.result import Run, let_go, load_tables, remember, tell
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
@@ -62,27 +62,32 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
         line = line.rstrip().removesuffix(";")
     plan = _plan(shell, line, cell, settings.trace)
     try:
-        body, items, notes = _read(shell, line, cell, plan)
+        run, body = _ran(shell, line, cell, plan, settings)
     except ParmagicError as refused:
         raise without_traceback(refused) from None
+    let_go(run)
+    tell(run, _advice(shell, run, body, plan))
+    if plan.name:
+        shell.user_ns[plan.name] = run
+    if run.error is not None:
+        fail(run, body, plan)
+    if plan.quiet or silent:
+        hush(run)
+    return run
+
+
+def _ran(shell: Any, line: str, cell: str | None, plan: Plan, settings: Settings) -> tuple[Run, door.Body]:
+    """Read the cell and run it; the items are held by this frame alone, which no error of the body's keeps."""
+    body, items, notes = _read(shell, line, cell, plan)
     task = Task(
         body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
         keep_bytes=settings.keep_bytes, show_items=settings.show_items,
     )  # fmt: skip
-    try:
-        with explained():
-            run = remember(unwatched(_executed, task, plan))
-    except ParmagicError as refused:
-        raise without_traceback(refused) from None
-    tell(run, _advice(shell, run, body, plan))
-    if plan.name:
-        shell.user_ns[plan.name] = run
-    if run.error is not None:
-        fail(run, body, plan, _names(shell))
-    if plan.quiet or silent:
-        hush(run)
-    return run
+    with explained():
+        run = remember(unwatched(_executed, task, plan))
+    advise(run.error, body, _names(shell))
+    return run, body
 
 
 def _executed(task: Task, plan: Plan) -> Run:

@@ -18,8 +18,21 @@ from parmagic.result import Run
 from parmagic.system.interrupts import is_interrupt
 
 
-def fail(run: Run, body: door.Body, plan: Plan, names: Mapping[str, Any]) -> NoReturn:
-    """Show the report, then raise what ended the run; ``names`` are the notebook's."""
+def advise(error: BaseException | None, body: door.Body, names: Mapping[str, Any]) -> None:
+    """Add to a NameError what helps against it; ``names`` are the notebook's."""
+    if error is None or not issubclass(type(error), NameError):
+        return
+    advice = door.unbound_help(error, body, names) or door.magic_help(error, body) or door.unsent_help(error, body, names)
+    if advice:
+        words.add_note(error, advice)
+
+
+def fail(run: Run, body: door.Body, plan: Plan) -> NoReturn:
+    """Show the report, then raise what ended the run.
+
+    The error keeps this frame and those of its callers, and the run keeps the error:
+    whatever of the notebook's they held would live on, also when the notebook has let go of it.
+    """
     __tracebackhide__ = True
     error = run.error
     assert error is not None
@@ -28,10 +41,6 @@ def fail(run: Run, body: door.Body, plan: Plan, names: Mapping[str, Any]) -> NoR
         without_traceback(error)
     elif not words.is_readable(error):
         _with_plain_traceback(error)
-    if issubclass(type(error), NameError):
-        advice = door.unbound_help(error, body, names) or door.magic_help(error, body) or door.unsent_help(error, body, names)
-        if advice:
-            words.add_note(error, advice)
     if not plan.quiet and run.timelines:
         display(run)
     if version_info < (8, 15):  # from there on, IPython prints the notes itself

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 
 import pytest
 from IPython.core.error import UsageError
@@ -27,6 +29,33 @@ def test_failed_run_is_kept_before_it_raises(ip):
     assert run.error is error
     assert [timeline.arm.label for timeline in run.timelines] == ["threads=1"]
     assert ip.space["ran"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%%parallel procs=2 -q --once for item in items\nread, 1 / 0",
+        "%%parallel procs=2 -q --once --keep-going --timeout 0.2 for item in items\nread, __import__('time').sleep(60)",
+        "%%parallel procs=2 -q --once --keep-going for item in items\nread, 1 / 0",
+        "%%parallel serial threads=2 -q for item in items\nread, 1 / (item is not items[0])",
+        "import parmagic; parmagic.run(lambda item: (read, 1 / 0), items, 'procs=2')",
+        "import parmagic; parmagic.run(lambda item: 1 / (item is not items[0]), items, 'threads=2', keep_going=True)",
+    ],
+)
+def test_failed_run_holds_nothing_of_the_notebooks(ip, cell):
+    """What the notebook lets go of is gone, though last() and IPython still have the errors, with all frames that they went through.
+
+    But for the item that the body itself had at hand: its frame is there for a debugger, as anywhere in Python.
+    """
+    ip("class Held: pass\nread = Held(); unread = Held(); items = [Held(), Held(), Held()]")
+    held = [weakref.ref(each) for each in (ip.space["read"], ip.space["unread"], *ip.space["items"][1:])]
+    ip.shell.run_cell(cell)
+    run = parmagic.last()
+    assert run.timelines[-1].errors
+    ip("del read, unread, items")
+    gc.collect()
+    assert [ref() for ref in held] == [None] * 4
+    assert run is parmagic.last()
 
 
 def test_what_is_refused_leaves_the_last_run(ip):
