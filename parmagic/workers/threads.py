@@ -129,6 +129,7 @@ class _Crew:
                 else:
                     patience.hear(report)
                     yield report
+            self.output.forks.take()
             if patience.pulse_is_due():
                 yield self._pulse()
 

@@ -15,7 +15,8 @@ import pytest
 
 from parmagic.model.progress import Printed
 from parmagic.record.items import Worker
-from parmagic.workers.output import MOST, Lines, ThreadOutput, leave, mark
+from parmagic.workers.lines import MOST, Lines
+from parmagic.workers.output import ThreadOutput, leave, mark
 
 
 @pytest.mark.parametrize(

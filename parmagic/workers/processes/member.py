@@ -12,7 +12,7 @@ from parmagic.record import meter
 from parmagic.system.descriptors import readable, socketpair
 from parmagic.system.files import anonymous_file, keep_size
 from parmagic.system.real import close_descriptor, read_descriptor
-from parmagic.workers.output import Lines
+from parmagic.workers.lines import Lines
 from parmagic.workers.processes import cwd
 from parmagic.workers.processes.frames import Inbox
 from parmagic.workers.processes.link import Order

@@ -1,0 +1,63 @@
+"""In a real kernel: what processes print that a body starts, and what a body leaves behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Callable[[str], list[Any]]]:
+    """Return a function that runs a cell in one real kernel and returns its outputs."""
+    notebook = nbformat.v4.new_notebook()
+    client = NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
+    with client.setup_kernel():
+
+        def run(source: str) -> list[Any]:
+            cell = nbformat.v4.new_code_cell(source)
+            notebook.cells.append(cell)
+            client.execute_cell(cell, len(notebook.cells) - 1)
+            return list(cell.outputs)
+
+        run("%load_ext parmagic\nimport concurrent.futures, multiprocessing, os, queue, sys\nfork = multiprocessing.get_context('fork')")
+        yield run
+
+
+def _text(outputs: list[Any], stream: str = "stdout") -> str:
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == stream)
+
+
+@pytest.mark.parametrize("model", ["threads=2", "serial", "procs=2", "procs=2 --start-method fork"])
+@pytest.mark.parametrize(
+    "child",
+    [
+        "p = fork.Process(target=say, args=(n,))\np.start()\np.join()",
+        "with fork.Pool(2) as pool:\n    pool.map(say, [n])",
+        "with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as pool:\n    pool.submit(say, n).result()",
+    ],
+    ids=["Process", "Pool", "ProcessPoolExecutor"],
+)
+def test_children_print_under_the_cell(kernel, model, child):
+    """What child processes print arrives under the cell, marked as the worker's that has started them; a plain cell prints as ever."""
+    kernel("def say(n):\n    print('said', n)\n    print('warned', n, file=sys.stderr)")
+    outputs = kernel(f"%%parallel {model} --once -q for n in range(2)\n{child}")
+    name = model.partition("=")[0]
+    for stream, word in (("stdout", "said"), ("stderr", "warned")):
+        lines = sorted(re.sub(r" [01]\]", "]", line) for line in _text(outputs, stream).splitlines())
+        assert lines == [f"[{name}] {word} 0", f"[{name}] {word} 1"]
+    assert "said 5\n" in _text(kernel("p = fork.Process(target=say, args=(5,))\np.start()\np.join()"))
+
+
+def test_other_children_of_processes(kernel):
+    """Programs, and children in new interpreters, print as the worker's process that has started them."""
+    outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\n_ = os.system('echo from a program')")
+    assert _text(outputs) == "[procs 0] from a program\n"
+    outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n    pool.map(print, [n])")
+    assert _text(outputs) == "[procs 0] 0\n"
