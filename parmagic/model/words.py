@@ -152,9 +152,9 @@ def module_of(kind: type) -> str:
     return str.__str__(module) if isinstance(module, str) else ""
 
 
-def long_type_name(value: object) -> str:
-    """Return the name of a value's type with its module, but for what is built in or the notebook's."""
-    kind = type(value)
+def long_type_name(value: object, kind: type | None = None) -> str:
+    """Return the name of a value's type, or of ``kind``, with its module, but for what is built in or the notebook's."""
+    kind = kind or type(value)
     name, module = str.__str__(_QUALNAME.__get__(kind))[:_LONGEST_NAME], module_of(kind)
     return name if module in {"", "builtins", "__main__"} else f"{module}.{name}"
 

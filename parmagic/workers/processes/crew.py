@@ -192,6 +192,8 @@ class Crew:
         member.heard = perf_counter()
         for batch in recording.batches:
             member.reported = max(member.reported, batch.first + len(batch.begins))
+            if batch.errors and not self._job.plan.keep_going:  # also of a result that only cannot be read here
+                self._board.places[STOP] = 1
 
     @property
     def _all_greeted(self) -> bool:

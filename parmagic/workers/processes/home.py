@@ -43,7 +43,19 @@ class Parcel(NamedTuple):
         return len(self.pickle) + sum(len(buffer) for buffer in self.buffers)
 
 
-_PLAIN = frozenset(value for value in vars(recording).values() if type(value) is type)
+class Values(list[Any]):
+    """A list between two processes: where one of its members cannot be read, the others can."""
+
+    __slots__ = ()
+
+
+class Errors(dict[int, BaseException]):
+    """The same for errors, by item."""
+
+    __slots__ = ()
+
+
+_PLAIN = frozenset({Values, Errors, *(value for value in vars(recording).values() if type(value) is type)})
 """What recordings are made of: classes that every process has, which cloudpickle need not look up."""
 
 

@@ -32,7 +32,9 @@ def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | deaths
     except BaseException as error:
         if is_interrupt(error):
             raise
-        return deaths.ResultUnreadable(describe(error, 500), error)
+        what = _salvaged(parcel)
+        if what is None:
+            return deaths.ResultUnreadable(describe(error, 500), error)
     if what is None:
         member.done = True
         return None
@@ -45,3 +47,15 @@ def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | deaths
     if isinstance(what, Unreadable):
         return deaths.BodyUnreadable(str(what))
     return deaths.Distrusted(f"it is no message of this worker's (a {type(what).__name__})")
+
+
+def _salvaged(parcel: home.Parcel) -> Recording | None:
+    """Return what can be read of a recording, with errors in the place of what cannot; None where that is nothing."""
+    from parmagic.workers.processes import salvage  # noqa: PLC0415  (loads where something has failed)
+
+    what = salvage.read(parcel.pickle, parcel.buffers)
+    if not isinstance(what, Recording):
+        return None
+    for batch in what.batches:
+        salvage.settle(batch)
+    return what

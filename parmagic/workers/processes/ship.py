@@ -25,6 +25,8 @@ from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
+from parmagic.workers.processes import salvage
+from parmagic.workers.processes.home import Values
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
 from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, names
 
@@ -157,7 +159,7 @@ class Cargo:
         firsts: list[int] = []
         first, size = 0, 1
         while first < len(items):
-            part = list(items[first : first + size])
+            part = Values(items[first : first + size])
             try:
                 segments.append(self._pack(part))
             except BaseException as error:
@@ -169,7 +171,7 @@ class Cargo:
             size = max(1, min(4 * size, int(len(part) * _SEGMENT / blob.weight)))
         return segments, firsts
 
-    def _which_item(self, part: list[Any], first: int, error: BaseException) -> NotShippable:
+    def _which_item(self, part: Sequence[Any], first: int, error: BaseException) -> NotShippable:
         for number, item in enumerate(part, first):
             try:
                 self._pack(item)
@@ -222,6 +224,7 @@ class Reader:
         self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
         self._segment = -1
         self._items: list[Any] = []
+        self._lost = False
         self.size = 0
 
     def body(self) -> Any:
@@ -253,10 +256,18 @@ class Reader:
             here = self._items[number - firsts[segment] : claim.stop - firsts[segment]]
             items += here
             number += len(here)
-        return items
+        return salvage.Items(items, claim.start) if self._lost else items
 
     def _unpack(self, blob: Blob) -> Any:
         buffers = [self._own[offset : offset + size] for offset, size in blob.buffers]
         offset, size = blob.pickle
         self.size += blob.weight
-        return pickle.loads(self._own[offset : offset + size], buffers=buffers)
+        data = self._own[offset : offset + size]
+        try:
+            return pickle.loads(data, buffers=buffers)
+        except BaseException:
+            self._lost = True
+            found = salvage.read(data, buffers)
+            if not isinstance(found, Values):
+                raise
+            return found
