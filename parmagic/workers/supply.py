@@ -78,7 +78,8 @@ class Supply:
         try:
             hub.get()
             self._modules = hub.refresh(self._space)  # while we pack
-            self.notes += _heavy(self.cargo().weights) + _emptied(self.cargo().emptied) + self._same_generators()
+            cargo = self.cargo()
+            self.notes += _heavy(cargo.weights) + _emptied(cargo.emptied) + _apart(cargo.apart) + self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
@@ -183,6 +184,14 @@ def _emptied(names: Sequence[str]) -> list[str]:
     if not different:
         return []
     return [f"What the cache of {', '.join(different[:5])} holds stayed in the notebook: in every process it begins empty."]
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Say of which tensors that share their memory with other processes each worker has a copy."""
+    if not names:
+        return []
+    apart = "tensors in shared memory, of which each process has a copy of its own. multiprocessing.Array is shared with all."
+    return [f"{', '.join(names[:5])}: {apart}"]
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:

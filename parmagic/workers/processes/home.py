@@ -25,7 +25,7 @@ from parmagic.model import recording
 from parmagic.model.words import as_origin, module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.system.real import close_descriptor
-from parmagic.workers.processes import by_value, raised
+from parmagic.workers.processes import by_value, raised, tensors
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
 from parmagic.workers.processes.wire import Garbled
@@ -65,6 +65,7 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._told: dict[int, BaseException] = {}
+        self._tensors = tensors.kinds()
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -78,6 +79,8 @@ class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return raised.reduced(obj, self._told)
         if kind is TracebackType:
             return pickle_traceback(obj)
+        if self._tensors and issubclass(kind, self._tensors):
+            return tensors.reduced(obj)
         origin = as_origin(obj)
         if origin is not NotImplemented:
             return origin

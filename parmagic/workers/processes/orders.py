@@ -29,6 +29,7 @@ class Blob:
     pickle: Place
     buffers: tuple[Place, ...]
     count: int = 1
+    writable: tuple[int, ...] = ()  # those of the buffers that are each worker's own
 
     @property
     def weight(self) -> int:

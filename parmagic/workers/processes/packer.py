@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import marshal
 import os
@@ -17,7 +18,7 @@ import cloudpickle
 from parmagic.model.words import as_origin, module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
-from parmagic.workers.processes import by_value, ipython
+from parmagic.workers.processes import by_value, ipython, tensors
 from parmagic.workers.processes.orders import ForkOnly, Place
 
 
@@ -26,6 +27,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     known: Mapping[int, int]
     note: Callable[[Any], None]
+    tensors: tuple[type, ...]
 
     def reducer_override(self, obj: Any) -> Any:
         place = self.known.get(id(obj))
@@ -40,8 +42,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, types.CodeType):
             return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
-        if reducer is not None:
+        if reducer is not None and str(getattr(reducer, "__module__", "")).startswith("multiprocessing."):  # not others', as torch's
             return reducer(obj)
+        if self.tensors and issubclass(type(obj), self.tensors):
+            return tensors.reduced(obj)
         origin = as_origin(obj)
         if origin is not NotImplemented:
             return origin
@@ -68,10 +72,12 @@ class Packer:
     def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Mapping[int, int]) -> None:
         self.stream = io.BytesIO()
         self.places: list[Place] = []
+        self.writable: list[int] = []  # which of them are no worker's to read only
         self._popen = popen
         self._put = put
         self._pickler = self.kind(self.stream, protocol=5, buffer_callback=self._put_beside)
         self._pickler.known = known
+        self._pickler.tensors = tensors.kinds()
 
     def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
         """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
@@ -79,6 +85,8 @@ class Packer:
             raw = buffer.raw()
         except BufferError:
             return True
+        if isinstance(raw.obj, ctypes.Array):
+            self.writable.append(len(self.places))
         self.places.append(self._put(raw))
         return False
 
@@ -98,7 +106,10 @@ class Packer:
 
 
 class NotingPacker(Packer):
-    """Notes what it packs for the user to be told: ``generators`` of random numbers, ``emptied`` functions, whose caches stay here."""
+    """Notes what it packs for the user to be told.
+
+    ``generators`` of random numbers; ``emptied`` functions, whose caches stay here; how many memories of tensors are ``shared`` here.
+    """
 
     kind = _NotingPickler
 
@@ -107,12 +118,15 @@ class NotingPacker(Packer):
         self._pickler.note = self._note
         self.generators: list[Any] = []
         self.emptied: list[str] = []
+        self.shared = 0
 
     def _note(self, what: Any) -> None:
         if draws(what):
             self.generators.append(what)
         elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
             self.emptied.append(what.__qualname__)
+        elif self._pickler.tensors and tensors.is_shared(what):
+            self.shared += 1
 
 
 def draws(value: Any) -> bool:
@@ -120,7 +134,7 @@ def draws(value: Any) -> bool:
     kind = type(value)
     if issubclass(kind, random.Random):
         return not issubclass(kind, random.SystemRandom)
-    return type_name(value) in {"Generator", "RandomState"} and module_of(kind).startswith("numpy.random")
+    return type_name(value) in {"Generator", "RandomState"} and module_of(kind).startswith(("numpy.random", "torch."))
 
 
 class Popen:

@@ -4,8 +4,8 @@ The names that the body reads, the body, and the items are pickled once a run
 into one anonymous memory file that every worker maps. Items are pickled in
 segments, so that a worker unpickles only those that it claims. Large buffers
 (arrays, frames) lie beside the pickles, and nobody copies them: those of names
-are read-only, for all workers and items see the same; those of items are mapped
-copy-on-write, for an item is its body's own.
+are read-only, for all workers and items see the same; those of items, and of
+tensors, are mapped copy-on-write, for an item is its body's own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Cargo:
 
     ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
     each name that the body reads took of these, ``emptied`` the functions whose caches stay here,
-    ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none).
+    ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none),
+    ``apart`` the names of tensors that are in shared memory here, and in each worker's own there.
     """
 
     def __init__(self, call: Any, items: Sequence[Any], wanted: Iterable[str] = ()) -> None:
@@ -65,6 +66,7 @@ class Cargo:
         self.weights: list[Weight] = []
         self.emptied: list[str] = []
         self.generators: list[tuple[Any, str]] = []
+        self.apart: list[str] = []
         self._popen = Popen()
         self._known: dict[int, int] = {}  # the places of names, by the id of what they hold
         self._held: list[Any] = []  # that, so that it stays what it is
@@ -131,6 +133,7 @@ class Cargo:
         shipped = [name for name in sorted(wanted) if name in space]
         for place, name in enumerate(shipped):
             begin, buffers, value, generators = perf_counter(), len(packer.places), space[name], len(packer.generators)
+            shared = packer.shared
             try:
                 size = packer.pack(value)
             except (ForkOnly, NotShippable):
@@ -140,6 +143,7 @@ class Cargo:
                 raise _cannot_send(name, value, error) from error
             self.weights.append(Weight(name, size, perf_counter() - begin))
             self.generators += [(each, name) for each in packer.generators[generators:]]
+            self.apart += [name] * (packer.shared > shared)
             if len(packer.places) == buffers:  # what has buffers is the names', read-only, and each item's own
                 self._known.setdefault(id(value), place)
                 self._held.append(value)
@@ -190,7 +194,7 @@ class Cargo:
 
     def _store(self, packer: Packer, count: int) -> Blob:
         # no getbuffer(): up to Python 3.12, one that is left in a circle of references crashes the garbage collection
-        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count)
+        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count, tuple(packer.writable))
 
     def _put(self, data: memoryview) -> Place:
         offset = -(-self._end // _ALIGN) * _ALIGN
@@ -232,7 +236,10 @@ class Reader:
         blob = self._manifest.body
         view = memoryview(self._shared)
         parts = [view[offset : offset + size] for offset, size in blob.buffers]
-        buffers = [part if len(part) >= LARGE else bytearray(part) for part in parts]
+        buffers: list[Any] = [part if len(part) >= LARGE else bytearray(part) for part in parts]
+        for number in blob.writable:
+            offset, size = blob.buffers[number]
+            buffers[number] = self._own[offset : offset + size]
         self._shared.seek(blob.pickle[0])
         unpickler = pickle.Unpickler(self._shared, buffers=buffers)
         found = [unpickler.load() for _ in range(blob.count)]

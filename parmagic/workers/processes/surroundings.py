@@ -17,9 +17,13 @@ from parmagic.workers.processes import fresh
 def reseed() -> None:
     """Let every worker draw random numbers of its own: forks of one server would all draw the same."""
     random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    for name in ("numpy.random", "torch"):
+        seed = getattr(sys.modules.get(name), "seed", None)
+        if seed is not None:
+            seed()  # torch's: of all devices, those of GPUs when one is first used
+    tensorflow = getattr(sys.modules.get("tensorflow"), "random", None)
+    if tensorflow is not None:
+        tensorflow.set_seed(random.getrandbits(62))
 
 
 def fill_main(space: dict[str, Any], named: dict[str, Any]) -> None:
