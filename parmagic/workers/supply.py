@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from parmagic.workers.processes.ship import Cargo, Weight
 
 HEAVY_BYTES, HEAVY_SECONDS = 10_000_000, 0.1
-"""A name that takes this much to ship is named in the notes."""
+"""A name that takes this much to ship is named in the notes, and so are items that do together."""
 
 FORKED = (
     "The body uses multiprocessing primitives of the fork context (the default up to Python 3.13), so the workers were "
@@ -79,7 +79,8 @@ class Supply:
             hub.get()
             self._modules = hub.refresh(self._space)  # while we pack
             cargo = self.cargo()
-            self.notes += _heavy(cargo.weights) + _emptied(cargo.emptied) + _apart(cargo.apart) + self._same_generators()
+            self.notes += [*_heavy(cargo.weights), *_heavy_items(cargo.items), *_emptied(cargo.emptied), *_apart(cargo.apart)]
+            self.notes += self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
@@ -196,10 +197,21 @@ def _apart(names: Sequence[str]) -> list[str]:
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:
     """Name what took most to ship."""
-    heavy = [w for w in weights if w.size >= HEAVY_BYTES or w.seconds >= HEAVY_SECONDS]
+    heavy = [w for w in weights if _is_heavy(w)]
     largest = sorted(heavy, key=lambda w: -w.size)[:3]
     names = "; ".join(f"{w.name}: {w.size / 1e6:.0f} MB, {w.seconds:.2f} s" for w in largest)
     return [f"The largest names that were shipped to processes: {names}."] if names else []
+
+
+def _is_heavy(weight: Weight) -> bool:
+    return weight.size >= HEAVY_BYTES or weight.seconds >= HEAVY_SECONDS
+
+
+def _heavy_items(weight: Weight) -> list[str]:
+    """Tell what the items took to ship, where that is much."""
+    said = f"The items that were shipped to processes took {weight.size / 1e6:.0f} MB, {weight.seconds:.2f} s."
+    instead = "Loop over what is small: a path, or a place in a name that the body reads, whose memory all workers share."
+    return [f"{said} {instead}"] if _is_heavy(weight) else []
 
 
 def _reached(name: str, through: str) -> str:

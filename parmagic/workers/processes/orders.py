@@ -47,6 +47,7 @@ class Manifest:
     size: int
     shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
     names: tuple[str, ...] = ()  # what stands before the body, by its name
+    common: frozenset[Place] = frozenset()  # buffers that more than one item has, or an item and a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ tensors, are mapped copy-on-write, for an item is its body's own.
 from __future__ import annotations
 
 import ctypes
-import functools
 import mmap
 import pickle
 from bisect import bisect_right
@@ -26,6 +25,7 @@ from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import salvage
+from parmagic.workers.processes.buffers import Buffers, libc, mapped
 from parmagic.workers.processes.home import Values
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
 from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, names
@@ -36,15 +36,8 @@ _SEGMENT = 1 << 16
 _ALIGN = 64
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    return library
-
-
 class Weight(NamedTuple):
-    """What it took to pack a name: bytes and seconds."""
+    """What it took to pack a name, or the items: bytes and seconds."""
 
     name: str
     size: int
@@ -55,7 +48,7 @@ class Cargo:
     """A shipped body with its items: a file, its manifest, descriptors that travel with it.
 
     ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
-    each name that the body reads took of these, ``emptied`` the functions whose caches stay here,
+    each name that the body reads took of these, ``items`` what the items did, ``emptied`` the functions whose caches stay here,
     ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none),
     ``apart`` the names of tensors that are in shared memory here, and in each worker's own there.
     """
@@ -72,20 +65,25 @@ class Cargo:
         self._held: list[Any] = []  # that, so that it stays what it is
         self._end = 0
         self._shared = 0
+        buffers = self._buffers = Buffers(self._put)
         try:
             with held_back():
                 self._file = Descriptor(high(anonymous_file()))
             body = self._pack_body(call, wanted)
+            packed, before = perf_counter(), self._end
             segments, firsts = self._pack_items(items)
-            self._held.clear()
+            self.items = Weight("", self._end - before, perf_counter() - packed)
             keep_size(self.file)
             self._share()
         except BaseException:
             self.close()
             raise
+        finally:
+            self._held.clear()
+            buffers.forget()
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
-        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared, names)
+        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared, names, frozenset(buffers.common))
         self.size = self._end
         self.seconds = perf_counter() - begin
 
@@ -107,7 +105,7 @@ class Cargo:
         self._file.close()
         self._file = None
         if self._shared:
-            _libc().munmap(ctypes.c_void_p(self._shared), ctypes.c_size_t(self._end))
+            libc().munmap(ctypes.c_void_p(self._shared), ctypes.c_size_t(self._end))
             self._shared = 0
         while self._popen.kept:
             self._popen.kept.pop().close()
@@ -123,12 +121,12 @@ class Cargo:
         """
         if self._end >= LARGE and hasattr(mmap, "MAP_POPULATE"):
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            found = _libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
+            found = libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
             self._shared = 0 if found == ctypes.c_void_p(-1).value else found or 0
 
     def _pack_body(self, call: Any, wanted: Iterable[str]) -> Blob:
         """Pack the names one by one, then the body, with one memory of what is packed already."""
-        packer = NotingPacker(self._popen, self._put)
+        packer = NotingPacker(self._popen, self._buffers.put)
         space = names_around(call)
         shipped = [name for name in sorted(wanted) if name in space]
         for place, name in enumerate(shipped):
@@ -188,7 +186,7 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, what: Any) -> Blob:
-        packer = Packer(self._popen, self._put, self._known)
+        packer = Packer(self._popen, self._buffers.put, self._known)
         packer.pack(what)
         return self._store(packer, 1)
 
@@ -226,6 +224,7 @@ class Reader:
         arrived[:] = descriptors
         self._shared = mmap.mmap(file, manifest.size, access=mmap.ACCESS_READ)
         self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
+        self._file = Descriptor(file)
         self._segment = -1
         self._items: list[Any] = []
         self._lost = False
@@ -266,7 +265,7 @@ class Reader:
         return salvage.Items(items, claim.start) if self._lost else items
 
     def _unpack(self, blob: Blob) -> Any:
-        buffers = [self._own[offset : offset + size] for offset, size in blob.buffers]
+        buffers = [self._buffer(place) for place in blob.buffers]
         offset, size = blob.pickle
         self.size += blob.weight
         data = self._own[offset : offset + size]
@@ -278,3 +277,10 @@ class Reader:
             if not isinstance(found, Values):
                 raise
             return found
+
+    def _buffer(self, place: Place) -> Any:
+        """Return a buffer of an item, which nothing else has that is read here."""
+        offset, size = place
+        if place not in self._manifest.common:
+            return self._own[offset : offset + size]
+        return mapped(self._file.fileno(), place) if size >= LARGE else bytearray(self._shared[offset : offset + size])

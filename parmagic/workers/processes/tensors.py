@@ -47,7 +47,11 @@ def is_shared(value: Any) -> bool:
 def _memory(storage: Any) -> tuple[Any, ...]:
     """Take a memory apart; it is known to the pickler by its identity, so that it goes once."""
     size = storage.nbytes()
-    return _storage, (pickle.PickleBuffer((ctypes.c_char * size).from_address(storage.data_ptr())) if size else b"",)
+    if not size:
+        return _storage, (b"",)
+    memory = (ctypes.c_char * size).from_address(storage.data_ptr())
+    memory.storage = storage  # for as long as somebody looks at it
+    return _storage, (pickle.PickleBuffer(memory),)
 
 
 def _storage(buffer: Any) -> Any:
