@@ -7,13 +7,16 @@ name leads to nothing in another process, and made anew there.
 from __future__ import annotations
 
 import functools
+import pickle
 import typing
 import weakref
 from collections.abc import Callable
-from types import MemberDescriptorType
+from types import CellType
 from typing import Any
 
 from cloudpickle import cloudpickle as cloud
+
+from parmagic.workers.processes import classes
 
 Way = Callable[[Any], tuple[Any, ...]]
 """Takes something apart as ``__reduce__`` does."""
@@ -21,8 +24,11 @@ Way = Callable[[Any], tuple[Any, ...]]
 
 def reduced(value: Any) -> Any:
     """Return how to take apart what has to go by value and would not; NotImplemented for anything else."""
-    way = _WAYS.get(type(value))
-    return NotImplemented if way is None or _is_known_elsewhere(value) else way(value)
+    kind = type(value)
+    way = _WAYS.get(kind)
+    if way is None:
+        return _raw(value) if issubclass(kind, (dict, list)) and _has_own_way(kind) else NotImplemented
+    return NotImplemented if _is_known_elsewhere(value) else way(value)
 
 
 def _is_known_elsewhere(value: Any) -> bool:
@@ -31,20 +37,78 @@ def _is_known_elsewhere(value: Any) -> bool:
     return named and cloud._lookup_module_and_qualname(value) is not None  # noqa: SLF001
 
 
-def with_slots(kind: Any, reduction: Any) -> Any:
-    """Have a class made with its slots, which cloudpickle adds as a mere name later; ``reduction`` is how that takes it apart.
+def _raw(value: Any) -> tuple[Any, ...]:
+    """Take a dict or list apart whose class has its own way to set an item: what is in it has gone that way already."""
+    make, arguments, state, items, pairs = (*value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None, None, None)[:5]
+    return make, arguments, (state, list(items or ()), list(pairs or ())), None, None, _fill_raw
 
-    Its instances would have a ``__dict__`` otherwise, and not come back as that class.
-    """
-    if not isinstance(reduction, tuple) or reduction[0] is not cloud._make_skeleton_class:  # noqa: SLF001
-        return reduction
-    slots = [name for name, value in vars(kind).items() if type(value) is MemberDescriptorType and value.__objclass__ is kind]
-    if not slots:
-        return reduction
-    make, (constructor, name, bases, keywords, *more), (attributes, *others), *rest = reduction
-    fields = {key: value for key, value in attributes.items() if key not in slots}
-    slots += [name for name in ("__dict__", "__weakref__") if name in vars(kind)]
-    return make, (constructor, name, bases, {**keywords, "__slots__": tuple(slots)}, *more), (fields, *others), *rest
+
+def _fill_raw(made: Any, parts: tuple[Any, list[Any], list[Any]]) -> None:
+    state, items, pairs = parts
+    if items:
+        list.extend(made, items)
+    if pairs:
+        dict.update(made, pairs)
+    if state is not None and hasattr(made, "__setstate__"):
+        made.__setstate__(state)
+        return
+    space, slots = state if isinstance(state, tuple) else (state, None)
+    vars(made).update(space or {}) if space else None
+    for name, each in (slots or {}).items():
+        object.__setattr__(made, name, each)
+
+
+def _has_own_way(kind: Any) -> bool:
+    """Tell whether a kind of dict or list has its own way to set an item, and none to be pickled."""
+    ways = {kind.__setitem__, getattr(kind, "append", list.append), getattr(kind, "extend", list.extend)}
+    return not ways <= _PLAIN_WAYS and {kind.__reduce_ex__, kind.__reduce__} == {object.__reduce_ex__, object.__reduce__}
+
+
+_PLAIN_WAYS: set[Any] = {dict.__setitem__, list.__setitem__, list.append, list.extend}
+
+
+def as_defined(value: Any, reduction: Any) -> Any:
+    """Make good what cloudpickle forgets of a class, or of a function; ``reduction`` is how that takes it apart."""
+    way = _FORGETFUL.get(reduction[0]) if isinstance(reduction, tuple) else None
+    return reduction if way is None else way(value, *reduction)
+
+
+def _function(function: Any, make: Any, arguments: Any, state: Any, *rest: Any) -> tuple[Any, ...]:
+    """Have a function made with its own cells, which other functions may share."""
+    *before, _ = arguments
+    attributes, members = state
+    return make, (*before, function.__closure__), (attributes, {**members, "__closure__": None}), *rest
+
+
+def _cell(cell: Any) -> tuple[Any, ...]:
+    """Take a cell apart: what it holds comes after it, for that may be the function that it belongs to."""
+    try:
+        return cloud._make_empty_cell, (), (cell.cell_contents,), None, None, _fill  # noqa: SLF001
+    except ValueError:
+        return cloud._make_empty_cell, ()  # noqa: SLF001
+
+
+def _fill(cell: Any, contents: tuple[Any]) -> None:
+    (cell.cell_contents,) = contents
+
+
+def _view(value: memoryview) -> tuple[Any, ...]:
+    """Take a view of memory apart, which is then one of a copy."""
+    return _new_view, (bytearray(value), value.format, value.shape, value.readonly)
+
+
+def _new_view(data: bytearray, form: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    view: memoryview[Any] = memoryview(data).cast(form, shape) if 0 not in shape else memoryview(data)  # type: ignore[call-overload]
+    return view.toreadonly() if readonly else view
+
+
+def _with_module(value: Any, reduction: Any) -> Any:
+    """Tell, of what is made in another module there, where it is from."""
+    return *reduction, value.__module__, None, None, _set_module
+
+
+def _set_module(value: Any, module: str) -> None:
+    value.__module__ = module
 
 
 def remembers(value: Any) -> bool:
@@ -71,8 +135,12 @@ def _new_type(value: Any) -> tuple[Any, ...]:
     return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__, "__qualname__": value.__qualname__}
 
 
-def _parameters(value: Any) -> tuple[Any, ...]:
-    return type(value), (value.__name__,)
+def _parameters(value: Any) -> Any:
+    return _with_module(value, (type(value), (value.__name__,)))
+
+
+def _variable(value: Any) -> Any:
+    return _with_module(value, cloud._typevar_reduce(value))  # noqa: SLF001
 
 
 def _alias(value: Any) -> tuple[Any, ...]:
@@ -94,6 +162,9 @@ _WAYS: dict[type, Way] = {
     _CACHE: _cache,
     functools.cached_property: _property,
     typing.NewType: _new_type,
+    typing.TypeVar: _variable,
+    CellType: _cell,
+    memoryview: _view,
     typing.ParamSpec: _parameters,
     typing.TypeVarTuple: _parameters,
     weakref.WeakKeyDictionary: _weak,
@@ -101,3 +172,9 @@ _WAYS: dict[type, Way] = {
 }
 if hasattr(typing, "TypeAliasType"):
     _WAYS[typing.TypeAliasType] = _alias
+
+_FORGETFUL: dict[Any, Callable[..., tuple[Any, ...]]] = {
+    cloud._make_skeleton_class: classes.taken_apart,  # noqa: SLF001
+    cloud._make_skeleton_enum: classes.enum_taken_apart,  # noqa: SLF001
+    cloud._make_function: _function,  # noqa: SLF001
+}

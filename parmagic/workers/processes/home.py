@@ -12,22 +12,19 @@ import os
 import pickle
 import struct
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-import cloudpickle
 from cloudpickle import cloudpickle as cloud
-from tblib.pickling_support import pickle_traceback
 
 from parmagic.model import recording
-from parmagic.model.words import as_origin, module_of
+from parmagic.model.words import module_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.system.real import close_descriptor
-from parmagic.workers.processes import by_value, raised, tensors
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
 from parmagic.workers.processes.orders import LARGE
+from parmagic.workers.processes.pickler import Pickler
 from parmagic.workers.processes.wire import Garbled
 
 
@@ -59,33 +56,18 @@ _PLAIN = frozenset({Values, Errors, *(value for value in vars(recording).values(
 """What recordings are made of: classes that every process has, which cloudpickle need not look up."""
 
 
-class _ResultPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships results home: a class that came from the notebook goes back as that class, an exception with all that it has."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self._told: dict[int, BaseException] = {}
-        self._tensors = tensors.kinds()
+class _ResultPickler(Pickler):
+    """Ships results home: a class that came from the notebook goes back as that class."""
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if (kind is type and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):  # not asking a class of the user's for its hash
             return NotImplemented
-        if isinstance(obj, type):
+        if issubclass(kind, type):
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
             if tracked is not None and tracked in _known_classes:
                 return _class_by_id, (tracked,)
-        if issubclass(kind, BaseException):
-            return raised.reduced(obj, self._told)
-        if kind is TracebackType:
-            return pickle_traceback(obj)
-        if self._tensors and issubclass(kind, self._tensors):
-            return tensors.reduced(obj)
-        origin = as_origin(obj)
-        if origin is not NotImplemented:
-            return origin
-        own = by_value.reduced(obj)
-        return by_value.with_slots(obj, super().reducer_override(obj)) if own is NotImplemented else own
+        return super().reducer_override(obj)
 
 
 _known_classes: set[str] = set()
@@ -101,7 +83,19 @@ def track_classes(space: Mapping[str, Any]) -> None:
 
 def know_classes() -> None:
     """In a worker, after unpickling: the classes that are known now came from the notebook."""
-    _known_classes.update(cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())  # noqa: SLF001
+    _known_classes.update(_tracked())
+
+
+@contextmanager
+def knowing_classes() -> Iterator[None]:
+    """In a worker that may have sent classes of its own: those that come to be known meanwhile came from the notebook."""
+    before = _tracked()
+    yield
+    _known_classes.update(_tracked() - before)
+
+
+def _tracked() -> set[str]:
+    return set(cloud._DYNAMIC_CLASS_TRACKER_BY_ID.keys())  # noqa: SLF001
 
 
 def _class_by_id(tracked: str) -> type:

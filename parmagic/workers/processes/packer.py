@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import io
-import marshal
 import os
 import pickle
 import random
+import struct
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import context, reduction
 from typing import Any
 
-import cloudpickle
-
-from parmagic.model.words import as_origin, module_of, type_name
+from parmagic.model.words import module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
-from parmagic.workers.processes import by_value, ipython, tensors
+from parmagic.workers.processes import by_value, classes, ipython, tensors
 from parmagic.workers.processes.orders import ForkOnly, Place
+from parmagic.workers.processes.pickler import Pickler
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Ships what the notebook has: by value, and multiprocessing's primitives as to a child."""
+class _Pickler(Pickler):
+    """Ships what the notebook has: multiprocessing's primitives as to a child."""
 
-    known: Mapping[int, int]
     note: Callable[[Any], None]
-    tensors: tuple[type, ...]
 
     def reducer_override(self, obj: Any) -> Any:
-        place = self.known.get(id(obj))
-        if place is not None:
-            return named, (place,)
         if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
             raise ForkOnly
         if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
             return _no_ipython, ()
         if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
             return _display, ()
-        if isinstance(obj, types.CodeType):
-            return marshal.loads, (marshal.dumps(obj),)  # cloudpickle 3.1.3 forgets the file, which tracebacks need
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
-        if reducer is not None and str(getattr(reducer, "__module__", "")).startswith("multiprocessing."):  # not others', as torch's
-            return reducer(obj)
-        if self.tensors and issubclass(type(obj), self.tensors):
-            return tensors.reduced(obj)
-        origin = as_origin(obj)
-        if origin is not NotImplemented:
-            return origin
-        own = by_value.reduced(obj)
-        return by_value.with_slots(obj, super().reducer_override(obj)) if own is NotImplemented else own
+        if reducer is not None and type(obj) not in _CALLABLES and str(getattr(reducer, "__module__", "")).startswith("multiprocessing."):
+            return reducer(obj)  # not others', as torch's
+        found = super().reducer_override(obj)
+        return (classes.made_quietly, *found[1:]) if type(found) is tuple and found[0] is classes.made else found
+
+
+_CALLABLES = {types.MethodType, type(list.append), type(int.__add__), functools.partial}
+"""Multiprocessing looks methods up by their names, and forgets what else a partial function has."""
 
 
 class _NotingPickler(_Pickler):
@@ -64,20 +56,20 @@ class _NotingPickler(_Pickler):
 class Packer:
     """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well.
 
-    ``known`` is what the worker has already, by ``id``, and its place among the names.
+    ``known`` is what the worker has already: places among its names, with what is there.
     """
 
     kind: type[_Pickler] = _Pickler
 
-    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Mapping[int, int]) -> None:
-        self.stream = io.BytesIO()
+    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Sequence[tuple[int, Any]]) -> None:
+        self.stream = io.BytesIO(_recalled(place for place, _ in known))
+        self.stream.seek(0, io.SEEK_END)
         self.places: list[Place] = []
         self.writable: list[int] = []  # which of them are no worker's to read only
         self._popen = popen
         self._put = put
         self._pickler = self.kind(self.stream, protocol=5, buffer_callback=self._put_beside)
-        self._pickler.known = known
-        self._pickler.tensors = tensors.kinds()
+        self._pickler.memo = {id(value): (number, value) for number, (_, value) in enumerate(known)}
 
     def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
         """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
@@ -114,19 +106,36 @@ class NotingPacker(Packer):
     kind = _NotingPickler
 
     def __init__(self, popen: Popen, put: Callable[[memoryview], Place]) -> None:
-        super().__init__(popen, put, {})
+        super().__init__(popen, put, ())
         self._pickler.note = self._note
         self.generators: list[Any] = []
         self.emptied: list[str] = []
         self.shared = 0
 
     def _note(self, what: Any) -> None:
-        if draws(what):
+        if draws(what) and self._pickler.place(what) is None:
             self.generators.append(what)
         elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
             self.emptied.append(what.__qualname__)
         elif self._pickler.tensors and tensors.is_shared(what):
             self.shared += 1
+
+
+def has_buffers(value: Any) -> bool:
+    """Tell whether a value that can be packed has buffers, which would lie beside its pickle."""
+    popen = Popen()
+    packer = Packer(popen, lambda data: (0, len(data)), ())
+    packer.pack(value)
+    while popen.kept:
+        popen.kept.pop().close()
+    return bool(packer.places)
+
+
+def _recalled(places: Iterable[int]) -> bytes:
+    """Return how a pickle begins that takes these names for what it has met already: it looks them up, and notes each in its memory."""
+    look = pickle.GLOBAL + f"{named.__module__}\n{named.__name__}\n".encode()
+    call = pickle.TUPLE1 + pickle.REDUCE + pickle.MEMOIZE + pickle.POP
+    return b"".join(look + pickle.BININT + struct.pack("<i", place) + call for place in places)
 
 
 def draws(value: Any) -> bool:

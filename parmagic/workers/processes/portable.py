@@ -5,7 +5,7 @@ from __future__ import annotations
 from parmagic.errors import NotShippable
 from parmagic.model import words
 from parmagic.model.recording import Batch
-from parmagic.workers.processes import home
+from parmagic.workers.processes import home, raised
 
 
 def give_up_on_values(batch: Batch) -> None:
@@ -35,7 +35,7 @@ def portable(error: BaseException) -> BaseException:
     return error
 
 
-def _shorten(error: BaseException, keep: int = 100) -> None:
+def _shorten(error: BaseException, keep: int = raised.LONGEST // 2) -> None:
     """Cut the middle out of very long tracebacks: pickle does not go that deep."""
     for each in words.linked(error):
         trace, links = words.traceback_of(each), []

@@ -25,6 +25,9 @@ _EXCEPTIONS, _MESSAGE = (vars(BaseExceptionGroup)[name] for name in ("exceptions
 _NOT_SENT = {_EXCEPTIONS, _MESSAGE, vars(AttributeError)["obj"]}
 """A group is made with the first two; ``obj`` may be anything, and Python does not pickle it either."""
 
+LONGEST = 200
+"""Frames of a traceback that are sent."""
+
 _MADE_BY_CODE = 1 << 9
 """``Py_TPFLAGS_HEAPTYPE``: a class that was made at run time."""
 
@@ -39,7 +42,7 @@ def reduced(value: Any, told: dict[int, BaseException]) -> Any:
         found = list(words.linked(value))
         told.update((id(each), each) for each in found)
         links = [(each, _CAUSE.__get__(each), _CONTEXT.__get__(each), _SUPPRESS.__get__(each)) for each in found]
-    beside, own = (_TRACEBACK.__get__(value), links), _own_way(value)
+    beside, own = (_short(_TRACEBACK.__get__(value)), links), _own_way(value)
     if isinstance(own, str):
         return own
     if own is not None:
@@ -48,6 +51,14 @@ def reduced(value: Any, told: dict[int, BaseException]) -> Any:
         return make, arguments, ((state, setter, dict.get(_DICT.__get__(value), "__notes__")), *beside), items, pairs, _restore_own
     fields = _ARGS.__get__(value), dict(_DICT.__get__(value)), _slots(value)
     return _bare, (type(value), *_needed(value)), (fields, *beside), None, None, _restore
+
+
+def _short(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback, unless it is longer than pickle goes deep."""
+    each, count = trace, 0
+    while each is not None and count <= LONGEST:
+        each, count = each.tb_next, count + 1
+    return trace if each is None else None
 
 
 def _own_way(error: BaseException) -> tuple[Any, ...] | str | None:

@@ -24,11 +24,10 @@ from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import salvage
+from parmagic.workers.processes import home, salvage
 from parmagic.workers.processes.buffers import Buffers, libc, mapped
-from parmagic.workers.processes.home import Values
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, names
+from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, has_buffers, names
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
@@ -61,8 +60,7 @@ class Cargo:
         self.generators: list[tuple[Any, str]] = []
         self.apart: list[str] = []
         self._popen = Popen()
-        self._known: dict[int, int] = {}  # the places of names, by the id of what they hold
-        self._held: list[Any] = []  # that, so that it stays what it is
+        self._known: dict[int, tuple[int, Any]] = {}  # what names hold, with their places, by its id
         self._end = 0
         self._shared = 0
         buffers = self._buffers = Buffers(self._put)
@@ -79,7 +77,7 @@ class Cargo:
             self.close()
             raise
         finally:
-            self._held.clear()
+            self._known.clear()
             buffers.forget()
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
@@ -142,9 +140,8 @@ class Cargo:
             self.weights.append(Weight(name, size, perf_counter() - begin))
             self.generators += [(each, name) for each in packer.generators[generators:]]
             self.apart += [name] * (packer.shared > shared)
-            if len(packer.places) == buffers:  # what has buffers is the names', read-only, and each item's own
-                self._known.setdefault(id(value), place)
-                self._held.append(value)
+            if not self._buffers_of(value, size, buffers, packer):  # what has some is the names', read-only, and each item's own
+                self._known.setdefault(id(value), (place, value))
         try:
             packer.pack(call)
         except ForkOnly:
@@ -156,12 +153,17 @@ class Cargo:
         self.generators += [(each, "") for each in packer.generators[len(self.generators) :]]
         return self._store(packer, len(shipped) + 1)
 
+    @staticmethod
+    def _buffers_of(value: Any, size: int, before: int, packer: Packer) -> bool:
+        """Tell whether a name that was just packed may have buffers, be they those of a name before; of a large one nobody looks again."""
+        return len(packer.places) > before or (before > 0 and (size >= LARGE or has_buffers(value)))
+
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
         segments: list[Blob] = []
         firsts: list[int] = []
         first, size = 0, 1
         while first < len(items):
-            part = Values(items[first : first + size])
+            part = home.Values(items[first : first + size])
             try:
                 segments.append(self._pack(part))
             except BaseException as error:
@@ -186,7 +188,7 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, what: Any) -> Blob:
-        packer = Packer(self._popen, self._buffers.put, self._known)
+        packer = Packer(self._popen, self._buffers.put, [*self._known.values()])
         packer.pack(what)
         return self._store(packer, 1)
 
@@ -270,11 +272,12 @@ class Reader:
         self.size += blob.weight
         data = self._own[offset : offset + size]
         try:
-            return pickle.loads(data, buffers=buffers)
+            with home.knowing_classes():
+                return pickle.loads(data, buffers=buffers)
         except BaseException:
             self._lost = True
             found = salvage.read(data, buffers)
-            if not isinstance(found, Values):
+            if not isinstance(found, home.Values):
                 raise
             return found
 
