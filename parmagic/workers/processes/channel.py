@@ -87,7 +87,7 @@ class Channel:
             if self.shared and issubclass(type(error), ValueError) and "read-only" in words.message(error):
                 words.add_note(error, READ_ONLY.format(names=", ".join(map(repr, self.shared))))
             batch.errors[item] = portable(ipython.understood(error))
-        batch = Batch(batch.first, batch.begins, batch.ends, home.Values(batch.values), home.Errors(batch.errors))
+        batch = Batch(batch.first, batch.begins, batch.ends, home.Values(batch.values), home.Errors(batch.errors) if batch.errors else {})
         spans = self.take_spans()
         try:
             parcel = home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings))
