@@ -116,3 +116,124 @@ def test_where_buffers_lie():
     assert known.put(whole[:100]) == (274_000, 100)
     known.forget()
     assert known.put(whole) == (274_100, 100_000)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# arrays on a file's memory
+
+
+MAP = "import numpy as np\nnp.save('big.npy', np.arange(2_000_000.0).reshape(1000, 2000)); whole = np.load('big.npy', mmap_mode={mode!r}); {setup}"
+VIEWS = {
+    "the whole": "whole",
+    "rows": "whole[100:200]",
+    "a row": "whole[7]",
+    "columns": "whole[:, 3:5]",
+    "every other, backwards": "whole[::-2, ::-3]",
+    "transposed": "whole.T",
+    "one more dimension": "whole[None, :, :, None]",
+    "another type": "whole.view('u1')",
+    "one row for many": "np.broadcast_to(whole[2], (5, 2000))",
+    "an array on it": "np.asarray(whole)",
+    "a view of an array on it": "np.asarray(whole)[5:, 1]",
+    "a list": "[whole[1], whole]",
+    "a frame": "pd.DataFrame(whole, copy=False)",
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_map_is_opened_again(ip, view):
+    """A memmap, and a view of one, is no copy in the worker: it is on the file, with the same values, shape and type."""
+    ip(MAP.format(mode="r", setup=f"import pandas as pd; view = {VIEWS[view]}"))
+    ip("def about(v):\n    a = v[0] if isinstance(v, list) else np.asarray(v)\n    return type(v).__name__, a.shape, a.strides, a.dtype, float(a.sum()), a.flags.writeable")
+    run = ip(f"{LINE} for item in [view] * 3\n(about(view), about(item), open('/proc/self/maps').read().count('big.npy'))")
+    for name, item, maps in run.results:
+        assert name == item == ip("about(view)")
+        assert maps
+    assert run.transfers["packed_mb"].max() < 0.1
+
+
+@pytest.mark.parametrize("start", ["", "--start-method spawn", "--start-method fork"])
+def test_the_modes_of_maps(ip, start):
+    """What a worker writes to a map goes to the file in ``r+``, stays its own in ``c``, and is refused in ``r``; the names are of that mode there."""
+    ip(MAP.format(mode="r+", setup="kept = np.load('big.npy', mmap_mode='c'); read = np.load('big.npy', mmap_mode='r')"))
+    run = ip(f"""{LINE} {start} for n in range(4)
+whole[n, 0] = -1.0
+kept[10 + n, 0] = -2.0
+try:
+    read[0, 0] = 1
+except ValueError as error:
+    said = str(error)
+(float(kept[10 + n, 0]), whole.mode, kept.mode, read.mode, said)""")
+    assert run.results == [(-2.0, "r+", "c", "r", "assignment destination is read-only")] * 4
+    assert ip("whole[:5, 0].tolist()") == [-1.0] * 4 + [8000.0]
+    assert ip("np.load('big.npy')[8:14, 0].tolist()") == [n * 2000.0 for n in range(8, 14)]
+
+
+def test_a_new_file_is_not_emptied(ip):
+    """A map that made its file (``w+``) is opened to read and write."""
+    ip("import numpy as np; made = np.memmap('made', dtype='i4', mode='w+', shape=(1000,), offset=12); made[:] = range(1000)")
+    run = ip(f"{LINE} for part in [made[:500], made[500:]]\npart += 1\n(int(part[0]), part.mode, part.offset)")
+    assert run.results == [(1, "r+", 12), (501, "r+", 2012)]
+    assert ip("made.tolist()") == list(range(1, 1001))
+
+
+def test_a_private_map_that_was_written_to(ip):
+    """What the notebook has written to a private map is in no file: it is copied, with the rest of that view; other views are mapped."""
+    ip(MAP.format(mode="c", setup="clean = whole[:400]; whole[500, 0] = 7.0"))
+    run = ip(f"{LINE} for n in range(2)\n(float(whole[500, 0]), float(clean[3, 0]), clean.mode)")
+    assert run.results == [(7.0, 6000.0, "c")] * 2
+    assert 16 < run.transfers["packed_mb"].max() < 17
+    assert ip(f"{LINE} for n in range(2)\nfloat(clean.sum())").transfers["packed_mb"].max() < 0.1
+
+
+GONE = {
+    "removed": "os.remove('big.npy')",
+    "replaced": "np.save('new.npy', np.zeros(5)); os.replace('new.npy', 'big.npy')",
+    "its folder moved": "os.mkdir('there'); os.rename('big.npy', 'there/big.npy')",
+}
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_a_file_that_is_gone(ip, case):
+    """Where the file is gone, or is another one, the run is refused before anything has run, by the name or the item that maps it."""
+    ip(MAP.format(mode="r", setup=f"import os; done = []; {GONE[case]}"))
+    error = ip.fails(f"{LINE} for n in range(2)\ndone.append(whole.sum())")
+    assert str(error).startswith("The body reads 'whole' (a numpy.memmap), which cannot be sent to a process: the file /")
+    assert "big.npy, which it maps, is not there any more (numpy.array(…) makes a copy" in str(error)
+    error = ip.fails(f"{LINE} for item in [1, whole[2:]]\nitem")
+    assert str(error).startswith("Item 1 (a numpy.memmap) cannot be sent to a process: the file /")
+
+
+def test_a_file_that_cannot_be_opened_there(ip):
+    """Where the file goes while the run begins, that is told as it is: of a name the run ends, of an item this one fails."""
+    ip(MAP.format(mode="r", setup="""
+import os
+class Leaves:
+    def __reduce__(self):
+        os.path.exists('big.npy') and os.remove('big.npy')
+        return int, ()
+zz = Leaves()
+"""))
+    error = ip.fails(f"{LINE} for n in range(2)\n(whole, zz)")
+    assert str(error).startswith("A worker process cannot read the body: A numpy.memmap of /")
+    assert str(error).endswith("No such file or directory: '" + ip("whole.filename") + "'.")
+    ip(MAP.format(mode="r", setup="pass"))
+    run = ip(f"{LINE} --keep-going for item in [1, whole, zz, 2]\nfloat(np.sum(item))")
+    assert run.results == [1.0, None, 0.0, 2.0]
+    assert run.items["error"].iloc[1].startswith("NotShippable: Item 1 (a numpy.memmap) cannot be read in a process: ")
+
+
+def test_maps_without_a_name(ip):
+    """A map of a file that has no name is copied, as what was made of a map and is in memory."""
+    ip("import numpy as np, tempfile; file = tempfile.TemporaryFile(); nameless = np.memmap(file, 'f8', 'w+', shape=1000); nameless[:] = 2; file.close()")
+    ip("made = np.memmap('made', 'f8', 'w+', shape=1000) + 1; some = np.memmap('made', 'f8', 'r', shape=1000)[[1, 2]]; empty = np.memmap('made', 'f8', 'r')[:0]")
+    run = ip(f"{LINE} for n in range(2)\n(nameless.sum(), made.sum(), some.sum(), empty.shape)")
+    assert [tuple(map(float, result[:3])) for result in run.results] == [(2000.0, 1000.0, 0.0)] * 2
+
+
+def test_many_views_of_a_map(ip):
+    """A thousand items on one map are packed in no time that anybody would notice: the file is looked up once."""
+    ip(MAP.format(mode="r", setup="rows = list(whole)"))
+    run = ip(f"{LINE} for row in rows\nfloat(row[0])")
+    assert run.results == [2000.0 * n for n in range(1000)]
+    assert run.transfers["packed_mb"].max() < 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import cloudpickle
 
-from parmagic.errors import LimitReached
+from parmagic.errors import LimitReached, NotShippable
 from parmagic.model import words
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
@@ -174,6 +174,8 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     begin = perf_counter()
     try:
         call = reader.body()
+    except NotShippable as error:
+        raise Unreadable(words.message(error), "") from error
     except Exception as error:
         raise Unreadable(words.describe(error, 2000)) from error
     channel.unpack_s += perf_counter() - begin

@@ -82,9 +82,10 @@ class Exhausted(NamedTuple):
 
 
 class BodyUnreadable(NamedTuple):
-    """It cannot unpickle the body."""
+    """It cannot unpickle the body; ``hint`` is what may be the cause."""
 
     why: str
+    hint: str = "Is a module missing, or does it live only in the notebook?"
 
 
 class ResultUnreadable(NamedTuple):
@@ -160,9 +161,8 @@ def decide(state: State, event: Event) -> tuple[Action, ...]:
             return (Ignore(fault),) if state.ended else (Ignore(fault), Kill())
         case Exhausted(text, cause):
             return (Abort(LimitReached, text, cause),)
-        case BodyUnreadable(why):
-            missing = "Is a module missing, or does it live only in the notebook?"
-            return (Abort(NotShippable, f"A worker process cannot read the body: {why.rstrip('.')}. {missing}"),)
+        case BodyUnreadable(why, hint):
+            return (Abort(NotShippable, f"A worker process cannot read the body: {why.rstrip('.')}. {hint}".rstrip()),)
         case ResultUnreadable(why, cause):
             instead = "Return what is in it (a list, an array, a number), or use threads."
             return (Abort(NotShippable, f"A result of worker {state.rank} cannot be read here ({why}). {instead}", cause),)

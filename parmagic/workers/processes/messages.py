@@ -45,7 +45,7 @@ def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | deaths
     if isinstance(what, LimitReached):
         return deaths.Exhausted(str(what))
     if isinstance(what, Unreadable):
-        return deaths.BodyUnreadable(str(what))
+        return deaths.BodyUnreadable(*what.args)
     return deaths.Distrusted(f"it is no message of this worker's (a {type(what).__name__})")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from parmagic.model.words import module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
-from parmagic.workers.processes import by_value, classes, ipython, tensors
+from parmagic.workers.processes import by_value, classes, ipython, maps, tensors
 from parmagic.workers.processes.orders import ForkOnly, Place
 from parmagic.workers.processes.pickler import Pickler
 
@@ -37,6 +37,8 @@ class _Pickler(Pickler):
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
         if reducer is not None and type(obj) not in _CALLABLES and str(getattr(reducer, "__module__", "")).startswith("multiprocessing."):
             return reducer(obj)  # not others', as torch's
+        if type(obj).__module__ == "numpy" and (mapped := maps.reduced(obj)) is not NotImplemented:
+            return mapped
         found = super().reducer_override(obj)
         return (classes.made_quietly, *found[1:]) if type(found) is tuple and found[0] is classes.made else found
 
