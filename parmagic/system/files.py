@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parmagic.system.folders import Place, user
+from parmagic.system.interrupts import held_back
 
 KEEP_RUNS = 20
 """Runs whose files are kept."""
@@ -111,7 +112,8 @@ class Folder:
             if new:
                 with suppress(FileExistsError):
                     place.write(".gitignore", "*\n")
-            with suppress(FileExistsError):  # made before, perhaps by another process of the run
+            # it may exist, perhaps made by another process of the run; a Ctrl-C before the mark would leave it for good
+            with suppress(FileExistsError), held_back():
                 place.make_folder(self._name)
                 self._mark(place)
             return Place(self._name, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import signal
 import stat
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+from strikes import at_line
 
+from parmagic.system import files
 from parmagic.system.files import Folder
 
 NOBODY = 65534
@@ -362,3 +366,23 @@ def test_a_folder_whose_maker_was_killed_is_marked_at_the_end(tmp_path, half):
     os.close(second.create("0-0.json")[0])
     second.end()
     assert [path.name for path in (tmp_path / "base").glob("run-*")] == [second._name]
+
+
+def _ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_leaves_no_folder_without_a_mark(tmp_path):
+    """Whichever line it strikes while a folder is made, also behind the run's end: one that were never marked would stay for good."""
+    line = 0
+    while True:
+        folder = Folder(str(tmp_path / "runs"))
+        folder.end()  # what a worker writes that was left behind
+        try:
+            at_line(line, lambda frame: frame.f_code.co_filename == files.__file__, _ctrl_c, partial(getattr, folder, "path"))
+            break
+        except KeyboardInterrupt:
+            made = [each for each in (tmp_path / "runs").glob("run-*") if not (each / "parmagic").exists()]
+            assert made == [], line
+        line += 1
+    assert line > 20
