@@ -22,6 +22,8 @@ KEEP_BYTES = 1_000_000_000
 """Bytes that the files of all runs may have together; the newest run's are kept however many they are."""
 
 _RUN = re.compile(r"run-[0-9a-f]{8}")
+_GONE = "."
+"""What stands before the name of a run's folder while that is removed: who is killed meanwhile leaves something that is known."""
 _FILE = re.compile(r"[0-9a-z]+-[0-9]+\.json")
 _MARK, _RUNNING = "parmagic", "running"
 """Files in a run's folder. The mark has the folder's own name in it: one that was copied or renamed is its user's.
@@ -143,6 +145,10 @@ class Folder:
             too_much = place >= self._keep_runs or size > self._keep_bytes
             if too_much and place and run.name != self._name and not _is_running(base, run.name):
                 _remove(base, run.name)
+        with suppress(OSError):
+            for name in base.names():
+                if name.startswith(_GONE) and _RUN.fullmatch(name.removeprefix(_GONE)):
+                    _clear(base, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,7 @@ def _is_running(base: Place, name: str) -> bool:
 
 
 def _remove(base: Place, name: str) -> None:
-    """Remove a run's files, its mark, and its folder where nothing else is in it; what cannot be removed stays, with its mark."""
+    """Remove a run's files and mark, and its folder where nothing else is in it; what cannot be removed stays, with its mark."""
     with suppress(OSError):
         with Place(name, base) as run:
             if not _is_ours(run, name):
@@ -237,7 +243,19 @@ def _remove(base: Place, name: str) -> None:
             for file in run.names():
                 if _FILE.fullmatch(file) or file == _RUNNING:
                     run.unlink(file)
-            run.unlink(_MARK)
+            if run.names() != [_MARK]:
+                run.unlink(_MARK)  # from now on it is whose files are in there
+                return
+        base.rename(name, _GONE + name)
+        _clear(base, _GONE + name)
+
+
+def _clear(base: Place, name: str) -> None:
+    """Remove a run's folder in which there is nothing else than its mark, and perhaps not even that."""
+    with suppress(OSError):
+        with Place(name, base) as run, suppress(FileNotFoundError):
+            if run.read(_MARK) == name.removeprefix(_GONE):
+                run.unlink(_MARK)
         base.remove_folder(name)
 
 

@@ -80,6 +80,10 @@ class Place:
         """Remove a file, or a link itself."""
         os.unlink(self._at(name), dir_fd=self._descriptor)
 
+    def rename(self, name: str, new: str) -> None:
+        """Give something in it another name."""
+        os.rename(self._at(name), self._at(new), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
     def remove_folder(self, name: str) -> None:
         """Remove a folder that is empty."""
         os.rmdir(self._at(name), dir_fd=self._descriptor)

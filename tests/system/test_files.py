@@ -386,3 +386,25 @@ def test_a_ctrl_c_leaves_no_folder_without_a_mark(tmp_path):
             assert made == [], line
         line += 1
     assert line > 20
+
+
+def test_who_is_killed_while_it_removes_a_folder_leaves_nothing(tmp_path):
+    """At whichever line: the next run removes the rest."""
+    base, line, code = tmp_path / "runs", 0, 9
+    while code == 9:
+        first = Folder(str(base), 1)
+        os.close(first.create("0-0.json")[0])
+        first.end()
+        second = Folder(str(base), 1)
+        child = os.fork()
+        if not child:
+            at_line(line, lambda frame: frame.f_code.co_filename == files.__file__, lambda: os._exit(9), partial(getattr, second, "path"))
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        second.end()
+        third = Folder(str(base), 1)
+        assert third.path.exists()
+        third.end()
+        assert [each.name for each in base.iterdir() if each.name != ".gitignore"] == [third._name], line
+        line += 1
+    assert (code, line > 40) == (0, True)
