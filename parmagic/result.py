@@ -167,7 +167,8 @@ class Run:
             return f"The run ended before its first arm: {error}"
         models = {timeline.arm.label: timeline.arm.model for timeline in self.timelines}
         all_failed = all(timeline.all_failed for timeline in self.timelines)
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all_failed), error).text
+        broke = frozenset(timeline.arm.label for timeline in self.timelines if timeline.broke is not None)
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all_failed, broke), error).text
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.

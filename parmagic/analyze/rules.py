@@ -80,7 +80,16 @@ def _lost_of(timeline: Timeline, trace: TraceFile) -> str:
     return f"{who}: {lost} lost{since}"
 
 
-OF_ARM = (held_gil, lost_waits, lost_calls)
+def broke(timeline: Timeline) -> Iterable[Finding]:
+    """Say where the body broke the loop."""
+    item, label = timeline.broke, timeline.arm.label
+    if item is not None:
+        left = timeline.n_items - timeline.n_done
+        text = f"{label}: item {item} broke the loop; {left:,} of {timeline.n_items:,} items were not started."
+        yield Finding("broke", text, label, "info", {"item": item, "not_started": left, "of": timeline.n_items})
+
+
+OF_ARM = (broke, held_gil, lost_waits, lost_calls)
 """The rules that look at an arm's timeline alone, in the order of their notes."""
 
 

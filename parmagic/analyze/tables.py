@@ -64,7 +64,8 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
     n = timeline.n_items
     nan = np.full(n, np.nan)
     figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS))}
-    errors, failed = np.full(n, "not started", dtype=object), {}
+    missing = "not started" if timeline.broke is None else f"not started: item {timeline.broke} broke the loop"
+    errors, failed = np.full(n, missing, dtype=object), {}
     for lane in timeline.lanes:
         book = ledger(timeline, lane)
         items, begins, ends = map(np.asarray, lane.items())

@@ -36,6 +36,8 @@ class Tables(NamedTuple):
     models: Mapping[Any, Model]
     """Each arm's, by its label."""
     all_failed: bool = False
+    broke: frozenset[Any] = frozenset()
+    """The labels of arms whose loops broke."""
 
 
 def verdict(tables: Tables, error: str | None) -> Finding:
@@ -85,13 +87,13 @@ def _gain(known: pd.DataFrame, tables: Tables) -> Finding:
     weak = f", though {reason.text}" if reason else ""
     others = known.index[(known["speedup"] < GAIN) & (known.index != best)]
     tail = f"; {_no_use(others[0], tables)}" if len(others) else ""
-    text = f"Use {best}: {_times(tables.summary, best)} of the serial speed{weak}{tail}."
+    text = f"Use {best}: {_times(tables, best)} of the serial speed{weak}{tail}."
     return Finding("gain", text, str(best), evidence={"speedup": speedup, "efficiency": efficiency})
 
 
 def _no_use(label: Any, tables: Tables) -> str:
     reason = _reason(label, tables)
-    return f"{label} gains nothing ({_times(tables.summary, label)})" + (f": {reason.text}" if reason else "")
+    return f"{label} gains nothing ({_times(tables, label)})" + (f": {reason.text}" if reason else "")
 
 
 def _no_gain(known: pd.DataFrame, tables: Tables) -> Finding:
@@ -99,7 +101,7 @@ def _no_gain(known: pd.DataFrame, tables: Tables) -> Finding:
     best = known["speedup"].idxmax()
     reason = _reason(best, tables)
     because = f", because {reason.text}" if reason else ""
-    text = f"No gain: {best} is the best at {_times(tables.summary, best)} of the serial speed{because}.{_advice(best, tables)}"
+    text = f"No gain: {best} is the best at {_times(tables, best)} of the serial speed{because}.{_advice(best, tables)}"
     return Finding("no_gain", text, str(best), "warning", {"speedup": float(known["speedup"].max())})
 
 
@@ -163,9 +165,9 @@ def _advice(label: Any, tables: Tables) -> str:
     return ""
 
 
-def _times(summary: pd.DataFrame, label: Any) -> str:
-    row = summary.loc[label]
-    tilde = "~" if is_rough(row["baseline"], row["trace_overhead"]) else ""
+def _times(tables: Tables, label: Any) -> str:
+    row = tables.summary.loc[label]
+    tilde = "~" if is_rough(row["baseline"], row["trace_overhead"], broke=label in tables.broke) else ""
     return f"{tilde}{row['speedup']:.2f}×"
 
 

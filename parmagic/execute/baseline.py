@@ -82,7 +82,8 @@ class Parked:
         assert self.workers is not None
         limit = max(AT_LEAST, sum(t.wall_s for t in arms))
         items = task.items_for(arm.arm)
-        claims = sample(expected(arms, arm.n_items), limit)
+        broken = any(each.broke is not None for each in arms)  # a sample would not come by the item that breaks the loop
+        claims = None if broken else sample(expected(arms, arm.n_items), limit)
         alone = Arm(SERIAL)
         job = Job(task.call, items, alone, task.plan, task.sharing(alone, claims), lambda _: folder.file(f"baseline-{len(items)}.json"))
         heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, longest_item(arm)))
@@ -95,8 +96,11 @@ class Parked:
         ended_well = serial.error is None or keep_going
         done = serial.n_done
         died = any(issubclass(type(error), WorkerDied) for error in serial.errors.values())
-        if done == arm.n_items and ended_well and not died:  # a replacement's start-up would count as work
+        whole = done == arm.n_items or (arm.broke is not None and serial.broke is not None)
+        if whole and ended_well and not died:  # a replacement's start-up would count as work
             return Baseline(serial.items_s, "measured", True, serial.results_by_item)
+        if arm.broke is not None or serial.broke is not None:
+            self.findings.append(another_end("baseline", serial))
         done -= len(serial.errors)
         scaled = scaled_to(arm, serial)
         if scaled.how == "sampled":
@@ -105,15 +109,26 @@ class Parked:
         return scaled
 
 
-def taken_from(serial: Timeline) -> Baseline:
-    """Take a serial arm of the line as the baseline."""
-    return Baseline(serial.items_s, "measured", results=dict(enumerate(serial.results)))
+def taken_from(serial: Timeline, arm: Timeline) -> Baseline:
+    """Take a serial arm of the line as the baseline of an arm; estimated where only one of both broke the loop."""
+    if (serial.broke is None) is not (arm.broke is None):
+        return Baseline.estimated()
+    return Baseline(serial.items_s, "measured", results=serial.results_by_item)
 
 
 def estimated(why: str, **parts: Any) -> Finding:
     """Say why speedups are estimated; ``parts``, where there are some, are filled in as :func:`~parmagic.model.private.say` does."""
     text = f"The speedup is estimated: {why}"
     return Finding("estimated", say(text, **parts) if parts else text, severity="warning")
+
+
+def another_end(what: str, serial: Timeline) -> Finding:
+    """Say how a serial run ended that is not comparable with an arm of the same loop, as only one of them came to a break."""
+    if serial.broke is not None:
+        return estimated(f"the serial {what} broke the loop, at item {serial.broke}, and the arm did not.")
+    if serial.n_done == serial.n_items:
+        return estimated(f"the serial {what} did not break the loop, and the arm did.")
+    return estimated(f"the serial {what} did not come to where the loop breaks: it ended behind {serial.n_done} of {serial.n_items} items.")
 
 
 def park(task: Task, supply: Supply) -> Parked | None:
@@ -294,7 +309,7 @@ def scaled_to(arm: Timeline, serial: Timeline | None) -> Baseline:
     failed = serial.errors
     both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
     total = sum(parallel[i] for i in both)
-    if not both or total <= 0:
+    if not both or total <= 0 or arm.broke is not None or serial.broke is not None:
         return Baseline.estimated()
     ratio = sum(alone[i] for i in both) / total
     whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio

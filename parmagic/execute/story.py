@@ -16,7 +16,7 @@ from typing import Any
 
 from parmagic.analyze import compare, rules
 from parmagic.errors import LimitReached, RunTimeout
-from parmagic.execute.baseline import Parked, estimated, park, taken_from
+from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import words
@@ -121,7 +121,9 @@ class _Story:
         own = next((t for t in self.timelines if t.arm.model.one_at_a_time), None)
         for timeline in self.timelines:
             if own is not None and (task.items is not None or own.n_items == timeline.n_items):
-                self.baselines[timeline.arm.label] = taken_from(own)
+                self.baselines[timeline.arm.label] = taken_from(own, timeline)
+                if self.baselines[timeline.arm.label].how == "estimated":
+                    self.findings.append(another_end("arm", own))
             elif parked is not None and parked.workers is not None:
                 self.baselines[timeline.arm.label] = parked.measure(task, timeline, self.timelines, self.folder, self.screen)
 
@@ -226,7 +228,9 @@ def _differences(story: _Story) -> list[Finding]:
     for timeline in story.timelines:
         baseline = story.baselines.setdefault(timeline.arm.label, Baseline.estimated())
         if baseline.results and timeline.error is None:
-            differ = compare.differing(baseline.results, timeline.results)
+            ran = timeline.items_run if timeline.broke is not None else baseline.results
+            both = {item: value for item, value in baseline.results.items() if item in ran}
+            differ = compare.differing(both, timeline.results)
             if differ:
                 found.append(rules.differ(differ, timeline))
     for baseline in story.baselines.values():

@@ -43,6 +43,9 @@ def bends(overhead: float) -> bool:
     return overhead > BENDS
 
 
-def is_rough(baseline: str, overhead: float) -> bool:
-    """Tell whether a speedup is rough (and shown with ``~``): against a baseline that was not measured, or bent by tracing."""
-    return baseline != "measured" or bends(overhead)
+def is_rough(baseline: str, overhead: float, *, broke: bool) -> bool:
+    """Tell whether a speedup is rough (and shown with ``~``).
+
+    It is against a baseline that was not measured, bent by tracing, or of a loop that ``broke``: other items may have run in each.
+    """
+    return baseline != "measured" or bends(overhead) or broke

@@ -76,7 +76,7 @@ class Span:
 class Batch:
     """Consecutive items ``first`` … ``first + len(begins) - 1`` on one worker.
 
-    ``errors`` maps an item's number to its exception; its value is None then.
+    ``errors`` maps an item's number to its exception; its value is None then. ``broke`` is the item that broke the loop.
     """
 
     first: int
@@ -84,6 +84,7 @@ class Batch:
     ends: array[float]
     values: list[Any]
     errors: dict[int, BaseException] = field(default_factory=dict)
+    broke: int | None = None
 
     @property
     def items(self) -> range:

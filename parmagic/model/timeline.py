@@ -52,6 +52,11 @@ class Lane:
         """The exceptions of its items that failed, by item, in the order in which they ran."""
         return {item: error for batch in self.batches for item, error in batch.errors.items()}
 
+    @property
+    def breaks(self) -> list[tuple[float, int]]:
+        """The items that broke the loop here, each behind the time at which it ended."""
+        return [(batch.ends[batch.broke - batch.first], batch.broke) for batch in self.batches if batch.broke is not None]
+
     def items(self) -> tuple[array[int], array[float], array[float]]:
         """Return the numbers of its items, their begins and their ends, in the order in which they ran."""
         numbers, begins, ends = array("q"), array("d"), array("d")
@@ -142,6 +147,11 @@ class Timeline:
         return dict(sorted((pair for lane in self.lanes for pair in lane.errors.items()), key=itemgetter(0)))
 
     @property
+    def broke(self) -> int | None:
+        """The item that broke the loop first; None where none did."""
+        return min((each for lane in self.lanes for each in lane.breaks), default=(0.0, None))[1]
+
+    @property
     def all_failed(self) -> bool:
         """Whether there were items, and none of them ended well."""
         return 0 < self.n_items <= sum(len(lane.errors) for lane in self.lanes)
@@ -163,6 +173,11 @@ class Timeline:
             for batch in lane.batches:
                 found |= {item: value for item, value in enumerate(batch.values, batch.first) if item not in batch.errors}
         return found
+
+    @property
+    def items_run(self) -> set[int]:
+        """The numbers of the items that ended, well or not."""
+        return {item for lane in self.lanes for batch in lane.batches for item in batch.items}
 
     @property
     def seconds_by_item(self) -> list[float]:

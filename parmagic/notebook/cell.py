@@ -32,6 +32,7 @@ from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
 from parmagic.system.unwatched import unwatched
+from parmagic.workers.loop import Breaking
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
@@ -79,8 +80,9 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
 def _ran(shell: Any, line: str, cell: str | None, plan: Plan, settings: Settings) -> tuple[Run, door.Body]:
     """Read the cell and run it; the items are held by this frame alone, which no error of the body's keeps."""
     body, items, notes = _read(shell, line, cell, plan)
+    call = body.function(shell.user_ns)
     task = Task(
-        body.function(shell.user_ns), items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
+        Breaking(call) if body.breaks else call, items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
         notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
         keep_bytes=settings.keep_bytes, show_items=settings.show_items,
     )  # fmt: skip

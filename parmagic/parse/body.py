@@ -21,6 +21,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from parmagic.model import words
+from parmagic.parse.habits import as_returns, tell
 from parmagic.parse.names import Names, blocking_names, mutated_names, read_names
 from parmagic.parse.refusals import (
     IN_A_LINE_MAGIC,
@@ -66,7 +67,7 @@ class Body:
     after another could wait for each other forever.
 
     ``has_value`` is False when the last statement is no expression or ends
-    with ``;``.
+    with ``;``. ``breaks`` tells whether it may break the loop that it is the body of.
     """
 
     source: str
@@ -78,11 +79,12 @@ class Body:
     mutates: frozenset[str]
     blocking: frozenset[str]
     has_value: bool
+    breaks: bool = False
 
     def function(self, namespace: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Make the body a function of (item, worker) over ``namespace``, which gets no new name.
 
-        In an SPMD body the item is the worker's rank.
+        In an SPMD body the item is the worker's rank. A body that breaks its loop returns ``worker._broke``.
         """
         code = next(const for const in self.code.co_consts if isinstance(const, CodeType))
         return FunctionType(code, namespace, FUNCTION)
@@ -220,26 +222,30 @@ class _Reader:
             before = sys.getrecursionlimit()
             try:  # no context manager: a Ctrl-C may come at the begin of its __exit__
                 go_deeper()
+                refuse(statements, bound)
+                statements, breaks = as_returns(statements) if binding else (statements, [])
                 names = self.checked(statements, binding, bound, has_value)
             finally:
                 sys.setrecursionlimit(before)
         taken = "worker" in self.namespace or "worker" in names.writes | names.declared
+        worker = WORKER if taken else "worker"
+        tell(breaks, worker)
         reads = names.reads if taken else names.reads - {"worker"}
         return Body(
             source=self.source,
             filename=self.filename,
-            code=self.compile(statements, binding, WORKER if taken else "worker", has_value),
+            code=self.compile(statements, binding, worker, has_value),
             reads=reads,
             writes=names.writes,
             shared=names.shared,
             mutates=mutated_names(statements, reads, self.namespace),
             blocking=blocking_names(statements, reads, self.namespace),
             has_value=has_value,
+            breaks=bool(breaks),
         )
 
     def checked(self, statements: list[ast.stmt], binding: ast.Assign | None, bound: frozenset[str], has_value: bool) -> Names:
         """Classify the names, and refuse what a body cannot do."""
-        refuse(statements, bound)
         everything = [binding, *statements] if binding else statements
         try:
             names = read_names(everything, self.namespace)

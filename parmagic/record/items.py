@@ -68,6 +68,10 @@ def blank_board(workers: int) -> array[int]:
     return array("q", [0, *[NOTHING, 0, 0] * workers])
 
 
+class Broke(BaseException):
+    """The body has broken the loop: nothing more is to be started."""
+
+
 class Worker:
     """What the body knows as ``worker``.
 
@@ -76,6 +80,7 @@ class Worker:
     """
 
     __slots__ = ("count", "model", "rank")
+    _broke = Broke
 
     def __init__(self, rank: int, count: int, model: str) -> None:
         self.rank = rank
@@ -126,7 +131,7 @@ def perform(
     """Run ``call(item, worker)`` for the claimed item numbers and record each.
 
     ``items[0]`` is item ``claim.start``. Ends early when the board says stop,
-    after an exception unless ``keep_going``, and on :class:`Ended`.
+    after an exception unless ``keep_going``, on :class:`Ended`, and on :class:`Broke`, which is no error.
     """
     begins, ends = array("d"), array("d")
     values: list[Any] = []
@@ -161,6 +166,9 @@ def perform(
                 begins.append(begin)
                 ends.append(clock())
                 values.append(None)
+                if type(error) is Broke:
+                    board[STOP] = 1
+                    return Batch(first, begins, ends, values, errors, index)
                 errors[index] = _below(error)
             if issubclass(type(error), Ended) or not keep_going:
                 board[STOP] = 1
@@ -197,6 +205,8 @@ def _exit_by(error: BaseException) -> NoReturn:
 
 
 def _below(error: BaseException) -> BaseException:
-    """Return ``error`` with our own frame taken off its traceback."""
+    """Return ``error`` with our own frames, which are the outermost, taken off its traceback."""
     trace = traceback_of(error)
-    return error if trace is None else with_traceback(error, trace.tb_next)
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("parmagic."):
+        trace = trace.tb_next
+    return with_traceback(error, trace)

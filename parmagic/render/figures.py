@@ -118,12 +118,12 @@ HEADINGS = {
 
 def arm_rows(view: View) -> list[ArmRow]:
     """Return the rows of the arms table."""
-    return [_arm_row(view, timeline.arm.label) for timeline in view.timelines]
+    return [_arm_row(view, timeline.arm.label, broke=timeline.broke is not None) for timeline in view.timelines]
 
 
-def _arm_row(view: View, label: str) -> ArmRow:
+def _arm_row(view: View, label: str, *, broke: bool) -> ArmRow:
     row: Any = view.summary.loc[label]
-    rough = is_rough(str(row["baseline"]), float(row["trace_overhead"]))
+    rough = is_rough(str(row["baseline"]), float(row["trace_overhead"]), broke=broke)
     speedup = float(row["speedup"])
     return ArmRow(
         label=clean(label),

@@ -29,7 +29,8 @@ def _timeline(*items, n_items=None, errors=None, error=None, kind="procs"):
 
 def test_a_serial_arm_is_the_baseline():
     """Serial seconds are from the first item's begin to the last one's end, gaps included."""
-    found = taken_from(_timeline((0, 1.0, 2.0), (1, 3.0, 5.0), kind="serial"))
+    serial = _timeline((0, 1.0, 2.0), (1, 3.0, 5.0), kind="serial")
+    found = taken_from(serial, serial)
     assert (found.serial_s, found.how, found.results) == (4.0, "measured", {0: 0, 1: 1})
 
 

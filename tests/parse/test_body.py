@@ -321,7 +321,7 @@ def test_input_of_the_notebook_is_not_the_builtin() -> None:
     [
         ("y = 1\nx = = 2", 3, "x = = 2"),
         ("y = (1,\n", 2, "y = (1,"),
-        ("1\nbreak", 3, "break"),
+        ("def f():\n    break", 3, "    break"),
         ("def f():\n    nonlocal zz", 3, "    nonlocal zz"),
         ("y = 1\nglobal y", 3, "global y"),
         ("y = 1\nfrom __future__ import annotations", 3, "from __future__ import annotations"),
