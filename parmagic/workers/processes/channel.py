@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Self
 
@@ -87,7 +88,7 @@ class Channel:
             if self.shared and issubclass(type(error), ValueError) and "read-only" in words.message(error):
                 words.add_note(error, READ_ONLY.format(names=", ".join(map(repr, self.shared))))
             batch.errors[item] = portable(ipython.understood(error))
-        batch = Batch(batch.first, batch.begins, batch.ends, home.Values(batch.values), home.Errors(batch.errors) if batch.errors else {})
+        batch = replace(batch, values=home.Values(batch.values), errors=home.Errors(batch.errors) if batch.errors else {})
         spans = self.take_spans()
         try:
             parcel = home.pack(Recording(self.me, spans=spans, batches=(batch,), readings=readings))
