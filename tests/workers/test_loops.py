@@ -66,7 +66,7 @@ def test_what_runs_ends(ip, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_failures_and_a_break(ip, model):
     """With --keep-going items that failed before the break keep their errors; a break is none."""
-    run = ip(f"%%parallel {model} -q --once --keep-going for i in range(9)\nif i == 5: break\n1 / (i - 2)")
+    run = ip(f"%%parallel {model} -q --once --keep-going --chunk 6 for i in range(9)\nif i == 5: break\n1 / (i - 2)")
     assert run.error is None
     assert list(run.timelines[0].errors) == [2]
     assert run.results[:2] == [-0.5, -1.0]
