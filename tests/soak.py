@@ -50,7 +50,7 @@ from traitlets.config import Config
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.record import hooks
-from parmagic.workers.output import MOST
+from parmagic.workers.lines import MOST
 from parmagic.workers.processes import hub, watch
 
 STUCK = 100.0
