@@ -20,7 +20,7 @@ from parmagic.execute.task import Quiet
 from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
-from parmagic.model.progress import Displayed, InLine, Printed
+from parmagic.model.progress import Displayed, InLine, Logged, Printed
 from parmagic.model.recording import Recording
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.model.traits import SERIAL
@@ -260,6 +260,9 @@ class _OnlyProgress(Quiet):
 
     def displayed(self, displayed: Displayed, model: str) -> None:
         """Show nothing."""
+
+    def logged(self, logged: Logged) -> None:
+        """Log nothing."""
 
     def end(self) -> None:
         """The baseline is over."""

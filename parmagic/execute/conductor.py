@@ -15,7 +15,7 @@ from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
 from parmagic.model.finding import Finding, told
-from parmagic.model.progress import Displayed, InLine, Printed, Pulse, Standing
+from parmagic.model.progress import Displayed, InLine, Logged, Printed, Pulse, Standing
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import sampler
@@ -162,6 +162,8 @@ def _show(screen: Screen, report: Report, model: str, lost: Counter[int]) -> Non
             screen.printed(report, model)
     elif isinstance(report, Displayed):
         screen.displayed(report, model)
+    elif isinstance(report, Logged):
+        screen.logged(report)
     elif isinstance(report, Standing):
         screen.standing(report, model)
     elif isinstance(report, Pulse):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from parmagic.model.plan import Arm, Plan
-from parmagic.model.progress import Displayed, Printed, Pulse, Standing
+from parmagic.model.progress import Displayed, Logged, Printed, Pulse, Standing
 from parmagic.record.items import Call, Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.workers.dispatch import OWN, Sharing
 from parmagic.workers.loop import Wrapped
 from parmagic.workers.output import below, mark
+from parmagic.workers.settings import logs
 
 
 class Screen(Protocol):
@@ -33,6 +34,10 @@ class Screen(Protocol):
 
     def displayed(self, displayed: Displayed, model: str) -> None:
         """Show what a worker displayed."""
+        ...
+
+    def logged(self, logged: Logged) -> None:
+        """Have the notebook's handler deal with what a worker logged."""
         ...
 
     def standing(self, standing: Standing, model: str) -> None:
@@ -74,6 +79,10 @@ class Quiet:
     def displayed(self, displayed: Displayed, model: str) -> None:  # noqa: ARG002  (as all screens)
         """Print the plain text."""
         print(displayed.data.get("text/plain", ""))  # noqa: T201  (the user asked to display it)
+
+    def logged(self, logged: Logged) -> None:
+        """Have the notebook's handler deal with it."""
+        logs.handle(logged)
 
     def standing(self, standing: Standing, model: str) -> None:
         """Show nothing."""

@@ -27,6 +27,19 @@ class Displayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """What worker ``rank`` logged for a handler that is in the notebook, which is known by its id.
+
+    ``fields`` are the record's, as plain values; ``whole`` is a pickle of all of them, where some are not plain.
+    """
+
+    rank: int
+    handler: int
+    fields: dict[str, Any]
+    whole: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What an unfinished worker is doing while no item ends: its item, the line of the body (0: not known), in words."""
 

@@ -19,13 +19,13 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from parmagic.model.plan import Arm, Plan
-from parmagic.model.progress import QUIET_FOR, Displayed, InLine, Printed, Pulse, Standing
+from parmagic.model.progress import QUIET_FOR, Displayed, InLine, Logged, Printed, Pulse, Standing
 from parmagic.model.recording import Recording
 from parmagic.record.items import Call
 from parmagic.system.files import RunFile
 from parmagic.workers.dispatch import Sharing
 
-Report = Recording | Printed | Displayed | Standing | Pulse | InLine | None
+Report = Recording | Printed | Displayed | Logged | Standing | Pulse | InLine | None
 
 HEARTBEAT = 0.05
 """Seconds between two heartbeats at most."""

@@ -79,7 +79,7 @@ class Supply:
             hub.get()
             self._modules = hub.refresh(self._space)  # while we pack
             cargo = self.cargo()
-            self.notes += [*_heavy(cargo.weights), *_heavy_items(cargo.items), *_emptied(cargo.emptied), *_apart(cargo.apart)]
+            self.notes += [*_heavy(cargo.weights), *_heavy_items(cargo.items), *_emptied(cargo.emptied), *_apart(cargo.apart), *cargo.unset]
             self.notes += self._same_generators()
         except ForkOnly:
             if self._plan.start_method is not None:

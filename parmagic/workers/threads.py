@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +25,7 @@ from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
 from parmagic.workers.loop import InTurn, body_file, work
 from parmagic.workers.output import ThreadOutput, leave
+from parmagic.workers.settings.taken import in_thread, of_threads
 from parmagic.workers.stack import frames_of, in_library, line_in
 
 GRACE = 1.0
@@ -87,7 +88,8 @@ class _Crew:
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
-        self._of, self._shown_under = runs.current(), _cell()
+        self._of, self._settings = runs.current(), of_threads()
+        self._contexts = [copy_context() for _ in range(self.count)]  # the notebook's: what it set, the cell that display shows under
         self.output = ThreadOutput(self.reports.put)
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
@@ -255,7 +257,7 @@ class _Crew:
     def _run(self, rank: int) -> None:
         """Be worker ``rank``; whatever ends it, the main thread hears of it."""
         try:
-            self._guarded(self._work, rank)
+            self._guarded(self._contexts[rank].run, self._work, rank)
             try:
                 self._leave(rank)
             except Ended:
@@ -264,10 +266,10 @@ class _Crew:
         finally:
             self.reports.put(None)
 
-    def _guarded(self, step: Callable[[int], None], rank: int) -> None:
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
         """Do a step; what it raises is not the body's, which is recorded: the run ends, and the main thread raises it."""
         try:
-            step(rank)
+            step(*arguments)
         except (Ended, threading.BrokenBarrierError):
             pass  # the run is over: what was done is reported
         except BaseException as error:  # noqa: BLE001  (raised by the main thread)
@@ -282,8 +284,7 @@ class _Crew:
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
-        for variable, value in self._shown_under:
-            variable.set(value)
+        in_thread(self._settings)
         self.output.attach(worker)
         if self._of is not None:
             self._of.attach(self.count)
@@ -334,11 +335,3 @@ class _Crew:
         if batch.errors:
             self.trace.explain(batch)
         self.reports.put(Recording(me, batches=(batch,), readings=readings))
-
-
-def _cell() -> list[tuple[ContextVar[Any], Any]]:
-    """Return by what ipykernel knows the cell that the calling thread runs, so that what workers display is shown under it.
-
-    Threads that are not told show under the cell that was begun last, in whichever subshell.
-    """
-    return [(variable, value) for variable, value in copy_context().items() if variable.name == "parent_header"]

@@ -190,8 +190,11 @@ def test_a_flood_is_cut(ip, model, capsys):
 
 def test_logging_and_warnings_arrive(ip, capsys):
     """What a body logs and warns of comes to stderr, marked with its worker."""
-    ip("import logging, warnings")
-    ip("%%parallel procs=2 --once -q\nlogging.warning('logged')\nwarnings.warn('warned', UserWarning)")
+    ip("import logging, warnings\nbefore = logging.root.handlers[:]\nlogging.root.handlers.clear()\nwarnings.simplefilter('default')")
+    try:
+        ip("%%parallel procs=2 --once -q\nlogging.warning('logged')\nwarnings.warn('warned', UserWarning)")
+    finally:
+        ip("logging.root.handlers[:] = before")
     lines = capsys.readouterr().err.splitlines()
     assert sum("logged" in line and line.startswith("[procs ") for line in lines) == 2
     assert sum("UserWarning: warned" in line for line in lines) == 2

@@ -1,7 +1,8 @@
-"""Settings of the notebook's that workers have as well, and that no socket, lock or file of ours follows."""
+"""Settings of the notebook's: workers of every kind have them, none of them outlives its time, and nothing of ours follows them."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -40,3 +41,155 @@ def test_the_default_timeout_of_sockets(timeout, tmp_path):
         script = script.replace("socket.create_connection(ours.getsockname())", "socket.create_connection(ours.getsockname(), 5)")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+SET = {  # what is set, how it is looked at, and how it is set back
+    "decimal": ("decimal.getcontext().prec = 7", "(decimal.getcontext().prec, str(decimal.Decimal(1) / 3))", "decimal.getcontext().prec = 28"),
+    "decimal traps": (
+        "decimal.getcontext().traps[decimal.Subnormal] = True", "decimal.getcontext().traps[decimal.Subnormal]",
+        "decimal.getcontext().traps[decimal.Subnormal] = False",
+    ),
+    "np.seterr": ("np.seterr(divide='raise')", "np.geterr()['divide']", "np.seterr(divide='warn')"),
+    "np.seterrcall": ("np.seterrcall(handler)", "getattr(np.geterrcall(), '__name__', None)", "np.seterrcall(None)"),
+    "np.set_printoptions": (
+        "np.set_printoptions(precision=2, formatter={'int': lambda n: f'<{n}>'})", "str(np.array([1])) + str(np.array([1 / 3]))",
+        "np.set_printoptions(precision=8, formatter=None)",
+    ),
+    "pandas": ("pd.set_option('display.max_rows', 7)", "pd.get_option('display.max_rows')", "pd.reset_option('display.max_rows')"),
+    "pandas, a function": (
+        "pd.set_option('display.float_format', lambda x: f'{x:.1f}!')", "str(pd.Series([1 / 3]))", "pd.reset_option('display.float_format')",
+    ),
+    "rcParams": ("matplotlib.rcParams['lines.linewidth'] = 9.0", "matplotlib.rcParams['lines.linewidth']", "matplotlib.rcdefaults()"),
+    "rcParams, a cycle": (
+        "matplotlib.rcParams['axes.prop_cycle'] = matplotlib.cycler(color=['red'])", "str(matplotlib.rcParams['axes.prop_cycle'])",
+        "matplotlib.rcdefaults()",
+    ),
+    "warning filters": (
+        "warnings.filterwarnings('error', 'told so', Mine)", "raised(lambda: warnings.warn('told so', Mine))",
+        "warnings.filters[:] = filters; warnings._filters_mutated() if hasattr(warnings, '_filters_mutated') else None",
+    ),
+    "warnings.formatwarning": (
+        "warnings.formatwarning = lambda message, *_, **__: f'mine: {message}'", "warnings.formatwarning('a', UserWarning, 'f', 1)",
+        "warnings.formatwarning = warnings._formatwarning_orig",
+    ),
+    "recursion limit": ("sys.setrecursionlimit(2345)", "sys.getrecursionlimit()", "sys.setrecursionlimit(1000)"),
+    "digits": ("sys.set_int_max_str_digits(0)", "sys.get_int_max_str_digits()", "sys.set_int_max_str_digits(4300)"),
+    "switch interval": ("sys.setswitchinterval(0.007)", "round(sys.getswitchinterval(), 4)", "sys.setswitchinterval(0.005)"),
+    "traceback limit": ("sys.tracebacklimit = 3", "getattr(sys, 'tracebacklimit', None)", "del sys.tracebacklimit"),
+    "gc": ("gc.set_threshold(123, 4, 5); gc.disable()", "(gc.get_threshold()[:2], gc.isenabled())", "gc.set_threshold(700, 10); gc.enable()"),
+    "locale": ("locale.setlocale(locale.LC_ALL, other)", "locale.setlocale(locale.LC_ALL)", "locale.setlocale(locale.LC_ALL, was)"),
+    "time zone": ("os.environ['TZ'] = 'XYZ-5'; time.tzset()", "(time.tzname, time.localtime(0).tm_hour)", "del os.environ['TZ']; time.tzset()"),
+    "umask": ("os.umask(0o027)", "umask()", "os.umask(0o022)"),
+    "csv": ("csv.field_size_limit(77)", "csv.field_size_limit()", "csv.field_size_limit(131072)"),
+    "csv dialects": (
+        "csv.register_dialect('mine', delimiter=';')", "'mine' in csv.list_dialects() and list(csv.reader(['a;b'], 'mine'))",
+        "csv.unregister_dialect('mine')",
+    ),
+    "tracemalloc": ("tracemalloc.start(3)", "tracemalloc.is_tracing() and tracemalloc.get_traceback_limit()", "tracemalloc.stop()"),
+    "threads' stacks": ("threading.stack_size(1 << 20)", "stack_size()", "threading.stack_size(0)"),
+    "start method": (
+        "multiprocessing.set_start_method('spawn', force=True)", "multiprocessing.get_start_method(allow_none=True)",
+        "multiprocessing.set_start_method(None, force=True)",
+    ),
+    "signals": ("signal.signal(signal.SIGUSR1, handle)", "callable(signal.getsignal(signal.SIGUSR1))", "signal.signal(signal.SIGUSR1, signal.SIG_DFL)"),
+    "logging levels": ("logging.getLogger('mine.own').setLevel(5)", "logging.getLogger('mine.own.x').getEffectiveLevel()", "logging.getLogger('mine.own').setLevel(0)"),
+    "logging.disable": ("logging.disable(logging.INFO)", "logging.root.manager.disable", "logging.disable(0)"),
+    "level names": ("logging.addLevelName(7, 'SEVEN')", "logging.getLevelName(7)", "logging.addLevelName(7, 'Level 7')"),
+    "captured warnings": ("logging.captureWarnings(True)", "logging._warnings_showwarning is not None", "logging.captureWarnings(False)"),
+    "record factory": ("logging.setLogRecordFactory(Record)", "logging.getLogRecordFactory().__name__", "logging.setLogRecordFactory(logging.LogRecord)"),
+    "logging filters": ("logging.getLogger('sieved').addFilter(lambda record: 'not' not in record.msg)", "sieved()", "logging.getLogger('sieved').filters.clear()"),
+    "ContextVars": ("variable.set('mine')", "variable.get()", "variable.set('default')"),
+    "ContextVars without default": ("bare.set([1])", "bare.get(None)", "bare.set(None)"),
+    "a module's ContextVar": ("module.variable.set('mine')", "module.value()", "module.variable.set('default')"),
+    "environment": ("os.environ['OF_MINE'] = 'é'", "os.environ.get('OF_MINE')", "del os.environ['OF_MINE']"),
+    "search path": ("sys.path.append('/of/mine')", "'/of/mine' in sys.path", "sys.path.remove('/of/mine')"),
+    "working directory": ("os.mkdir('there'); os.chdir('there')", "os.path.basename(os.getcwd())", "os.chdir('..'); os.rmdir('there')"),
+}
+
+ALL = """
+import contextvars, csv, decimal, gc, json, locale, logging, multiprocessing, os, signal, sys, threading, time, tracemalloc, warnings
+import matplotlib, numpy as np, pandas as pd
+import parmagic
+with open("module.py", "w") as file:
+    file.write("import contextvars\\nvariable = contextvars.ContextVar('of a module', default='default')\\ndef value(): return variable.get()\\n")
+sys.path.insert(0, os.getcwd())
+import module
+variable, bare = contextvars.ContextVar("mine", default="default"), contextvars.ContextVar("bare")
+was, filters = locale.setlocale(locale.LC_ALL), warnings.filters[:]
+other = "C" if was != "C" else "C.UTF-8"
+os.umask(0o022)
+class Mine(UserWarning): pass
+class Record(logging.LogRecord): pass
+def handler(*_): pass
+def handle(*_): pass
+def raised(call):
+    try:
+        with open(os.devnull, "w") as sys.stderr: call()
+    except Warning as error: return type(error).__name__
+    finally: sys.stderr = sys.__stderr__
+def umask():
+    os.umask(mask := os.umask(0o077))
+    return mask
+def stack_size():
+    threading.stack_size(size := threading.stack_size())
+    return size
+def sieved():
+    logger = logging.getLogger("sieved")
+    return [bool(logger.filter(logging.makeLogRecord({{"msg": text}}))) for text in ("yes", "not")]
+SET = {set!r}
+def body(_):
+    return {{{looks}}}
+first = body(0)
+LINES = ("threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork", "serial")
+def runs():
+    for line in LINES:
+        models, *options = line.split(" --start-method ")
+        run = parmagic.run(body, range(4), models, trace="off", **({{"start_method": options[0]}} if options else {{}}))
+        yield line, run
+def compared(wanted):
+    found = {{}}
+    for line, run in runs():
+        found[line] = {{name: sorted({{each[name] for each in run.results}} - {{wanted[name]}}) for name in wanted}}
+        found[line]["notes"] = [note for note in run.notes if "differ" in note or "could not" in note or "cannot" in note]
+        found[line]["baseline"] = list(run.summary["baseline"])
+    return found
+for how, _, _ in SET.values():
+    exec(how)
+wanted = body(0)
+there = compared(wanted)
+for _, _, back in SET.values():
+    exec(back)
+again = body(0)
+gone = compared(again)
+print(json.dumps([first, wanted, there, again, gone]))
+"""
+LINES = ("threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork", "serial")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What a notebook's workers have found that had set all of these, and had set them back."""
+    script = ALL.format(set=SET, looks=", ".join(f"{name!r}: repr({look})" for name, (_, look, _) in SET.items()))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path_factory.mktemp("all"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("name", SET)
+def test_a_setting_is_there(found, name, line):
+    """Workers in threads, forked, spawned, and from a warm server have what the notebook has; set back, they have that."""
+    first, wanted, there, again, gone = found
+    assert wanted[name] != first[name]
+    assert wanted[name] != again[name]
+    assert (there[line][name], gone[line][name]) == ([], []), (wanted[name], again[name])
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_baseline_has_them_too(found, line):
+    """Its results are those of the arm, and no note tells of a setting that could not go."""
+    for ran in (found[2][line], found[4][line]):
+        assert ran["notes"] == []
+        assert ran["baseline"] == ["measured"] or "spawn" in line  # which may take too long to begin

@@ -11,12 +11,14 @@ import pickle
 import typing
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import CellType
 from typing import Any
 
 from cloudpickle import cloudpickle as cloud
 
 from parmagic.workers.processes import classes
+from parmagic.workers.settings import variables
 
 Way = Callable[[Any], tuple[Any, ...]]
 """Takes something apart as ``__reduce__`` does."""
@@ -160,6 +162,7 @@ _CACHE = type(functools.lru_cache(len))
 
 _WAYS: dict[type, Way] = {
     _CACHE: _cache,
+    ContextVar: variables.reduced,
     functools.cached_property: _property,
     typing.NewType: _new_type,
     typing.TypeVar: _variable,

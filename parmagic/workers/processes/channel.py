@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from logging import LogRecord
 from time import perf_counter
 from typing import Any, Self
 
@@ -17,8 +19,9 @@ from parmagic.system.descriptors import Descriptor, OwnSocket
 from parmagic.system.real import Lock
 from parmagic.workers.processes import home, ipython
 from parmagic.workers.processes.frames import Outbox
-from parmagic.workers.processes.portable import give_up_on_values, portable
+from parmagic.workers.processes.portable import give_up_on_values, logged, portable
 from parmagic.workers.processes.ship import Reader
+from parmagic.workers.settings import logs
 
 READ_ONLY = (
     "All worker processes share the memory of {names} without a copy, so it is read-only in the body: "
@@ -35,12 +38,14 @@ class Channel:
         self.me = WorkerId(rank, os.getpid(), 0)
         self._needed = needed
         self._lock = Lock()
+        self._logged: deque[home.Parcel] = deque()
         self.spans: list[Span] = []
         self.reader: Reader | None = None
         self.shared: tuple[str, ...] = ()
         self.unpack_s = self._return_s = 0.0
         self._returned = 0
         ipython.shows(self.display)
+        logs.sends(self.log)
 
     def __enter__(self) -> Self:
         """Be closed at the end of a block."""
@@ -58,6 +63,21 @@ class Channel:
         with self._lock:
             self._sock.must_be_ours()
             home.send(self._outbox, parcel)
+        self._send_logged()
+
+    def log(self, handler: int, record: LogRecord) -> None:
+        """Send what was logged to the notebook's handler."""
+        self._logged.append(home.pack(logged(self.me.rank, handler, record), beside=False))
+        self._send_logged()
+
+    def _send_logged(self) -> None:
+        """Send what was logged, unless somebody is sending, and does so behind that: what a finalizer logs may be logged within."""
+        while self._logged and self._lock.acquire(blocking=False):
+            try:
+                self._sock.must_be_ours()
+                home.send(self._outbox, self._logged.popleft())
+            finally:
+                self._lock.release()
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         """Send what is to be shown under the notebook's cell; in a process that the body has forked, print it: two would use one socket."""

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing import current_process, util
 from time import perf_counter
 from typing import Any
@@ -30,6 +31,7 @@ from parmagic.workers.processes import covered, cwd, home, ipython, ship, surrou
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
+from parmagic.workers.settings.taken import Settled, after_fork, rehearse
 from parmagic.workers.stack import Lookout
 
 
@@ -63,6 +65,7 @@ def _rehearse() -> None:
         trace.detach()
         written = trace.finish(None)
         trace.end()
+        rehearse()
         channel.send(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), trace=written, moved=channel.moved()))
     surroundings.reseed()
 
@@ -76,7 +79,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     channel = Channel(adopted(at.connection), orders.rank, needed)
     try:
         with hooks.hooked(wanted=orders.measure) as measuring:
-            _work(orders, channel, at, lambda: _cargo(orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
+            _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
     except Lost:
         os._exit(LOST)
     except Exception as error:
@@ -92,7 +95,7 @@ _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 Cargo = tuple[Any, Callable[[range], Any]]
 
 
-def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[], Cargo], *, measuring: bool) -> None:
+def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
     worker = Worker(orders.rank, orders.count, orders.model)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
@@ -113,7 +116,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[]
 
     try:
         enter(worker)
-        call, load = unpack()
+        call, load = unpack(notes)
         surroundings.reseed()
         if orders.sharing.in_turn:
             call = InTurn(call, orders.n_items)
@@ -159,21 +162,29 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
     channel.send(None)
 
 
-def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, channel: Channel) -> Cargo:
-    """Return the body and a function that loads the items of a claim; ``beside`` are the descriptors that came with them."""
+def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, channel: Channel, notes: list[str]) -> Cargo:
+    """Return the body and a function that loads the items of a claim; ``beside`` are the descriptors that came with them.
+
+    What the notebook has set is set before, for names may be of what is imported with them, and again behind that.
+    """
     if orders.environment is not None:
         surroundings.take_over(orders.environment, at.tracker)
     covered.begin()
     current_process()._config["semprefix"] = orders.semaphores  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
-        call, items = inherited
+        call, items, settings = inherited
+        after_fork(settings)
         util._run_after_forkers()  # type: ignore[attr-defined]  # noqa: SLF001  (as in a Process: proxies connect anew, queues have no thread)
         home.know_classes()
         return call, lambda claim: items[claim.start : claim.stop]
     reader = channel.reader = ship.Reader(at.file, orders.manifest, beside)
     begin = perf_counter()
     try:
+        settled = Settled(reader.settings(), notes)
+        settled.have()
         call = reader.body()
+        settled.have()
+        settled.hold(orders.manifest.variables)
     except NotShippable as error:
         raise Unreadable(words.message(error), "") from error
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from parmagic.system.real import close_descriptor, fork_process, renew, set_hand
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes.handle import Handle, descriptor_of
 from parmagic.workers.processes.link import Hub
+from parmagic.workers.settings.taken import taken
 
 _FRONT_ENDS = frozenset(
     {
@@ -57,6 +57,7 @@ def fork(call: Any, items: Any) -> Hub:
     from parmagic.workers.processes import child, home, server  # noqa: F401, PLC0415  (cloudpickle loads when something crosses a border)
 
     home.track_classes(names_around(call))
+    settings = taken().settings
     ours, theirs = socketpair()
     me = descriptor_of(os.getpid())
     with warnings.catch_warnings(), held_back():
@@ -75,7 +76,7 @@ def fork(call: Any, items: Any) -> Hub:
                 ours.close()
                 renew()
                 _settle()
-                server.serve(theirs, me, (call, items))
+                server.serve(theirs, me, (call, items, settings))
             finally:
                 os._exit(1)
     theirs.close()
@@ -94,9 +95,6 @@ def _settle() -> None:
         os.dup2(null, descriptor)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.stream = sys.stderr
     from parmagic.record import profiler  # noqa: PLC0415  (only where there is something to stop)
 
     profiler.forked()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
-import logging
 import os
 import sys
 from dataclasses import dataclass, field
@@ -45,6 +43,7 @@ class Manifest:
     segments: tuple[Blob, ...]
     firsts: tuple[int, ...]  # the first item of each segment
     size: int
+    variables: dict[tuple[str, str], bytes]  # what ContextVars of modules hold, pickled
     shared: tuple[str, ...] = ()  # names whose buffers are mapped, read-only
     names: tuple[str, ...] = ()  # what stands before the body, by its name
     common: frozenset[Place] = frozenset()  # buffers that more than one item has, or an item and a name
@@ -92,19 +91,8 @@ class Unreadable(Exception):
 
 
 def environment() -> dict[str, Any]:
-    """Return what workers take over from this process: variables, search path, key, what is logged."""
-    return {
-        "variables": dict(os.environ), "path": list(sys.path), "key": bytes(current_process().authkey), "logging": _logging(),
-        "timeout": _socket.getdefaulttimeout(),
-    }  # fmt: skip
-
-
-def _logging() -> tuple[int, str] | None:
-    """Return the root logger's level and format, where it shows on a stream what is logged."""
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            return logging.root.level, getattr(handler.formatter, "_fmt", None) or logging.BASIC_FORMAT
-    return None
+    """Return what workers take over from this process besides its settings: variables, search path, key."""
+    return {"variables": dict(os.environ), "path": list(sys.path), "key": bytes(current_process().authkey)}
 
 
 def tracker_descriptor() -> int | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import context, reduction
 from typing import Any
 
+from parmagic.errors import NotShippable
 from parmagic.model.words import module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
@@ -131,6 +132,27 @@ def has_buffers(value: Any) -> bool:
     while popen.kept:
         popen.kept.pop().close()
     return bool(packer.places)
+
+
+class _InOne(Packer):
+    """Leaves buffers in the pickle."""
+
+    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:  # noqa: ARG002  (as a packer's)
+        return True
+
+
+def in_one(value: Any, known: Sequence[tuple[int, Any]] = ()) -> bytes:
+    """Return a value as one pickle, with nothing beside it. Raises NotShippable where it has a descriptor, which cannot be in it."""
+    popen = Popen()
+    packer = _InOne(popen, lambda _: (0, 0), known)
+    try:
+        packer.pack(value)
+        if popen.kept:
+            raise NotShippable("it holds an open file or socket")
+    finally:
+        while popen.kept:
+            popen.kept.pop().close()
+    return packer.stream.getvalue()
 
 
 def _recalled(places: Iterable[int]) -> bytes:

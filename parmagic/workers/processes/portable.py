@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
+
 from parmagic.errors import NotShippable
 from parmagic.model import words
+from parmagic.model.progress import Logged
 from parmagic.model.recording import Batch
 from parmagic.workers.processes import home, raised
 
@@ -20,6 +24,25 @@ def give_up_on_values(batch: Batch) -> None:
                 f"The result of item {item} (a {words.long_type_name(value)}) cannot be sent back from a process: {words.message(error)}. "
                 "Return what is in it (a list, an array, a number), or use threads."
             )
+
+
+def logged(rank: int, handler: int, record: logging.LogRecord) -> Logged:
+    """Return what was logged, with all that the record has where that can be read in the notebook, and its text in any case."""
+    fields, whole = dict(vars(record)), b""
+    if not all(map(_is_plain, fields.values())):
+        with suppress(Exception):  # something of the user's that cannot be pickled
+            whole = bytes(home.pack(fields, beside=False).pickle)
+        trace = record.exc_text or (record.exc_info and logging.Formatter().formatException(record.exc_info)) or None
+        fields.update(msg=record.getMessage(), args=None, exc_info=None, exc_text=trace)
+        fields = {name: value if _is_plain(value) else words.shown(value) for name, value in fields.items()}
+    return Logged(rank, handler, fields, whole)
+
+
+_PLAIN = frozenset({type(None), bool, bytes, float, int, str})
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) in _PLAIN or (type(value) is tuple and all(type(each) in _PLAIN for each in value))
 
 
 def portable(error: BaseException) -> BaseException:

@@ -55,6 +55,7 @@ from parmagic.workers.processes.spares import Spares
 from parmagic.workers.processes.spawned import spawn
 from parmagic.workers.processes.started import Started
 from parmagic.workers.processes.wire import Wire
+from parmagic.workers.settings import taken
 
 QUIET = 0.05
 """Seconds without any message after which spares are made: not while one run follows another."""
@@ -275,6 +276,7 @@ class _Server:
             except BaseException as error:  # noqa: BLE001  (workers import it themselves then, and raise what they find)
                 why = f"{type(error).__name__}: {error}"
             self._tell("imported", name, why, threading.active_count())
+        taken.look_around()
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
         self._due = None if self._held else 0.0

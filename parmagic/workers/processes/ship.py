@@ -27,7 +27,8 @@ from parmagic.workers.loop import names_around
 from parmagic.workers.processes import home, salvage
 from parmagic.workers.processes.buffers import Buffers, libc, mapped
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, has_buffers, names
+from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, has_buffers, in_one, names
+from parmagic.workers.settings.taken import taken
 
 _SEGMENT = 1 << 16
 """Bytes that a segment of items aims at."""
@@ -49,7 +50,8 @@ class Cargo:
     ``seconds`` is how long packing took, ``size`` how many bytes it is, ``weights`` what
     each name that the body reads took of these, ``items`` what the items did, ``emptied`` the functions whose caches stay here,
     ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none),
-    ``apart`` the names of tensors that are in shared memory here, and in each worker's own there.
+    ``apart`` the names of tensors that are in shared memory here, and in each worker's own there,
+    ``unset`` the settings that cannot be sent, and why.
     """
 
     def __init__(self, call: Any, items: Sequence[Any], wanted: Iterable[str] = ()) -> None:
@@ -59,6 +61,7 @@ class Cargo:
         self.emptied: list[str] = []
         self.generators: list[tuple[Any, str]] = []
         self.apart: list[str] = []
+        self.unset: list[str] = []
         self._popen = Popen()
         self._known: dict[int, tuple[int, Any]] = {}  # what names hold, with their places, by its id
         self._end = 0
@@ -67,10 +70,12 @@ class Cargo:
         try:
             with held_back():
                 self._file = Descriptor(high(anonymous_file()))
-            body = self._pack_body(call, wanted)
+            settings, variables = taken()
+            body = self._pack_body(call, wanted, settings)
             packed, before = perf_counter(), self._end
             segments, firsts = self._pack_items(items)
             self.items = Weight("", self._end - before, perf_counter() - packed)
+            held = self._pack_variables(variables)
             keep_size(self.file)
             self._share()
         except BaseException:
@@ -81,7 +86,7 @@ class Cargo:
             buffers.forget()
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
-        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, shared, names, frozenset(buffers.common))
+        self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, held, shared, names, frozenset(buffers.common))
         self.size = self._end
         self.seconds = perf_counter() - begin
 
@@ -122,9 +127,35 @@ class Cargo:
             found = libc().mmap(None, ctypes.c_size_t(self._end), mmap.PROT_READ, flags, self.file, ctypes.c_long(0))
             self._shared = 0 if found == ctypes.c_void_p(-1).value else found or 0
 
-    def _pack_body(self, call: Any, wanted: Iterable[str]) -> Blob:
-        """Pack the names one by one, then the body, with one memory of what is packed already."""
+    def _pack_settings(self, settings: dict[str, Any]) -> NotingPacker:
+        """Begin with what the notebook has set: handlers of the user's share names with the body."""
         packer = NotingPacker(self._popen, self._buffers.put)
+        try:
+            packer.pack(settings)
+        except BaseException as error:  # noqa: BLE001  (it is looked for, and reported)
+            _not_an_interrupt(error)
+            packer = NotingPacker(self._popen, self._buffers.put)
+            packer.pack({name: value for name, value in settings.items() if self._fits(name, value)})
+        return packer
+
+    def _pack_variables(self, variables: dict[tuple[str, str], Any]) -> dict[tuple[str, str], bytes]:
+        """Pack what ContextVars of modules hold, each for itself: a worker that cannot read one does without."""
+        fitting = {place: value for place, value in variables.items() if self._fits(f"The ContextVar {'.'.join(place)}", value)}
+        return {place: in_one(value, [*self._known.values()]) for place, value in fitting.items()}
+
+    def _fits(self, name: str, value: Any) -> bool:
+        try:
+            in_one(value)
+        except BaseException as error:  # noqa: BLE001  (it is reported)
+            _not_an_interrupt(error)
+            why = "it is of the fork context" if isinstance(error, ForkOnly) else message(error)
+            self.unset.append(f"{name} cannot be sent to processes, which begin with the default: {why}")
+            return False
+        return True
+
+    def _pack_body(self, call: Any, wanted: Iterable[str], settings: dict[str, Any]) -> Blob:
+        """Pack the names one by one, then the body, with one memory of what is packed already."""
+        packer = self._pack_settings(settings)
         space = names_around(call)
         shipped = [name for name in sorted(wanted) if name in space]
         for place, name in enumerate(shipped):
@@ -151,7 +182,7 @@ class Cargo:
             raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
         self.emptied += packer.emptied
         self.generators += [(each, "") for each in packer.generators[len(self.generators) :]]
-        return self._store(packer, len(shipped) + 1)
+        return self._store(packer, len(shipped) + 2)
 
     @staticmethod
     def _buffers_of(value: Any, size: int, before: int, packer: Packer) -> bool:
@@ -232,8 +263,8 @@ class Reader:
         self._lost = False
         self.size = 0
 
-    def body(self) -> Any:
-        """Return the shipped callable; the names that it reads came before it."""
+    def settings(self) -> dict[str, Any]:
+        """Return what the notebook has set; it is read first."""
         blob = self._manifest.body
         view = memoryview(self._shared)
         parts = [view[offset : offset + size] for offset, size in blob.buffers]
@@ -242,8 +273,14 @@ class Reader:
             offset, size = blob.buffers[number]
             buffers[number] = self._own[offset : offset + size]
         self._shared.seek(blob.pickle[0])
-        unpickler = pickle.Unpickler(self._shared, buffers=buffers)
-        found = [unpickler.load() for _ in range(blob.count)]
+        self._unpickler = pickle.Unpickler(self._shared, buffers=buffers)
+        settings: dict[str, Any] = self._unpickler.load()
+        return settings
+
+    def body(self) -> Any:
+        """Return the shipped callable; the names that it reads came before it."""
+        blob = self._manifest.body
+        found = [self._unpickler.load() for _ in range(blob.count - 1)]
         self.size += blob.weight
         names[:] = found[:-1]
         return found[-1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
-import logging
 import os
 import random
 import sys
@@ -55,10 +53,6 @@ def take_over(environment: dict[str, Any], tracker: int) -> None:
     current_process().authkey = environment["key"]
     if environment["tracked"]:
         resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]  # noqa: SLF001
-    _socket.setdefaulttimeout(environment["timeout"])
-    if environment["logging"] is not None:
-        level, style = environment["logging"]
-        logging.basicConfig(level=level, format=style, force=True)
 
 
 def figures_left_open() -> list[str]:
