@@ -102,6 +102,12 @@ def names_around(call: Call) -> dict[str, Any]:
     return found
 
 
+def names_in(call: Call) -> tuple[str, ...]:
+    """Return the names of attributes, modules and others that a body's code has."""
+    code = code_of(_function(call))
+    return code.co_names if code is not None else ()
+
+
 def body_file(call: Call) -> str:
     """Return the name of the file that a body's lines are in; empty where it is no Python function."""
     code = code_of(_function(call))

@@ -23,8 +23,9 @@ from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_th
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.endings import cut_off
-from parmagic.workers.loop import InTurn, body_file, work
+from parmagic.workers.loop import InTurn, body_file, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
+from parmagic.workers.pyplot import Pyplot
 from parmagic.workers.settings.taken import in_thread, of_threads
 from parmagic.workers.stack import frames_of, in_library, line_in
 
@@ -49,6 +50,7 @@ class SharedWorkers:
             hooks.end()
             output.end()
             crew.trace.end()
+            crew.pyplot.end()
 
         try:
             with limits.explained(), output, hooks as crew.measuring:
@@ -63,6 +65,8 @@ class SharedWorkers:
     def _run(self, crew: _Crew) -> Iterator[Report]:
         try:
             crew.trace.start()
+            if crew.count > 1:
+                crew.pyplot.begin()
             crew.start()
             yield from crew.listen()
         except GeneratorExit:
@@ -91,6 +95,7 @@ class _Crew:
         self._of, self._settings = runs.current(), of_threads()
         self._contexts = [copy_context() for _ in range(self.count)]  # the notebook's: what it set, the cell that display shows under
         self.output = ThreadOutput(self.reports.put)
+        self.pyplot = Pyplot(names_in(job.call))
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
         self._leaving = Lock()
@@ -155,7 +160,8 @@ class _Crew:
         yield from self.waiting()
         yield from self._unfinished(stuck)
         me = self.who.get(0, WorkerId(0, os.getpid(), 0))
-        yield Recording(me, trace=trace, notes=tuple(self._stuck(self._threads[rank]) for rank in stuck), noted=True)
+        notes = (*(self._stuck(self._threads[rank]) for rank in stuck), *self.pyplot.notes)
+        yield Recording(me, trace=trace, notes=notes, noted=True)
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
@@ -286,6 +292,7 @@ class _Crew:
         enter(worker)
         in_thread(self._settings)
         self.output.attach(worker)
+        self.pyplot.attach()
         if self._of is not None:
             self._of.attach(self.count)
         self.trace.attach(rank)
