@@ -163,10 +163,7 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
 
 
 def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, channel: Channel, notes: list[str]) -> Cargo:
-    """Return the body and a function that loads the items of a claim; ``beside`` are the descriptors that came with them.
-
-    What the notebook has set is set before, for names may be of what is imported with them, and again behind that.
-    """
+    """Return the body and a function that loads the items of a claim; ``beside`` are the descriptors that came with them."""
     if orders.environment is not None:
         surroundings.take_over(orders.environment, at.tracker)
     covered.begin()
@@ -179,16 +176,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
         return call, lambda claim: items[claim.start : claim.stop]
     reader = channel.reader = ship.Reader(at.file, orders.manifest, beside)
     begin = perf_counter()
-    try:
-        settled = Settled(reader.settings(), notes)
-        settled.have()
-        call = reader.body()
-        settled.have()
-        settled.hold(orders.manifest.variables)
-    except NotShippable as error:
-        raise Unreadable(words.message(error), "") from error
-    except Exception as error:
-        raise Unreadable(words.describe(error, 2000)) from error
+    call = _body(reader, orders.manifest.variables, notes)
     channel.unpack_s += perf_counter() - begin
     channel.shared = orders.manifest.shared
     home.know_classes()
@@ -203,6 +191,21 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
         return items
 
     return call, load
+
+
+def _body(reader: ship.Reader, variables: dict[tuple[str, str], bytes], notes: list[str]) -> Any:
+    """Return the body, where all is set as in the notebook: before, for its names may be of what is imported with them, and behind that."""
+    try:
+        settled = Settled(reader.settings(), notes)
+        settled.have()
+        call = reader.body()
+        settled.have()
+        settled.hold(variables)
+    except NotShippable as error:
+        raise Unreadable(words.message(error), "") from error
+    except Exception as error:
+        raise Unreadable(words.describe(error, 2000)) from error
+    return call
 
 
 def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:
