@@ -10,7 +10,7 @@ The oracle is a plain loop over the same body in the same shell. Under ``procs=2
 
 - what the body sees of all names that it reads, looked at together: types, contents, defaults, closures, globals of functions, what
   is one object and where it leads back to itself,
-- what it sees of its item, the same way; where that is, or holds, an object that a name holds, it is that object,
+- what it sees of its item, the same way, but for what classes have; where that is, or holds, an object that a name holds, it is that object,
 - what using them gives,
 - what is returned, looked at in the notebook: instances are of the notebook's own classes; of an item that holds what a name holds,
   only what the body sees of it: that part of it is the name's, and the rest the item's own,
@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import random
 import re
 import sys
@@ -153,7 +152,7 @@ class Notebook:
             "with open(mark, 'a') as there: _ = there.write('x')",
             f"held = dict({', '.join(f'{name}={name}' for name in self.read)})",
             f"known = dict({', '.join(f'{name}={name}' for name in known)})",
-            "saw = seen.seen(held), seen.seen(item, known)",
+            "saw = seen.seen(held), seen.seen(item, known, into_classes=False)",
             f"used = [{', '.join(uses)}]",
             f"(saw, used, held, {'item' if known_to_items else None})",
         ])  # fmt: skip
@@ -201,7 +200,7 @@ def _library(b: Notebook) -> Name:
         "typing.Optional[int]", "typing.Callable[[int], str]", "logging.getLogger('a.b')", "json.JSONEncoder()", "array.array('d', [1.0, 2.0])", "bytearray(b'abc')", "io.StringIO('text')", "io.BytesIO(b'data')",
         "pd.Timestamp('2020-01-02')", "pd.NaT", "pd.NA", "np.datetime64('2020-01-02')", "datetime.timezone(datetime.timedelta(hours=2), 'x')", "os.environ", "random.Random(5).getstate()", "json", "np.linalg", "os.path",
         "contextlib.nullcontext(3)", "itertools.chain", "string.Formatter()", "enum.auto", "json.dumps", "re.I | re.M", "pathlib.PurePosixPath", "types.MethodType", "object()", "type(None)", "type(...)", "threading.Thread",
-        "functools.reduce", "copy.copy", "collections.abc.Mapping", "abc.ABC", "Exception", "warnings" if b.rng.random() < 0 else "typing.Any", "staticmethod(len)", "memoryview(b'abc')", "memoryview(array.array('i', [1, 2]))", "types.MappingProxyType({'a': 1})", "dict(a=1).items()", "vars(int)", "classmethod(type)", "property(len)",
+        "functools.reduce", "copy.copy", "collections.abc.Mapping", "abc.ABC", "Exception", "warnings" if b.rng.random() < 0 else "typing.Any", "staticmethod(len)", "memoryview(b'abc')", "memoryview(array.array('i', [1, 2]))", "types.MappingProxyType({'a': 1})", "dict(a=1).items()", "classmethod(type)", "property(len)",
     ])  # fmt: skip
     return Name(f"@@ = {made}", ["str(type(@@))"])
 
@@ -351,7 +350,7 @@ def _method(b: Notebook) -> Name:
         (f"class K@@:\n    def __init__(self): self.a = {one}\n    def get(self, n=1): return n, self.a, {two}\nk@@ = K@@()\n@@ = k@@.get", ["@@(), @@.__self__ is k@@"]),
         (f"class K@@:\n    @classmethod\n    def make(cls): return cls.__name__, {two}\n@@ = K@@.make", ["@@(), @@.__self__ is K@@"]),
         (f"class K@@:\n    def get(self): return {two}\n    hook = None\n@@ = K@@(); @@.hook = @@.get; @@.kept = {one}", ["@@.hook(), @@.hook.__self__ is @@"]),
-        (f"def free@@(self): return self, {two}\n@@ = types.MethodType(free@@, {one})", ["@@()"]),
+        (f"def free@@(self): return self, {two}\n@@ = types.MethodType(free@@, [{one}])", ["@@()"]),
         ("l@@ = [1]\n@@ = l@@.copy", ["@@(), @@.__self__ is l@@"]),
         ("d@@ = {'a': 1}\n@@ = [d@@.get, d@@]", ["@@[0]('a')"]),
     ]))  # fmt: skip
@@ -427,12 +426,35 @@ def _callable(b: Notebook) -> Name:
 
 def _random(b: Notebook) -> Name:
     made, use = b.rng.choice([("random.Random(3)", "copy.copy(@@).random()"), ("np.random.default_rng(3)", "copy.deepcopy(@@).random()"), ("np.random.RandomState(4)", "copy.deepcopy(@@).rand()")])
-    return Name(f"@@ = {made}", [use], buffers=True)
+    return Name(f"@@ = {made}", [use], buffers="np." in made)
+
+
+def _hashed(b: Notebook) -> Name:
+    one, two = b.value(), b.name()
+    text = f"class K@@:\n    def __init__(self, n, held): self.n, self.held = n, held\n    def __eq__(self, other): return type(other) is K@@ and self.n == other.n\n    def __hash__(self): return hash(('K', self.n))\nk@@ = K@@(1, {one})\n"
+    return Name(text + f"@@ = {b.rng.choice(['{{k@@: {two}, K@@(2, None): k@@}}', '[{{k@@, K@@(3, {two})}}, k@@]', 'k@@']).format(two=two)}", ["K@@(1, 0) in (@@ if type(@@) is dict else [k@@]), hash(k@@) == hash(('K', 1))"])
+
+
+def _iterator(b: Notebook) -> Name:
+    one, two = b.value(), b.value()
+    made = b.rng.choice([f"iter([{one}, {two}])", f"enumerate([{one}])", f"zip([{one}], [{two}])", f"reversed([{one}, {two}])", f"iter(({one},))", "iter('abc')", f"map(repr, [1, {two}])", "iter(range(5))"])
+    return Name(f"@@ = {made}", ["str(type(@@))"])
+
+
+def _deep(b: Notebook) -> Name:
+    one = b.value()
+    text = b.rng.choice(["for _ in range(100): @@ = [@@]", "for _ in range(60): @@ = {'k': @@, 'again': @@}", "for _ in range(50): @@ = (@@, [])", "@@ = [@@]; @@.append(@@)", "@@ = {'k': @@}; @@['me'] = [@@]", "@@ = ([@@],); @@[0].append(@@)"])
+    return Name(f"@@ = {one}\n{text}", ["len(@@)"])
+
+
+def _large(b: Notebook) -> Name:
+    made = b.rng.choice(["'a\\ud800' * 700_000", "bytes(1_500_000)", "bytearray(1_200_000)", "list(range(50_000))", "{str(n): n for n in range(20_000)}", "array.array('d', bytes(1_600_000))", "2 ** 100_000", "frozenset(range(10_000))"])
+    return Name(f"@@ = {made}", ["@@.bit_length() if type(@@) is int else len(@@)"])
 
 
 KINDS: list[Kind] = [
     _atom, _container, _container, _tuple, _set, _collection, _collection, _library, _library, _sentinel, _function, _function, _function, _closure, _closure, _partial, _coroutines, _class, _class, _class,
-    _instance, _instance, _instance, _slots, _dataclass, _dataclass, _namedtuple, _enum, _enum, _method, _cached, _type, _numpy, _pandas, _exception, _weak, _callable, _random,
+    _instance, _instance, _instance, _slots, _dataclass, _dataclass, _namedtuple, _enum, _enum, _method, _cached, _type, _numpy, _pandas, _exception, _weak, _callable, _random, _hashed, _iterator, _deep, _large,
 ]  # fmt: skip
 
 
@@ -442,7 +464,7 @@ KINDS: list[Kind] = [
 def _refused(b: Notebook) -> Name:
     made = b.rng.choice([
         "(x for x in [1])", "threading.Lock()", "threading.RLock()", "threading.Condition()", "open(os.devnull)", "sqlite3.connect(':memory:')", "weakref.ref(seen.Eye)", "sqlite3.connect(':memory:').cursor()",
-        "(lambda: (yield))()", "threading.local()", "__import__('socket').socket()", "__import__('subprocess').Popen(['true'])", "__import__('queue').Queue()", "threading.Event()",
+        "(lambda: (yield))()", "threading.local()", "__import__('subprocess').Popen(['true'])", "__import__('queue').Queue()", "threading.Event()",
         "__import__('tempfile').TemporaryFile()", "__import__('sys')._getframe()", "threading.current_thread()", "os.scandir('/')",
     ])  # fmt: skip
     hidden = b.rng.choice(["@@ = {}", "@@ = {}", "@@ = [{}]", "@@ = {{'k': ({},)}}", "class K@@: pass\n@@ = K@@(); @@.a = {}", "l@@ = {}\ndef @@(): return l@@", "def m@@(l):\n    return lambda: l\n@@ = m@@({})", "class @@:\n    held = {}", "def @@(l={}): return l", "@@ = functools.partial(print, {})"])
@@ -507,13 +529,13 @@ class Shell:
                 if one != other:
                     return f"item {number}: what it sees of the {what}: {_where(one, other)}"
             for what, one, other in zip(("what using gives", "names", "item"), ours[1:], theirs[1:], strict=True):
-                if (one := seen(one, classes)) != (other := seen(other, classes)):
+                if (one := seen(one, classes, into_classes=False)) != (other := seen(other, classes, into_classes=False)):
                     return f"item {number}: what comes home of the {what}: {_where(one, other)}"
         return ""
 
 
 def _where(found: str, expected: str) -> str:
-    begin = max(0, len(os.path.commonprefix([found, expected])) - 150)
+    begin = max(0, next((place for place, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), 0) - 150)
     return f"\n    processes … {found[begin : begin + 400]}\n    plain     … {expected[begin : begin + 400]}"
 
 

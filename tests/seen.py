@@ -9,11 +9,14 @@ from __future__ import annotations
 import dis
 import enum
 import functools
+import logging
 import os
 import re
 import sys
 import types
+import warnings
 import weakref
+from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,19 +30,22 @@ _OF_ALL_CLASSES = {
 """Which of a class's own are not told: some are noted by Python when an instance was pickled, or a flag was asked for."""
 
 _CACHE = type(functools.lru_cache(len))
+sys.setrecursionlimit(20_000)  # one thing leads to another
+_ITERATORS = tuple(type(each) for each in (iter([]), iter(()), iter(""), iter(range(0)), reversed([]), enumerate([]), zip(), map(len, [])))
 _SLOT = types.MemberDescriptorType
 
 
-def seen(value: Any, named: Mapping[str, Any] | None = None) -> str:
-    """Tell what a value is; of an object that one of the names holds, only which."""
-    return Eye({id(each): name for name, each in (named or {}).items() if not isinstance(each, ATOMS)}).look(value)
+def seen(value: Any, named: Mapping[str, Any] | None = None, *, into_classes: bool = True) -> str:
+    """Tell what a value is; of an object that one of the names holds, only which, and of classes only the names, where these are not looked into."""
+    return Eye({id(each): name for name, each in (named or {}).items() if not isinstance(each, ATOMS)}, into_classes).look(value)
 
 
 class Eye:
     """Looks at one thing after another; what it has met already has a number."""
 
-    def __init__(self, named: Mapping[int, str]) -> None:
+    def __init__(self, named: Mapping[int, str], into_classes: bool) -> None:
         self._named = named
+        self._into_classes = into_classes
         self._met: dict[int, int] = {}
         self._held: list[Any] = []
 
@@ -47,7 +53,7 @@ class Eye:
         """Tell what a value is."""
         kind = type(value)
         if kind in ATOMS:
-            return f"{kind.__name__} {value!r}"
+            return f"{kind.__name__} {repr(value) if kind is not int or abs(value) < 1 << 99 else hash(value)}"
         if value is os.environ:
             return f"environment of {len(value) > 0}"
         if kind.__module__ == "typing":
@@ -75,6 +81,7 @@ class Eye:
     def _ways(self) -> list[tuple[Any, Callable[[Any], str]]]:
         return [
             (type, self._class),
+            (logging.Logger, lambda logger: self._parts("logger", logger.name)),
             (types.ModuleType, lambda module: f"module {module.__name__}"),
             (types.FunctionType, self._function),
             (types.BuiltinFunctionType, lambda function: self._parts("builtin", function.__name__, function.__self__)),
@@ -89,11 +96,13 @@ class Eye:
             (enum.Enum, lambda member: self._parts(type(member), member._name_, member._value_)),
             ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), lambda weak: self._parts(type(weak), dict(weak))),
             (weakref.WeakSet, lambda weak: self._parts(type(weak), set(weak))),
+            (_ITERATORS, lambda each: self._parts(type(each), *_reduced(each))),
+            ((bytearray, array), lambda data: self._parts(type(data), bytes(data), getattr(data, "typecode", ""))),
             (memoryview, lambda view: self._parts("view", view.format, repr(view.shape), view.readonly, view.tobytes())),
             (BaseException, lambda error: self._parts(type(error), error.args, error.__cause__, error.__context__, vars(error))),
             (dict, lambda table: self._parts(type(table), *(x for pair in dict.items(table) for x in pair), *_rest(table))),
             ((list, tuple, deque), lambda row: self._parts(type(row), *_all(row), getattr(row, "maxlen", 0), *_rest(row))),
-            ((set, frozenset), lambda some: self._parts(type(some), sorted(map(seen, some)), *_rest(some))),
+            ((set, frozenset), lambda some: self._parts(type(some), *sorted(some, key=_key), *_rest(some))),
         ]
 
     def _parts(self, *parts: Any) -> str:
@@ -106,7 +115,7 @@ class Eye:
             return "an empty cell"
 
     def _class(self, kind: Any) -> str:
-        if kind.__module__ != "__main__" and kind.__module__ in sys.modules:
+        if not self._into_classes or (kind.__module__ != "__main__" and kind.__module__ in sys.modules):
             return f"class {kind.__module__}.{kind.__qualname__}"
         space = {name: value for name, value in sorted(vars(kind).items()) if name not in _OF_ALL_CLASSES}
         return self._parts("class", kind.__name__, kind.__qualname__, type(kind), kind.__bases__, space)
@@ -149,6 +158,13 @@ class Eye:
         return self._parts(type(value), space, held, text, repr(state))
 
 
+def _key(value: Any) -> str:
+    """Return where something stands in a set that is told."""
+    if isinstance(value, (tuple, frozenset)):
+        return f"{type(value)} of {sorted(map(_key, value))}"
+    return f"{type(value)} {getattr(value, '__qualname__', '')} {re.sub('0x[0-9a-f]+', '', repr(value))}"
+
+
 def _all(row: Any) -> Any:
     return next(kind for kind in (list, tuple, deque) if isinstance(row, kind)).__iter__(row)
 
@@ -163,6 +179,13 @@ def _dict(value: Any) -> dict[str, Any] | None:
 def _rest(value: Any) -> tuple[Any, ...]:
     """Return what a container of a class of its own has beside its contents."""
     return (_dict(value), getattr(value, "default_factory", None)) if type(value) not in {dict, list, tuple, set, frozenset} else ()
+
+
+def _reduced(value: Any) -> tuple[Any, ...]:
+    """Return what is left in an iterator, and in those that it takes from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return value.__reduce__()[1:]
 
 
 def _is_set(slot: Any, value: Any) -> bool:
