@@ -2,8 +2,8 @@
 
 It runs in one isolated worker that sees memory as it was before the first
 arm: from the shipped names where a line has only processes, else in a fork of
-the notebook, parked before the first arm and only while no thread of the
-user's is alive.
+the notebook, parked before the first arm and only where nothing makes that
+unsafe: threads of the user's or of a library, a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from parmagic.system.interrupts import held_back
 from parmagic.system.limits import explained
 from parmagic.workers import HEARTBEAT, Job, Report
 from parmagic.workers.processes import hub
-from parmagic.workers.processes.forked import user_threads
+from parmagic.workers.processes.forkable import obstacle
 from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 
@@ -41,6 +41,9 @@ AT_LEAST = 5.0
 """Seconds that a baseline may take in any case; else about as long as the arms took."""
 
 PATIENCE = 1.0
+
+TO_START = 30.0
+"""Seconds that a clean process may take to import what the body needs; a fork has that, and gets none."""
 
 
 class Parked:
@@ -86,10 +89,13 @@ class Parked:
         claims = None if broken else sample(expected(arms, arm.n_items), limit)
         alone = Arm(SERIAL)
         job = Job(task.call, items, alone, task.plan, task.sharing(alone, claims), lambda _: folder.file(f"baseline-{len(items)}.json"))
-        heard = listen(self.workers, job, _UntilEnough(screen, len(claims or items), 1.5 * limit, longest_item(arm)))
+        heard = listen(self.workers, job, self._listener(screen, len(claims or items), 1.5 * limit, arm))
         if heard.error is not None and not isinstance(heard.error, ParmagicError):
             raise heard.error
         return merge(job.arm, heard.begin, heard.end, len(items), heard.parts, {}, error=heard.error)
+
+    def _listener(self, screen: Screen, n_items: int, limit: float, arm: Timeline) -> _UntilEnough:
+        return _UntilEnough(screen, n_items, limit, longest_item(arm), TO_START if self._own is None else 0.0)
 
     def judge(self, arm: Timeline, serial: Timeline, keep_going: bool) -> Baseline:
         """Return what the serial seconds of all items are, by what ran serially: all, or a sample that has to be scaled."""
@@ -157,9 +163,9 @@ def park(task: Task, supply: Supply) -> Parked | None:
 
 
 def _park_fork(task: Task, supply: Supply) -> Parked:
-    alive = user_threads()
+    why_not = obstacle()
     items = task.items_for(max(task.plan.arms, key=lambda arm: arm.count))
-    if not alive:
+    if why_not is None:
         try:
             with explained():
                 own = supply.fork(task.call, items)
@@ -170,10 +176,9 @@ def _park_fork(task: Task, supply: Supply) -> Parked:
         supply.cargo()
         return Parked(supply.isolated(), None, [])
     except (ParmagicError, ForkOnly) as error:
-        threads = Private(", ".join(alive[:3]), str(len(alive)))  # their names may be items
-        why = "threads of yours are alive ({threads}), so the notebook cannot be forked, and {error}"
+        why = Private(why_not.why, why_not.plain)  # threads' names may be items
         unshipped = Private(_said(error), f"the body cannot be shipped to a process ({type(error).__name__}).")
-        return Parked(None, None, [estimated(why, threads=threads, error=unshipped)])
+        return Parked(None, None, [estimated("{obstacle}, so the notebook cannot be forked, and {error}", obstacle=why, error=unshipped)])
 
 
 def _said(error: Exception) -> str:
@@ -216,24 +221,25 @@ class _UntilEnough:
     """Listens to a serial run, whose prints are dropped, until its time is up or it seems to hang.
 
     It hangs when no item finished and its process used no CPU for a while: a
-    second and three times the longest item.
+    second and three times the longest item. Its time begins when it has started, which may take ``to_start`` more.
     """
 
-    def __init__(self, screen: Screen, n_items: int, limit: float, longest: float) -> None:
+    def __init__(self, screen: Screen, n_items: int, limit: float, longest: float, to_start: float = 0.0) -> None:
         self.screen: Screen = _OnlyProgress(screen, n_items)
         self._limit = limit
         self._patience = PATIENCE + 3 * longest
-        self._begin = self._heard = perf_counter()
+        self._to_start = to_start
+        self._begin = self._heard = perf_counter() + to_start
         self._cpu = _Cpu()
 
     def goes_on(self, report: Report) -> bool:
         """Look at both clocks."""
         now = perf_counter()
         if isinstance(report, InLine):
-            self._begin = self._heard = now
-        elif isinstance(report, Recording):
+            self._begin = self._heard = now + self._to_start
+        elif isinstance(report, Recording):  # the first one says that it has started
             self._cpu.of(report.worker.pid)
-            self._heard = now
+            self._begin, self._heard = min(self._begin, now), now
         elif self._cpu.moved():
             self._heard = now
         return now - self._begin <= self._limit and now - self._heard <= self._patience

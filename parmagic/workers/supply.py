@@ -16,7 +16,7 @@ from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
 from parmagic.system.real import patched_threads
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import capacity, covered, forked, hub, preload
+from parmagic.workers.processes import capacity, covered, forkable, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
 from parmagic.workers.processes.orders import ForkOnly
 from parmagic.workers.processes.watch import watch
@@ -73,7 +73,7 @@ class Supply:
         self._room.enter_context(capacity.made(largest.count, largest.label))
         self.notes += covered.left_out()
         if self._plan.start_method == "fork":
-            self._fork_now("--start-method fork")
+            self._fork_now("--start-method fork", "leave --start-method away: processes then start from a clean one")
             return
         try:
             hub.get()
@@ -84,10 +84,10 @@ class Supply:
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
-                    "The body uses multiprocessing primitives of the fork context, which only --start-method fork can share. "
+                    "The body uses multiprocessing primitives of the fork context, which only forked workers can share. "
                     f"Make them with multiprocessing.get_context({self._plan.start_method!r}) instead."
                 ) from None
-            self._fork_now("multiprocessing primitives of the fork context")
+            self._fork_now("multiprocessing primitives of the fork context", "make them with multiprocessing.get_context('forkserver')")
             self.notes.append(FORKED)
 
     def _same_generators(self) -> list[str]:
@@ -102,12 +102,12 @@ class Supply:
         advice = f"Give each worker its own, say {one}.spawn(worker.count)[worker.rank] of a NumPy generator."
         return [f"{', '.join(found)}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
 
-    def _fork_now(self, reason: str) -> None:
-        alive = forked.user_threads()
-        if alive:
+    def _fork_now(self, reason: str, instead: str) -> None:
+        why_not = forkable.obstacle()
+        if why_not is not None:
+            advice = why_not.first + instead
             raise NotShippable(
-                f"This run needs to fork the notebook ({reason}), which is not safe while threads of yours are alive: "
-                f"{', '.join(alive[:5])}. End them first, or make primitives with multiprocessing.get_context('forkserver')."
+                f"This run needs to fork the notebook ({reason}), which is not safe: {why_not.why}. {advice[0].upper()}{advice[1:]}."
             )
         hub.hold(starts=False)
         self._fork = self.fork(self._call, self._items)

@@ -15,7 +15,7 @@ import pytest
 import parmagic
 from parmagic.parse import body as door
 from parmagic.system import runs
-from parmagic.workers.processes import capacity, forked
+from parmagic.workers.processes import capacity, forkable
 
 
 def _beside(run):
@@ -137,10 +137,10 @@ def test_no_fork_beside_another_run():
     with ThreadPoolExecutor(1) as pool:  # as asyncio.to_thread's
         run = pool.submit(parmagic.run, body, [0], "threads=1", once=True)
         begun.wait(30)
-        assert forked.user_threads() == ["those of another run"]
+        assert forkable.user_threads() == ["those of another run"]
         ended.set()
         assert run.result(30).error is None
-    assert forked.user_threads() == []
+    assert forkable.user_threads() == []
 
 
 def test_what_has_ended_keeps_nobody_from_forking():
@@ -154,11 +154,11 @@ def test_what_has_ended_keeps_nobody_from_forking():
 
     ident = _thread.start_new_thread(ask, ())
     assert known.wait(30)
-    assert len(forked.user_threads()) == 1
+    assert len(forkable.user_threads()) == 1
     go_on.set()
     while ident in sys._current_frames():
         time.sleep(0.001)
-    assert forked.user_threads() == []
+    assert forkable.user_threads() == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")

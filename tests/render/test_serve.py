@@ -20,7 +20,7 @@ import pytest
 import parmagic
 from parmagic.render import http as ours
 from parmagic.render import serve
-from parmagic.workers.processes.forked import user_threads
+from parmagic.workers.processes.forkable import user_threads
 
 TRACE = json.dumps({"traceEvents": [{"ph": "X", "name": "slice", "pid": 1, "tid": 1, "ts": 0, "dur": 5}]}).encode()
 

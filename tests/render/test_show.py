@@ -24,7 +24,7 @@ from stories import two_arms
 import parmagic
 from parmagic.render import frame, serve
 from parmagic.render import html as report
-from parmagic.workers.processes.forked import user_threads
+from parmagic.workers.processes.forkable import user_threads
 
 HOSTILE = "</script></iframe><img src=x onerror=alert(1)> \u202e\x1b[31m '\"& ${x} `$a^b$`"
 

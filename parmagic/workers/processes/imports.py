@@ -45,7 +45,7 @@ class Imports:
         self._asked.popleft()
         self.loaded[name] = preload.stamp(name)
         if spoils:
-            why = "left threads behind, beside which it is not safe to fork"
+            why = "left threads behind, or holds a GPU, with which it is not safe to fork"
         elif why is not None:
             why = Private(why, why.partition(":")[0])  # an error's message may have in it what the environment has
         if why is not None:

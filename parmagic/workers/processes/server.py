@@ -38,7 +38,7 @@ from typing import Any
 
 from parmagic.system.descriptors import adopted
 from parmagic.system.real import Poll, close_descriptor, fork_process, read_descriptor, renew, set_handler, set_wakeup_fd
-from parmagic.workers.processes import fresh
+from parmagic.workers.processes import forkable, fresh
 from parmagic.workers.processes.below import children, end_all, end_descendants, ended, killed, name_of
 from parmagic.workers.processes.entry import be
 from parmagic.workers.processes.handle import (
@@ -122,6 +122,7 @@ class _Server:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         call_me(SERVER)
         self._files = raise_limit()
+        self._unsafe = forkable.left_behind()  # what is preloaded into all processes
         for descriptor in (self._wire.fileno(), self._wake, self._notebook):
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
@@ -266,7 +267,7 @@ class _Server:
         serve(sock, self._notebook, None, self._spares.wanted)
 
     def _import(self, names: list[str], variables: dict[str, str]) -> None:
-        """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads there are."""
+        """Import what the notebook has imported, so that workers start with it; tell how each went, and how many threads it left."""
         self._spares.drop()
         fresh.take_over(variables)
         for name in names:
@@ -275,7 +276,7 @@ class _Server:
                 importlib.import_module(name)
             except BaseException as error:  # noqa: BLE001  (workers import it themselves then, and raise what they find)
                 why = f"{type(error).__name__}: {error}"
-            self._tell("imported", name, why, threading.active_count())
+            self._tell("imported", name, why, threading.active_count() + forkable.left_behind() - self._unsafe)
         taken.look_around()
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here

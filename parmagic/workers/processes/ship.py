@@ -26,6 +26,7 @@ from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import home, salvage
 from parmagic.workers.processes.buffers import Buffers, libc, mapped
+from parmagic.workers.processes.forkable import obstacle
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
 from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, has_buffers, in_one, names
 from parmagic.workers.settings.taken import taken
@@ -243,9 +244,10 @@ def _not_an_interrupt(error: BaseException) -> None:
 
 
 def _cannot_send(name: str, value: Any, error: BaseException) -> NotShippable:
+    or_else = "or use threads" if obstacle() else "or use threads, or --start-method fork, which needs no pickling of names"
     return NotShippable(
         f"The body reads {name!r} (a {long_type_name(value)}), which cannot be sent to a process: {message(error)}. "
-        f"Make it in the body, or use threads, or --start-method fork, which needs no pickling of names."
+        f"Make it in the body, {or_else}."
     )
 
 

@@ -1,0 +1,186 @@
+"""Threads of this process that are none of Python's: whose they are, and which of them a fork cannot do without.
+
+A fork has none of them. What waits for one there waits for ever, unless the library takes care of that. Which library
+a thread runs is read off its stack: most pools give their threads no name of their own. Linux only; elsewhere nothing
+is known of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import sys
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from parmagic.system.real import close_descriptor, open_descriptor, sleep
+
+_TASKS = "/proc/self/task"
+
+_STILL = ("ZMQbg/", "jemalloc_bg_thd", "polars-ooc-clea")
+"""What threads are called that nothing waits for: of Jupyter's sockets, of memory that is given back, of polars' files."""
+
+_SAFE = re.compile(r"lib(scipy_)?openblas|lib(i?omp5?|zmq)\b|libarrow")
+"""Pools that a fork makes anew: OpenBLAS, the OpenMP of LLVM and of Intel (so MKL), ZeroMQ, Arrow from version 12 on."""
+
+_ANY = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|c\+\+|c\+\+abi|[atlu]b?san)[-.]|ld-|\[v|_waits\.")
+"""What lies on the stacks of many threads, whoever began them: the system's libraries, sanitizers, our hooks."""
+
+_PYTHON = re.compile(r"libpython|python$")
+
+_NAMES = {"libgomp": "OpenMP (libgomp)", "_polars": "polars", "libtorch": "PyTorch", "libc10": "PyTorch", "libtbb": "TBB"}
+_NAMES |= {"libtensorflow": "TensorFlow", "_pywrap_tensorflow": "TensorFlow", "libcuda": "CUDA"}
+
+_PATIENCE = 0.25
+"""Seconds in which a pool comes to rest: OpenMP's threads spin that long behind the last loop."""
+
+_DEEP = 1 << 14, 1 << 18
+"""Bytes of a stack that are looked at, first and last."""
+
+_SYSTEM, _SANITIZER = "the system", "a sanitizer"
+
+_ABOUT = 1 << 12
+"""Bytes in which the system keeps what it knows of a thread, at most."""
+
+_WORD = struct.calcsize("N")
+
+_known: dict[int, str] = {}  # what each thread's pool is called, by the thread; empty where a fork can do without it
+
+
+def left_out() -> dict[str, int]:
+    """Return what a fork of this process would wait for in vain: how many threads, by what they are called after."""
+    try:
+        there = {int(name) for name in os.listdir(_TASKS)}  # noqa: PTH208  (at each run)
+    except OSError:
+        return {}
+    if len(there) == 1:
+        return {}
+    for gone in [thread for thread in list(_known) if thread not in there]:
+        _known.pop(gone, None)
+    others = there - {os.getpid()} - {thread.native_id for thread in threading.enumerate()}
+    new = others - _known.keys()
+    busy = _look(new) if new else {}
+    return dict(Counter(name for name in [*(_known.get(each, "") for each in others), *busy.values()] if name))
+
+
+def _look(threads: Iterable[int]) -> dict[int, str]:
+    """Find whose these threads are; return those that did not come to rest."""
+    until, left = time.monotonic() + _PATIENCE, list(threads)
+    while True:
+        found = _libraries(left)
+        _known.update({thread: _pool(thread, libraries) for thread, libraries in found.items() if libraries is not None})
+        left = [thread for thread, libraries in found.items() if libraries is None]
+        if not left or time.monotonic() > until:
+            return {thread: _comm(thread) or "a busy one" for thread in left}
+        sleep(0.002)
+
+
+def _pool(thread: int, library: str) -> str:
+    """Return what a thread is called after, empty where it may be left out of a fork: by its name, and by whose code it began with."""
+    name = _comm(thread)
+    if name.startswith(_STILL) or _SAFE.match(library) or _PYTHON.match(library) or library == _SANITIZER:
+        return ""
+    if not library:
+        return "" if name == _comm(os.getpid()) else name  # stacks are not shown here: only a name of its own tells
+    if library == _SYSTEM:
+        return name
+    return next((called for begin, called in _NAMES.items() if library.startswith(begin)), re.split(r"[.-]", library)[0] or name)
+
+
+def _comm(thread: int) -> str:
+    try:
+        return Path(f"{_TASKS}/{thread}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+class _Map(NamedTuple):
+    begin: int
+    end: int
+    file: str  # of code; empty of anything else
+
+
+def _libraries(threads: Iterable[int]) -> dict[int, str | None]:
+    """Return with whose code each thread began, as far as that can be seen: None for one that runs now, nothing of one that has ended."""
+    maps = _maps()
+    found: dict[int, str | None] = {}
+    try:
+        memory = open_descriptor("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return dict.fromkeys(threads, "")
+    try:
+        for thread in threads:
+            try:
+                words = Path(f"{_TASKS}/{thread}/syscall").read_text().split()
+            except OSError:
+                if os.path.isdir(f"{_TASKS}/{thread}"):  # noqa: PTH112  (as above)
+                    found[thread] = ""
+                continue
+            found[thread] = _owner(memory, maps, int(words[-2], 16)) if len(words) > 1 else None
+    finally:
+        close_descriptor(memory)
+    return found
+
+
+def _owner(memory: int, maps: list[_Map], top: int) -> str:
+    """Return whose code a thread began with, whose stack has its top there; this reads memory by a file, for the stack may be gone by now.
+
+    At the stack's other end lies what the system knows of the thread, with the function that it began with. On x86 glibc
+    that begins with its own address, and has it again two words further. Where that is not found, it is the code that the thread is in.
+    """
+    begins = [each.begin for each in maps]
+
+    def file_of(word: int) -> str:
+        where = maps[bisect_right(begins, word) - 1]
+        return where.file if where.begin <= word < where.end else ""
+
+    words: tuple[int, ...] = ()
+    place = None
+    for deep in _DEEP:
+        words = _words(memory, top, deep)
+        place = next((at for at, word in enumerate(words[:-2]) if word == top + at * _WORD == words[at + 2]), None)
+        if place is not None or len(words) < deep // _WORD:
+            break
+    near = words[: _DEEP[0] // _WORD] if place is None else (*words[place : place + _ABOUT // _WORD], *words[place - 1 :: -1])
+    files = [file for word in near if (file := file_of(word))]
+    own = next((file for file in files if not _ANY.match(file)), "")
+    return own or (_SANITIZER if any("san." in file for file in files) else _SYSTEM if files else "")
+
+
+def _words(memory: int, begin: int, size: int) -> tuple[int, ...]:
+    try:
+        data = os.pread(memory, size, begin)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(data) // _WORD}N", data[: len(data) // _WORD * _WORD])
+
+
+def _maps() -> list[_Map]:
+    """Return this process's memory, in the order of its addresses."""
+    found = []
+    with suppress(OSError), open("/proc/self/maps") as lines:  # noqa: PTH123
+        for line in lines:
+            addresses, flags, *_, file = line.split(None, 5) if line.count(" ") > 4 else [*line.split(), ""]  # noqa: PLR2004
+            begin, end = (int(each, 16) for each in addresses.split("-"))
+            found.append(_Map(begin, end, _named(file.strip()) if "x" in flags else ""))
+    return found
+
+
+@cache
+def _named(path: str) -> str:
+    """Return the name of a file of code; that of the interpreter, which may be called anything, is always the same."""
+    if path and path == os.path.realpath(sys.executable):
+        return "python"
+    return os.path.basename(path) or "code made while it runs"  # noqa: PTH119  (text)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_known.clear)
