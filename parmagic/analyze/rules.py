@@ -128,14 +128,16 @@ def not_seen(timeline: Timeline, samples: Iterable[Samples], seconds: float, can
     yield Finding("not_seen", f"What the workers of {label} waited for is not known: {why}", label, "warning", {"seconds": seconds})
 
 
-def differ(items: Sequence[int], timeline: Timeline) -> Finding:
-    """Say that a serial run and an arm disagree on these items."""
+def differ(items: Sequence[int], timeline: Timeline, causes: Sequence[str] = ()) -> Finding:
+    """Say that a serial run and an arm disagree on these items; ``causes`` are what could explain it."""
     named, label = _named(items), timeline.arm.label
     which = f"item {named}" if len(items) == 1 else f"{len(items)} items ({named})"
     text = (
         f"The serial run and {label} disagree on {which}: either the body is not deterministic "
         "(random numbers, time, order, what earlier items left behind), or it has a race."
     )
+    if causes:
+        text += f" What could explain it: {'; '.join(causes[:_MOST_NAMED])}{'; …' if len(causes) > _MOST_NAMED else ''}."
     return Finding("differ", text, label, "warning", {"items": len(items), "of": timeline.n_items})
 
 

@@ -24,6 +24,7 @@ from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
+from parmagic.parse.helpers import changed_by_helpers
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, let_go, remember
 from parmagic.system import debugger, runs
@@ -32,8 +33,8 @@ from parmagic.system.interrupts import is_interrupt, lost, noticed, raise_lost, 
 from parmagic.system.limits import explained
 from parmagic.system.runs import AtWork
 from parmagic.system.unwatched import unwatched
-from parmagic.workers import Job, Workers, registry
-from parmagic.workers.loop import globals_read
+from parmagic.workers import Job, Workers, patched, registry
+from parmagic.workers.loop import body_of, globals_read, names_around
 from parmagic.workers.supply import Supply
 
 
@@ -232,10 +233,19 @@ def _differences(story: _Story) -> list[Finding]:
             both = {item: value for item, value in baseline.results.items() if item in ran}
             differ = compare.differing(both, timeline.results)
             if differ:
-                found.append(rules.differ(differ, timeline))
+                found.append(rules.differ(differ, timeline, _causes(story)))
     for baseline in story.baselines.values():
         baseline.results.clear()
     return found
+
+
+def _causes(story: _Story) -> list[str]:
+    """Return what workers and the serial run may have had differently: what helpers change, what processes have none of."""
+    space = names_around(story.task.call)
+    helped = changed_by_helpers(body_of(story.task.call), story.task.names, space)
+    modules = patched.changed(patched.around(story.supply.modules))
+    changed = [f"{name} (changed by {label})" for name, label in sorted(helped.items())]
+    return [*(f"{name} (the notebook has changed it in its module, which processes import as it is)" for name in modules), *changed]
 
 
 def _times_run(story: _Story) -> list[Finding]:

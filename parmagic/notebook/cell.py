@@ -27,6 +27,7 @@ from parmagic.notebook.hush import hush
 from parmagic.notebook.screen import NoBar, WithBar
 from parmagic.parse import body as door
 from parmagic.parse import line as grammar
+from parmagic.parse.helpers import changed_by_helpers
 from parmagic.result import Run, let_go, load_tables, remember, tell
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
@@ -193,13 +194,24 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
     if apart and body.shared:
         found.append(f"{_some(body.shared)}: what {apart} assign to a global name does not come back.")
     names = _names(shell)
-    private = {name for name in body.mutates if not words.module_of(type(names.get(name))).startswith("multiprocessing")}
+    private = {name for name in body.mutates if _is_the_notebooks(names.get(name))}
     if apart and private:
         found.append(f"{_some(private)}: changed in the body; what {apart} change stays in them.")
+    if apart:
+        helped = changed_by_helpers(body.function(names), body.reads, names)
+        told_of = {name: by for name, by in helped.items() if name not in private and _is_the_notebooks(names.get(name))}
+        if told_of:
+            listed = ", ".join(f"{name} (by {by})" for name, by in sorted(told_of.items())[:5])
+            found.append(f"{listed}: changed by what the body calls; what {apart} change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         found.append("Every result is None: put the name that you want back on the last line of the body.")
     return told(found, "not_given_back", severity="warning")
+
+
+def _is_the_notebooks(value: Any) -> bool:
+    """Tell whether what a process changes in a value stays there."""
+    return not words.module_of(type(value)).startswith("multiprocessing")
 
 
 def _running(shell: Any) -> tuple[int, str]:

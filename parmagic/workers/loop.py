@@ -34,7 +34,7 @@ def work(
     ``report`` after each claim.
     """
     slot = item_slot(worker.rank)
-    meter.watch(_function(call))
+    meter.watch(body_of(call))
     while not board[STOP] and (claim := deck.take()) is not None:
         board[slot] = loading(claim.start)  # what kills a worker while it loads its items is this item's doing
         between()
@@ -56,7 +56,7 @@ class Wrapped:
         self.function = function
 
 
-def _function(call: Call) -> Any:
+def body_of(call: Call) -> Any:
     """Return the body itself, out of what it is wrapped in."""
     function: Any = call
     while issubclass(type(function), Wrapped):
@@ -95,7 +95,7 @@ def _globals_in(code: CodeType) -> Iterator[str]:
 
 def names_around(call: Call) -> dict[str, Any]:
     """Return the names among which a body was written; none of a callable that does not tell."""
-    function = _function(call)
+    function = body_of(call)
     while isinstance(function, functools.partial):
         function = function.func
     found: dict[str, Any] = function.__globals__ if code_of(function) is not None else {}
@@ -104,13 +104,13 @@ def names_around(call: Call) -> dict[str, Any]:
 
 def names_in(call: Call) -> tuple[str, ...]:
     """Return the names of attributes, modules and others that a body's code has."""
-    code = code_of(_function(call))
+    code = code_of(body_of(call))
     return code.co_names if code is not None else ()
 
 
 def body_file(call: Call) -> str:
     """Return the name of the file that a body's lines are in; empty where it is no Python function."""
-    code = code_of(_function(call))
+    code = code_of(body_of(call))
     return code.co_filename if code is not None else ""
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parmagic.errors import NotShippable, ParmagicError
@@ -15,6 +16,7 @@ from parmagic.model.timeline import Packed
 from parmagic.record.items import Call
 from parmagic.system.interrupts import held_back
 from parmagic.system.real import patched_threads
+from parmagic.workers import patched
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import capacity, covered, forkable, forked, hub, preload
 from parmagic.workers.processes.isolated import IsolatedWorkers
@@ -80,7 +82,7 @@ class Supply:
             self._modules = hub.refresh(self._space)  # while we pack
             cargo = self.cargo()
             self.notes += [*_heavy(cargo.weights), *_heavy_items(cargo.items), *_emptied(cargo.emptied), *_apart(cargo.apart), *cargo.unset]
-            self.notes += self._same_generators()
+            self.notes += self._same_generators() + _replaced(patched.replaced(cargo.modules))
         except ForkOnly:
             if self._plan.start_method is not None:
                 raise NotShippable(
@@ -101,6 +103,11 @@ class Supply:
         one = next((name for name, _ in known.values() if name), "rng")
         advice = f"Give each worker its own, say {one}.spawn(worker.count)[worker.rank] of a NumPy generator."
         return [f"{', '.join(found)}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
+
+    @property
+    def modules(self) -> list[ModuleType]:
+        """The modules that the body reads, as far as it was packed."""
+        return [] if self._cargo is None or self._fork is not None else self._cargo.modules
 
     def _fork_now(self, reason: str, instead: str) -> None:
         why_not = forkable.obstacle()
@@ -193,6 +200,14 @@ def _apart(names: Sequence[str]) -> list[str]:
         return []
     apart = "tensors in shared memory, of which each process has a copy of its own. multiprocessing.Array is shared with all."
     return [f"{', '.join(names[:5])}: {apart}"]
+
+
+def _replaced(names: Sequence[str]) -> list[str]:
+    """Say what the notebook has put into modules, and processes have not."""
+    if not names:
+        return []
+    here = f"{', '.join(names[:5])}: put into {'its module' if len(names) == 1 else 'their modules'} by the notebook"
+    return [f"{here}; processes import modules as they are. Do it in the body, too, or use threads, or --start-method fork."]
 
 
 def _heavy(weights: Sequence[Weight]) -> list[str]:

@@ -103,7 +103,8 @@ class Packer:
 class NotingPacker(Packer):
     """Notes what it packs for the user to be told.
 
-    ``generators`` of random numbers; ``emptied`` functions, whose caches stay here; how many memories of tensors are ``shared`` here.
+    ``generators`` of random numbers; ``emptied`` functions, whose caches stay here; how many memories of tensors are ``shared`` here;
+    ``modules``, of which each worker has its own.
     """
 
     kind = _NotingPickler
@@ -114,12 +115,15 @@ class NotingPacker(Packer):
         self.generators: list[Any] = []
         self.emptied: list[str] = []
         self.shared = 0
+        self.modules: list[types.ModuleType] = []
 
     def _note(self, what: Any) -> None:
         if draws(what) and self._pickler.place(what) is None:
             self.generators.append(what)
         elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
             self.emptied.append(what.__qualname__)
+        elif type(what) is types.ModuleType:
+            self.modules.append(what)
         elif self._pickler.tensors and tensors.is_shared(what):
             self.shared += 1
 

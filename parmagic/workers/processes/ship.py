@@ -16,6 +16,7 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from time import perf_counter
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.errors import NotShippable
@@ -52,7 +53,7 @@ class Cargo:
     each name that the body reads took of these, ``items`` what the items did, ``emptied`` the functions whose caches stay here,
     ``generators`` those of random numbers, each with the name that it was reached by (of the body's own, none),
     ``apart`` the names of tensors that are in shared memory here, and in each worker's own there,
-    ``unset`` the settings that cannot be sent, and why.
+    ``unset`` the settings that cannot be sent, and why, ``modules`` those that the body reads.
     """
 
     def __init__(self, call: Any, items: Sequence[Any], wanted: Iterable[str] = ()) -> None:
@@ -63,6 +64,7 @@ class Cargo:
         self.generators: list[tuple[Any, str]] = []
         self.apart: list[str] = []
         self.unset: list[str] = []
+        self.modules: list[ModuleType] = []
         self._popen = Popen()
         self._known: dict[int, tuple[int, Any]] = {}  # what names hold, with their places, by its id
         self._end = 0
@@ -182,6 +184,7 @@ class Cargo:
             _not_an_interrupt(error)
             raise NotShippable(f"The body cannot be sent to processes: {message(error)}") from error
         self.emptied += packer.emptied
+        self.modules += packer.modules
         self.generators += [(each, "") for each in packer.generators[len(self.generators) :]]
         return self._store(packer, len(shipped) + 2)
 

@@ -1,0 +1,112 @@
+"""What the functions and methods that a body calls visibly change, of the notebook's: what they change in a process stays there.
+
+Only functions of the notebook's own are looked at, by their text: what they do to names that they read as globals, and what
+methods do to their object.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import inspect
+import linecache
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+from parmagic.model.words import module_of
+from parmagic.parse.names import mutated_names
+
+_MOST = 100
+"""Functions that are looked at."""
+
+
+class _Helper(NamedTuple):
+    """A function that may be called: what it is called, and the name that its first argument has in the notebook, if any."""
+
+    label: str
+    function: Any  # mypy takes a FunctionType in a tuple for its method
+    owner: str
+
+
+def changed_by_helpers(body: Any, names: Iterable[str], space: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names that functions change which a function of these names calls, with what each is changed by."""
+    found: dict[str, str] = {}
+    for helper in _helpers(getattr(body, "__code__", None), names, space):
+        changed, itself = _changes(helper.function.__code__)
+        for name in sorted(changed & helper.function.__globals__.keys()):
+            found.setdefault(name, helper.label)
+        if itself and helper.owner:
+            found.setdefault(helper.owner, helper.label)
+    return found
+
+
+def _helpers(code: CodeType | None, names: Iterable[str], space: Mapping[str, Any]) -> Iterator[_Helper]:
+    """Yield the functions and methods of the notebook's that code of these names may call, and those that these may call."""
+    waiting = [(name, code, space) for name in sorted(names)]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST:
+        name, caller, around = waiting.pop()
+        for helper in _called(name, around.get(name), _attributes(caller)):
+            if id(helper.function) not in seen:
+                seen.add(id(helper.function))
+                yield helper
+                waiting += [(each, helper.function.__code__, helper.function.__globals__) for each in _names_of(helper.function.__code__)]
+
+
+def _called(name: str, value: Any, attributes: frozenset[str]) -> Iterator[_Helper]:
+    """Yield what a call by a name, or of one of these attributes of it, may run."""
+    function: Any = inspect.unwrap(value) if type(value) is FunctionType else value
+    if type(function) is FunctionType and function.__module__ == "__main__":
+        yield _Helper(f"{name}()", function, "")
+    kind = value if isinstance(value, type) else type(value)
+    if module_of(kind) != "__main__":
+        return
+    own = {key: each for base in reversed(kind.__mro__) if module_of(base) == "__main__" for key, each in vars(base).items()}
+    hidden = "__init__" if kind is value else "__call__"  # whether the name itself is called is not known: else its attributes are
+    for key in sorted(own.keys() & attributes) or sorted(own.keys() & {hidden}):
+        method: Any = getattr(own[key], "__func__", own[key])
+        if type(method) is FunctionType:
+            yield _Helper(f"{name}()" if key == hidden else f"{name}.{key}()", method, "" if key == "__init__" else name)
+
+
+@functools.lru_cache(1000)
+def _attributes(code: CodeType | None) -> frozenset[str]:
+    """Return the names of code, those of attributes among them."""
+    return frozenset() if code is None else frozenset(code.co_names).union(*(_attributes(each) for each in _inner(code)))
+
+
+@functools.lru_cache(1000)
+def _names_of(code: CodeType) -> frozenset[str]:
+    """Return the globals that code reads, or code within it."""
+    own = frozenset(each.argval for each in dis.get_instructions(code) if each.opname in {"LOAD_GLOBAL", "LOAD_NAME"})
+    return own.union(*(_names_of(each) for each in _inner(code)))
+
+
+def _inner(code: CodeType) -> list[CodeType]:
+    return [each for each in code.co_consts if type(each) is CodeType]
+
+
+@functools.lru_cache(1000)
+def _changes(code: CodeType) -> tuple[frozenset[str], bool]:
+    """Return the globals that a function visibly changes, and whether it changes its first argument."""
+    assigned = {each.argval for each in dis.get_instructions(code) if each.opname in {"STORE_GLOBAL", "DELETE_GLOBAL"}}
+    node = _definition(code)
+    if node is None:
+        return frozenset(assigned), False
+    first = code.co_varnames[:1] if code.co_argcount else ()
+    changed = mutated_names(node.body, _names_of(code) | {*first}, {})
+    return frozenset((changed - {*first}) | assigned), bool(changed & {*first})
+
+
+def _definition(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Return the tree of a function's text, where that is known."""
+    rows = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
+    try:
+        tree = ast.parse(textwrap.dedent("".join(inspect.getblock(rows)))) if rows else None
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    first = tree.body[0] if tree is not None and tree.body else None
+    return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and first.name == code.co_name else None
