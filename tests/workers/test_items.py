@@ -237,3 +237,120 @@ def test_many_views_of_a_map(ip):
     run = ip(f"{LINE} for row in rows\nfloat(row[0])")
     assert run.results == [2000.0 * n for n in range(1000)]
     assert run.transfers["packed_mb"].max() < 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------
+# what is shared and is no buffer
+
+HEAVY = """
+import numpy as np, pandas as pd
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+@dataclass(slots=True)
+class Slotted:
+    n: int
+    more: list
+class Tree:
+    def __init__(self, depth): self.inner = [Tree(depth - 1), Tree(depth - 1)] if depth else "a leaf"
+heavy = {heavy}
+"""
+HEAVIES = {
+    "a list": "[str(n) for n in range(100_000)]",
+    "a dictionary": "{n: [n] for n in range(100_000)}",
+    "bytes": "bytes(range(256)) * 4000",
+    "a text": "'text ' * 200_000",
+    "a set": "set(map(str, range(100_000)))",
+    "an object": "SimpleNamespace(values=[str(n) for n in range(100_000)])",
+    "an object of the notebook's": "Tree(14)",
+    "a frame of texts": "pd.DataFrame({'a': [str(n) for n in range(100_000)]}, dtype=object)",
+    "an array of which every other is meant": "np.arange(300_000.0)[::2]",
+    "an array of objects": "np.array([str(n) for n in range(100_000)], dtype=object)",
+    "a masked array": "np.ma.masked_less(np.arange(150_000), 5)",
+}
+AROUND = {
+    "itself": "heavy", "a pair": "(n, heavy)", "a dictionary": "{'n': n, 'in': {'heavy': heavy}}", "attributes": "SimpleNamespace(n=n, heavy=heavy)",
+    "slots": "Slotted(n, [heavy])", "what a call is to have": "partial(divmod, n, heavy)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("heavy", "around"), [*((heavy, "a pair") for heavy in HEAVIES), *(("a list", around) for around in AROUND), ("a frame of texts", "slots")]
+)
+def test_what_is_shared_and_no_buffer(ip, heavy, around):
+    """A list, a text or an object that many items hold is packed once, and arrives in each."""
+    ip(HEAVY.format(heavy=HEAVIES[heavy]) + f"import pickle; items = [{AROUND[around]} for n in range(12)]; whole = len(pickle.dumps(heavy)) / 1e6")
+    run = ip(f"{LINE} for item in items\nimport cloudpickle\nabs(len(cloudpickle.dumps(item)) - len(cloudpickle.dumps(items[0]))) < 20")
+    assert run.results == [True] * 12
+    run = ip(f"{LINE} for item in items\ntype(item).__name__")
+    assert run.transfers["packed_mb"].max() < 1.5 * ip("whole") + 0.05
+
+
+def test_each_item_has_it_alone(ip):
+    """A body that appends to what its item shares with others does so for this item alone, and not in the notebook."""
+    ip("shared = list(range(100_000)); items = [(n, shared, [shared]) for n in range(12)]")
+    run = ip(f"{LINE} for n, a, (b,) in items\na.append(n)\n(len(a), a[-1], a is b)")
+    assert run.results == [(100_001, n, True) for n in range(12)]
+    assert ip("len(shared)") == 100_000
+
+
+def test_what_hangs_together_still_does(ip):
+    """Within an item all is one that is one in the notebook, however deep it lies in what is shared, and where that holds itself."""
+    ip("""
+shared = {"rows": [[n] for n in range(50_000)]}
+shared["self"] = shared
+def f(): return g
+def g(): return f
+shared["f"] = f
+deep = shared["rows"][40_000]
+items = [(n, shared, deep, g) for n in range(8)]
+""")
+    run = ip(f"""{LINE} for n, a, b, c in items
+(a["self"] is a, a["rows"][40_000] is b, a["f"]() is c, c() is a["f"], a["f"].__globals__ is c.__globals__)""")
+    assert run.results == [(True,) * 5] * 8
+
+
+def test_several_that_are_shared(ip):
+    """Of ten texts each is packed once, with whatever it goes together; also where each item has a heavy part of its own."""
+    ip("import itertools; texts = [str(n) * 200_000 for n in range(10)]; mine = {'config': [1, 2]}")
+    for order in ("itertools.product(texts, range(5), [mine])", "((t, n, mine) for n, t in itertools.product(range(5), texts))"):
+        run = ip(f"{LINE} for text, n, config in {order}\n(text[0], len(text), n, config)")
+        assert sorted(run.results, key=str) == sorted(((str(t), 200_000, n, {"config": [1, 2]}) for t in range(10) for n in range(5)), key=str)
+        assert run.transfers["packed_mb"].max() < 2.1
+    run = ip(f"{LINE} for text, config in [(str(n) * 200_000, mine) for n in range(10)]\n(text[0], len(text), config)")
+    assert run.results == [(str(n), 200_000, {"config": [1, 2]}) for n in range(10)]
+    run = ip(f"{LINE} for a, b in itertools.combinations(texts, 2)\n(a[0], b[0], len(a + b))")
+    assert run.results == [(str(a), str(b), 400_000) for a in range(10) for b in range(a + 1, 10)]
+    assert run.transfers["packed_mb"].max() < 12
+
+
+def test_items_that_are_made_as_they_are_asked_for(ip):
+    """Items that exist only while they are packed are not taken for each other."""
+    ip("""
+from collections.abc import Sequence
+class Lazy(Sequence):
+    def __len__(self): return 40
+    def __getitem__(self, n):
+        if isinstance(n, slice): return [self[k] for k in range(*n.indices(40))]
+        if n >= 40: raise IndexError
+        return (n, [f"{n} {k}" for k in range(20_000)])
+lazy = Lazy()
+""")
+    run = ip(f"{LINE} for n, texts in lazy\n(n, texts[0], texts[-1])")
+    assert run.results == [(n, f"{n} 0", f"{n} 19999") for n in range(40)]
+
+
+def test_what_cannot_be_read_beside_what_is_shared(ip):
+    """An item that builds upon another one fails alone; where that other one cannot be read, those that share what is sound are there."""
+    ip(f"""
+import os
+HERE = {__import__("os").getpid()}
+class Bad:
+    def __setstate__(self, state):
+        if os.getpid() != HERE: raise ValueError("not here")
+    def __getstate__(self): return 1
+shared = [str(n) for n in range(50_000)]
+items = [(n, shared, Bad() if n in {{0, 5}} else n) for n in range(8)]
+""")
+    run = ip(f"{LINE} --keep-going for n, texts, own in items\nlen(texts) + own")
+    assert run.results == [None, *(50_000 + n for n in range(1, 5)), None, 50_006, 50_007]

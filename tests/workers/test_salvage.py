@@ -218,8 +218,8 @@ GOOD = [
 def test_it_reads_what_pickle_reads(protocol):
     """What can be made is the same as pickle makes it."""
     data = pickle.dumps(GOOD, protocol=protocol)
-    assert repr(salvage.read(data, ())) == repr(pickle.loads(data))
-    node = salvage.read(pickle.dumps(_cyclic(), protocol=protocol), ())
+    assert repr(salvage.read((data, ()))) == repr(pickle.loads(data))
+    node = salvage.read((pickle.dumps(_cyclic(), protocol=protocol), ()))
     assert node.others[0] is node.others[1][0] is node.others[2]["self"] is node
 
 
@@ -230,7 +230,7 @@ def test_it_reads_what_the_notebook_defined():
     exec("class A:\n    x = 1\n    def f(self): return self.x + g()\n\ndef g(): return 2\na = A()", space)
     buffers: list[Any] = []
     data = cloudpickle.dumps((space["a"], space["g"], np.arange(10)), protocol=5, buffer_callback=buffers.append)
-    a, g, array = salvage.read(data, buffers)
+    a, g, array = salvage.read((data, buffers))
     assert (a.f(), g(), array.sum()) == (3, 2, 45)
 
 
@@ -258,7 +258,7 @@ HOLD = {
 def test_what_holds_it_is_lost(holder, protocol):
     """Whatever holds what cannot be made is lost with it, and what stands before and behind it is not."""
     values = Values([1, (2, 3), HOLD[holder](Fails()), [4], Node("b"), (5, {6: [7]})])
-    read = salvage.read(pickle.dumps(values, protocol=protocol), ())
+    read = salvage.read((pickle.dumps(values, protocol=protocol), ()))
     assert [type(each) is salvage.Lost for each in read] == [False, False, True, False, False, False]
     assert str(read[2].error) == "not here"
     assert repr(read[3:]) == repr(list(values[3:]))
@@ -269,7 +269,7 @@ def test_what_is_within_a_circle_is_lost():
     node = Node("a")
     inner = ("inner", node)
     node.others += [inner, Fails()]
-    read = salvage.read(pickle.dumps(Values([1, node, inner, 2])), ())
+    read = salvage.read((pickle.dumps(Values([1, node, inner, 2])), ()))
     assert [type(each) is salvage.Lost for each in read] == [False, True, True, False]
 
 
@@ -277,17 +277,17 @@ def test_a_function_whose_state_cannot_be_set_is_lost():
     """A function that travels by value is made, then filled by a call of which the pickle drops what it returns: it is lost all the same."""
     space: dict[str, Any] = {"__name__": "__main__", "bad": Fails()}
     exec("def g(): return bad", space)
-    read = salvage.read(cloudpickle.dumps(Values([1, space["g"], (2, space["g"]), 3])), ())
+    read = salvage.read((cloudpickle.dumps(Values([1, space["g"], (2, space["g"]), 3])), ()))
     assert [type(each) is salvage.Lost for each in read] == [False, True, True, False]
 
 
 def test_errors_are_lost_one_by_one():
     """Of errors by item one is lost, and the others are there."""
-    read = salvage.read(pickle.dumps(Errors({1: ValueError(1), 2: ValueError(Fails()), 3: KeyError(3)})), ())
+    read = salvage.read((pickle.dumps(Errors({1: ValueError(1), 2: ValueError(Fails()), 3: KeyError(3)})), ()))
     assert [type(each) for each in read.values()] == [ValueError, salvage.Lost, KeyError]
 
 
 def test_what_is_no_pickle():
     """What cannot be read at all is lost as a whole."""
-    assert type(salvage.read(b"\x80\x05]", ())) is salvage.Lost
-    assert type(salvage.read(b"cno\nsuch\n.", ())) is salvage.Lost
+    assert type(salvage.read((b"\x80\x05]", ()))) is salvage.Lost
+    assert type(salvage.read((b"cno\nsuch\n.", ()))) is salvage.Lost

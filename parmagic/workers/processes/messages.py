@@ -53,7 +53,7 @@ def _salvaged(parcel: home.Parcel) -> Recording | None:
     """Return what can be read of a recording, with errors in the place of what cannot; None where that is nothing."""
     from parmagic.workers.processes import salvage  # noqa: PLC0415  (loads where something has failed)
 
-    what = salvage.read(parcel.pickle, parcel.buffers)
+    what = salvage.read((parcel.pickle, parcel.buffers))
     if not isinstance(what, Recording):
         return None
     for batch in what.batches:

@@ -28,11 +28,12 @@ class Blob:
     buffers: tuple[Place, ...]
     count: int = 1
     writable: tuple[int, ...] = ()  # those of the buffers that are each worker's own
+    base: Blob | None = None  # what has to be read before
 
     @property
     def weight(self) -> int:
         """Return how many bytes they are."""
-        return self.pickle[1] + sum(size for _, size in self.buffers)
+        return self.pickle[1] + sum(size for _, size in self.buffers) + (self.base.weight if self.base else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,20 +59,27 @@ class _NotingPickler(_Pickler):
 class Packer:
     """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well.
 
-    ``known`` is what the worker has already: places among its names, with what is there.
+    ``known`` is what the worker has already: places among its names, with what is there. With ``base``, what was packed
+    with that is as good as packed: it is read before.
     """
 
     kind: type[_Pickler] = _Pickler
 
-    def __init__(self, popen: Popen, put: Callable[[memoryview], Place], known: Sequence[tuple[int, Any]]) -> None:
-        self.stream = io.BytesIO(_recalled(place for place, _ in known))
+    def __init__(
+        self, popen: Popen, put: Callable[[memoryview], Place], known: Sequence[tuple[int, Any]], base: Packer | None = None
+    ) -> None:
+        self.stream = io.BytesIO(b"" if base else _recalled(place for place, _ in known))
         self.stream.seek(0, io.SEEK_END)
         self.places: list[Place] = []
         self.writable: list[int] = []  # which of them are no worker's to read only
         self._popen = popen
         self._put = put
         self._pickler = self.kind(self.stream, protocol=5, buffer_callback=self._put_beside)
-        self._pickler.memo = {id(value): (number, value) for number, (_, value) in enumerate(known)}
+        if base is None:
+            self._pickler.memo = {id(value): (number, value) for number, (_, value) in enumerate(known)}
+        else:
+            self._pickler.memo = base._pickler.memo  # noqa: SLF001  (one of its own kind's)
+            self._pickler.globals_ref = dict(base._pickler.globals_ref)  # noqa: SLF001
 
     def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
         """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
@@ -98,6 +105,11 @@ class Packer:
             finally:
                 undo(lambda: context.set_spawning_popen(before))
         return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
+
+    def release(self) -> None:
+        """Give back what was packed, which has been stored; its memory stays."""
+        self.stream.seek(0)
+        self.stream.truncate()
 
 
 class NotingPacker(Packer):

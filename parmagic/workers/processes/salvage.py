@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable
 from io import BytesIO
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -28,12 +29,33 @@ class Lost:
         self.kind = kind
 
 
-def read(data: Any, buffers: Iterable[Any]) -> Any:
-    """Unpickle all that can be made of ``data``; a Lost where that is nothing."""
+Piece = tuple[Any, Iterable[Any]]
+"""A pickle, and the buffers that lie beside it."""
+
+
+def whole(*pieces: Piece) -> Any:
+    """Unpickle the last of some pieces, each of which may refer to what is in those before; raises what reading raises."""
+    if len(pieces) == 1:
+        ((data, buffers),) = pieces
+        return pickle.loads(data, buffers=buffers)
+    return _last([pickle.Unpickler(BytesIO(data), buffers=buffers) for data, buffers in pieces])
+
+
+def read(*pieces: Piece) -> Any:
+    """Unpickle all that can be made of them; a Lost where that is nothing."""
     try:
-        return _Reader(BytesIO(data), buffers=buffers).load()
+        return _last([_Reader(BytesIO(data), buffers=buffers) for data, buffers in pieces])
     except Exception as error:  # noqa: BLE001  (it is no pickle)
         return Lost(error, "message")
+
+
+def _last(readers: list[Any]) -> Any:
+    """Read one after another, with one memory."""
+    found = readers[0].load()
+    for before, reader in pairwise(readers):
+        reader.memo = before.memo
+        found = reader.load()
+    return found
 
 
 class Items(list[Any]):

@@ -26,6 +26,7 @@ from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
 from parmagic.workers.processes import home, salvage
+from parmagic.workers.processes.bases import Bases
 from parmagic.workers.processes.buffers import Buffers, libc, mapped
 from parmagic.workers.processes.forkable import obstacle
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
@@ -69,6 +70,7 @@ class Cargo:
         self._known: dict[int, tuple[int, Any]] = {}  # what names hold, with their places, by its id
         self._end = 0
         self._shared = 0
+        self._bases = Bases()
         buffers = self._buffers = Buffers(self._put)
         try:
             with held_back():
@@ -86,6 +88,7 @@ class Cargo:
             raise
         finally:
             self._known.clear()
+            self._bases.clear()
             buffers.forget()
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
@@ -213,7 +216,7 @@ class Cargo:
     def _which_item(self, part: Sequence[Any], first: int, error: BaseException) -> NotShippable:
         for number, item in enumerate(part, first):
             try:
-                self._pack(item)
+                self._pack([item])
             except BaseException as own:  # noqa: BLE001  (it is reported)
                 _not_an_interrupt(own)
                 return NotShippable(
@@ -222,14 +225,24 @@ class Cargo:
                 )
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
-    def _pack(self, what: Any) -> Blob:
-        packer = Packer(self._popen, self._buffers.put, [*self._known.values()])
-        packer.pack(what)
-        return self._store(packer, 1)
+    def _pack(self, part: Sequence[Any]) -> Blob:
+        """Pack items: upon another one, where that has most of them already."""
+        known, base = [*self._known.values()], self._bases.find(part)
+        if base is not None:
+            packer = Packer(self._popen, self._buffers.put, known, base.packer)
+            packer.pack(part)
+            if 2 * packer.stream.tell() < base.blob.pickle[1]:
+                return self._store(packer, 1, base.blob)
+            self._bases.forgo(part)
+        packer = Packer(self._popen, self._buffers.put, known)
+        packer.pack(part)
+        blob = self._store(packer, 1)
+        self._bases.learn(part, packer, blob)
+        return blob
 
-    def _store(self, packer: Packer, count: int) -> Blob:
+    def _store(self, packer: Packer, count: int, base: Blob | None = None) -> Blob:
         # no getbuffer(): up to Python 3.12, one that is left in a circle of references crashes the garbage collection
-        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count, tuple(packer.writable))
+        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count, tuple(packer.writable), base)
 
     def _put(self, data: memoryview) -> Place:
         offset = -(-self._end // _ALIGN) * _ALIGN
@@ -309,19 +322,17 @@ class Reader:
         return salvage.Items(items, claim.start) if self._lost else items
 
     def _unpack(self, blob: Blob) -> Any:
-        buffers = [self._buffer(place) for place in blob.buffers]
-        offset, size = blob.pickle
         self.size += blob.weight
-        data = self._own[offset : offset + size]
-        try:
-            with home.knowing_classes():
-                return pickle.loads(data, buffers=buffers)
-        except BaseException:
-            self._lost = True
-            found = salvage.read(data, buffers)
-            if not isinstance(found, home.Values):
-                raise
-            return found
+        pieces = [(self._own[each.pickle[0] :][: each.pickle[1]], [*map(self._buffer, each.buffers)]) for each in (blob.base, blob) if each]
+        with home.knowing_classes():
+            try:
+                return salvage.whole(*pieces)
+            except BaseException:
+                self._lost = True
+                found = salvage.read(*pieces)
+                if not isinstance(found, home.Values):
+                    raise
+                return found
 
     def _buffer(self, place: Place) -> Any:
         """Return a buffer of an item, which nothing else has that is read here."""
