@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from parmagic.workers.settings.taken import TABLE
 
 SCRIPT = """
 import socket, sys, time, urllib.request
@@ -193,3 +196,63 @@ def test_the_baseline_has_them_too(found, line):
     for ran in (found[2][line], found[4][line]):
         assert ran["notes"] == []
         assert ran["baseline"] == ["measured"] or "spawn" in line  # which may take too long to begin
+
+
+def test_the_page_names_all_of_them():
+    """Which settings are carried is written once, and whole."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    assert [setting.name for setting in TABLE if f"`{setting.name}`" not in page] == []
+
+
+@pytest.mark.parametrize("method", ["", "--start-method spawn", "--start-method fork"])
+def test_a_handler_shares_names_with_the_body(ip, method):
+    """An alarm that a cell has set up strikes in a process, raises there, and sets what the body reads."""
+    ip(
+        "import signal, time\nstruck = []\ndef alarm(*_):\n    struck.append(1)\n    raise TimeoutError('too long')\n"
+        "before = signal.signal(signal.SIGALRM, alarm)"
+    )
+    body = "signal.setitimer(signal.ITIMER_REAL, 0.05)\ntry: time.sleep(20)\nexcept TimeoutError as error: found = str(error)\nfound, struck"
+    try:
+        run = ip(f"%%parallel procs=2 -q --once {method} for n in range(2)\n{body}")
+    finally:
+        ip("_ = signal.signal(signal.SIGALRM, before)")
+    assert {text for text, _ in run.results} == {"too long"}
+    assert [1] in [struck for _, struck in run.results]
+
+
+def test_what_cannot_be_sent_is_named(ip, tmp_path, monkeypatch):
+    """With the reason; all other settings arrive, and the body runs."""
+    (tmp_path / "with_a_variable.py").write_text("import contextvars\nheld = contextvars.ContextVar('held', default=None)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ip("import logging, threading, sys, with_a_variable\nlock = threading.Lock()\n_ = with_a_variable.held.set(lock)\nclass Sieve:\n    def __init__(self): self.lock = lock\n    def filter(self, record): return True")
+    ip("sieve = Sieve(); logging.getLogger('of.mine').addFilter(sieve); limit = sys.getrecursionlimit(); sys.setrecursionlimit(4321)")
+    try:
+        run = ip("%parallel procs=2 -q --once (sys.getrecursionlimit(), len(logging.getLogger('of.mine').filters), with_a_variable.held.get()) for n in range(2)")
+    finally:
+        ip("logging.getLogger('of.mine').removeFilter(sieve); sys.setrecursionlimit(limit); with_a_variable.held.set(None)")
+    assert run.results == [(4321, 0, None)] * 2
+    notes = [note for note in run.notes if "cannot be sent to processes, which begin with the default" in note]
+    assert sorted(note.partition(" cannot")[0] for note in notes) == ["The ContextVar with_a_variable.held", "logging filters"]
+    assert all("lock" in note for note in notes)
+
+
+def test_an_objects_identity_in_a_variable(ip, tmp_path, monkeypatch):
+    """What a variable holds is the object that a name holds, there as here, be it a cell's variable or a module's."""
+    (tmp_path / "with_another.py").write_text("import contextvars\nheld = contextvars.ContextVar('held')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ip("import contextvars, with_another\nMISSING = object()\nmine = contextvars.ContextVar('mine')\nfor each in (mine, with_another.held): each.set(MISSING)")
+    for method in ("", "--start-method spawn", "--start-method fork"):
+        run = ip(f"%parallel procs=2 -q --once {method} (mine.get() is MISSING, with_another.held.get() is MISSING, mine.name) for n in range(2)")
+        assert run.results == [(True, True, "mine")] * 2
+
+
+def test_what_a_thread_sets_stays_there(ip):
+    """Numbers and variables of a body's are neither the notebook's nor another worker's."""
+    ip("import contextvars, decimal\nimport numpy as np\nmine = contextvars.ContextVar('mine', default=0)\n_ = decimal.getcontext()")
+    body = "seen = decimal.getcontext().prec, np.geterr()['divide'], mine.get()\ndecimal.getcontext().prec = 5; np.seterr(divide='raise'); mine.set(1)\nseen"
+    for model in ("threads", "serial", "procs"):
+        line = model if model == "serial" else f"{model}=3"
+        run = ip(f"%%parallel {line} -q --once\n{body}")
+        assert run.results[0] == (28, "warn", 0)
+        assert set(run.results) == {(28, "warn", 0)} or model == "serial"  # whose ranks take turns in one worker
+        assert ip("decimal.getcontext().prec, np.geterr()['divide'], mine.get()") == (28, "warn", 0)
