@@ -82,7 +82,7 @@ class _Crew:
 
     def _run(self, rank: int) -> None:
         job, gauge = self.job, meter.meter(rank, own_process=False, measuring=self.measuring)
-        worker, me = Worker(rank, job.arm.count, job.arm.model.name), meter.who(rank, gauge)
+        worker, me = Worker(rank, job.arm.count, job.arm.model.name, job.plan), meter.who(rank, gauge)
         claims = job.sharing.claims_of(rank)
         deck = SharedDeck(self.counter, job.arm.count, job.plan.chunk, self.board) if claims is None else OwnItem(*claims)
         enter(worker)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,7 @@ class _Story:
     @classmethod
     def of(cls, task: Task, screen: Screen) -> _Story:
         """Begin one: nothing has been started yet."""
-        task, left_out = _without_deadlock(task)
+        task, left_out = _without_deadlock(replace(task, plan=replace(task.plan, fresh_seed=secrets.randbits(32))))
         supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
         return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere()])
@@ -290,7 +291,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     """Run ``function(item)`` for every item under the given models, as the magics do.
 
     ``models`` is, say, ``"threads=4 procs=4"``; ``options`` are the magics':
-    ``once``, ``trace``, ``timeout``, ``keep_going``, ``chunk``, ``start_method``.
+    ``once``, ``trace``, ``timeout``, ``keep_going``, ``chunk``, ``start_method``, ``seed``.
     Returns a :class:`Run`; raises what ``function`` raised, with a note on the
     item, unless ``keep_going``.
     """

@@ -58,3 +58,6 @@ class Plan:
     keep_going: bool = False
     chunk: int | None = None
     start_method: StartMethod | None = None
+    seed: int | None = None
+    fresh_seed: int = 0
+    """What stands for a ``seed`` that was not asked for; drawn for each run."""

@@ -46,7 +46,9 @@ class ParallelMagics(Magics):  # type: ignore[misc]
         With ``for``, the body runs once per item, each item on whichever worker is
         free, and the value of its last expression is the item's result. Without
         ``for``, every worker runs the body once, all starting together; ``worker.rank``
-        and ``worker.count`` tell them apart. Names that the body binds are private
+        and ``worker.count`` tell them apart. With ``for``, ``continue`` and ``break``
+        are as in a loop; ``worker.item`` is the item's number, ``worker.rng`` its own
+        random generator. Names that the body binds are private
         to each item; names that it only reads come from the notebook.
 
         Options:
@@ -58,6 +60,7 @@ class ParallelMagics(Magics):  # type: ignore[misc]
           --keep-going          go on after a failed item, and raise nothing
           --chunk N             hand out N items at a time
           --start-method fork|forkserver|spawn
+          --seed N              the same numbers from ``worker.rng`` in every run
 
         Examples::
 

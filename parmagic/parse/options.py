@@ -39,6 +39,7 @@ VALUES = {
     "--timeout": "timeout",
     "--chunk": "chunk",
     "--start-method": "start_method",
+    "--seed": "seed",
 }
 CHOICES = {"trace": ("auto", "full", "off"), "start_method": ("fork", "forkserver", "spawn")}
 # What people write for a number of workers: make -j, joblib's n_jobs, xdist's -n ...
@@ -155,6 +156,13 @@ def _items(value: Any) -> int:
     return number
 
 
+def _seed(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else operator.index(value)
+    if isinstance(value, bool) or number < 0:
+        raise ValueError(value)
+    return number
+
+
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(value)
@@ -179,4 +187,5 @@ _CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "keep_going": (_switch, "True or False"),
     "chunk": (_items, "a number of items, 1 or more"),
     "start_method": (_one_of("start_method"), "`fork`, `forkserver` or `spawn`"),
+    "seed": (_seed, "a whole number, 0 or more"),
 }

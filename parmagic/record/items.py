@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
 from parmagic.errors import Ended
+from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch
 from parmagic.model.words import traceback_of, with_traceback
 from parmagic.record.meter import Meter
@@ -76,20 +77,73 @@ class Worker:
     """What the body knows as ``worker``.
 
     ``rank`` counts from 0, ``count`` is the number of workers in the arm,
-    ``model`` is ``serial``, ``threads``, ``procs`` or another one that is registered.
+    ``model`` is ``serial``, ``threads``, ``procs`` or another one that is registered. ``plan`` is the run's.
     """
 
-    __slots__ = ("count", "model", "rank")
+    __slots__ = ("_board", "_plan", "_rng", "_slot", "count", "model", "rank")
     _broke = Broke
 
-    def __init__(self, rank: int, count: int, model: str) -> None:
+    def __init__(self, rank: int, count: int, model: str, plan: Plan) -> None:
         self.rank = rank
         self.count = count
         self.model = model
+        self._plan = plan
+        self._board: Board = [NOTHING]
+        self._slot = 0
+        self._rng: tuple[int | None, Any] = (None, None)  # of which item it is
+
+    @property
+    def item(self) -> int:
+        """The number of the item that runs, from 0; without a ``for``, the rank."""
+        return self._board[self._slot]
+
+    @property
+    def rng(self) -> Any:
+        """A NumPy generator of random numbers that is the item's own: ``default_rng(SeedSequence(seed, spawn_key=(item,)))``.
+
+        It is made when it is first asked for. Whoever runs the item, in whatever order, draws the same
+        numbers, with ``--seed N`` in every run. Raises ImportError where there is no NumPy.
+        """
+        item = self.item
+        if self._rng[0] != item:
+            self._rng = item, _generator(self._seed, item)
+        return self._rng[1]
+
+    @property
+    def _seed(self) -> int:
+        return self._plan.fresh_seed if self._plan.seed is None else self._plan.seed
+
+    def watch(self, board: Board, slot: int) -> None:
+        """Know from now on by a place of a board which item it is on."""
+        self._board, self._slot = board, slot
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of what it was asked for: the seed, where that is the run's own."""
+        if self._rng[1] is None or self._plan.seed is not None:
+            return []
+        return [f"worker.rng drew from seed {self._seed}: --seed {self._seed} gives the same numbers again."]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to a process that the body starts as it is now: there nobody goes on to another item."""
+        return _elsewhere, (self.rank, self.count, self.model, self._plan, self.item)
 
     def __repr__(self) -> str:
         """Show all three."""
         return f"<worker {self.rank} of {self.count}, {self.model}>"
+
+
+def _elsewhere(rank: int, count: int, model: str, plan: Plan, item: int) -> Worker:
+    made = Worker(rank, count, model, plan)
+    made.watch([item], 0)
+    return made
+
+
+def _generator(seed: int, item: int) -> Any:
+    try:
+        from numpy.random import SeedSequence, default_rng  # noqa: PLC0415  (loads when it is asked for)
+    except ImportError as error:
+        raise ImportError("worker.rng is a generator of NumPy's, which is not installed: pip install numpy") from error
+    return default_rng(SeedSequence(seed, spawn_key=(item,)))
 
 
 Call = Callable[[Any, Worker], Any]
@@ -137,6 +191,7 @@ def perform(
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     clock, slot, every = perf_counter, item_slot(worker.rank), meter.every
+    worker.watch(board, slot)
     first = index = claim.start
     checked = begin = clock()
     while index < claim.stop:

@@ -101,7 +101,7 @@ class Supply:
         known = {id(each): (names.get(id(each), ""), through) for each, through in generators}
         found = sorted(name if name in self._names else _reached(name, through) for name, through in known.values())
         one = next((name for name, _ in known.values() if name), "rng")
-        advice = f"Give each worker its own, say {one}.spawn(worker.count)[worker.rank] of a NumPy generator."
+        advice = f"worker.rng is each item's own, and {one}.spawn(worker.count)[worker.rank] of a NumPy generator each worker's."
         return [f"{', '.join(found)}: shipped in one state to all processes, which therefore draw the same numbers. {advice}"]
 
     @property

@@ -89,6 +89,7 @@ class _Crew:
         self.reports: SimpleQueue[Report] = SimpleQueue()
         self.board = blank_board(self.count).tolist()  # written at each item, where a list is faster than an array
         self.who: dict[int, WorkerId] = {}
+        self._them: dict[int, Worker] = {}
         self.gauges: dict[int, meter.Meter] = {}
         self.heard: dict[int, float] = {}  # when each worker reported last
         self.trace = tracing.prepare(job.plan.trace)
@@ -285,7 +286,7 @@ class _Crew:
                 self._gate.abort()
 
     def _work(self, rank: int) -> None:
-        worker = Worker(rank, self.count, self.job.arm.model.name)
+        worker = self._them[rank] = Worker(rank, self.count, self.job.arm.model.name, self.job.plan)
         gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
@@ -321,7 +322,8 @@ class _Crew:
         try:
             self.trace.detach()
             if gauge is not None and rank in self.who:
-                self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+                notes = tuple(self._them[rank].notes())
+                self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), notes=notes))
         finally:
             if gauge is not None:
                 gauge.close()

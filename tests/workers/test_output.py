@@ -13,6 +13,7 @@ from itertools import permutations
 
 import pytest
 
+from parmagic.model.plan import Plan
 from parmagic.model.progress import Printed
 from parmagic.record.items import Worker
 from parmagic.workers.lines import MOST, Lines
@@ -160,7 +161,7 @@ def _streams():
 
 def _as_worker(output, rank, action):
     def run():
-        output.attach(Worker(rank, 2, "threads"))
+        output.attach(Worker(rank, 2, "threads", Plan(())))
         action()
         leave()
 

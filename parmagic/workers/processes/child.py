@@ -17,6 +17,7 @@ import cloudpickle
 
 from parmagic.errors import LimitReached, NotShippable
 from parmagic.model import words
+from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
@@ -60,7 +61,7 @@ def _rehearse() -> None:
         trace.start()
         trace.attach(0)
         channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
-        worker = Worker(0, 1, PROCS.name)
+        worker = Worker(0, 1, PROCS.name, Plan(()))
         work(call, list, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, keep_going=False)
         trace.detach()
         written = trace.finish(None)
@@ -96,7 +97,7 @@ Cargo = tuple[Any, Callable[[range], Any]]
 
 
 def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
-    worker = Worker(orders.rank, orders.count, orders.model)
+    worker = Worker(orders.rank, orders.count, orders.model, orders.plan)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)
@@ -130,7 +131,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         channel.send(error)
     finally:
         trace.detach()
-    _part(orders, channel, gauge, trace, notes)
+    _part(orders, channel, gauge, trace, [*notes, *worker.notes()])
 
 
 def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
