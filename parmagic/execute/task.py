@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from parmagic.model.plan import Arm, Plan
 from parmagic.model.progress import Displayed, Logged, Printed, Pulse, Standing
-from parmagic.record.items import Call, Worker
+from parmagic.record.items import Broke, Call, Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.workers.dispatch import OWN, Sharing
 from parmagic.workers.loop import Wrapped
@@ -131,6 +131,19 @@ class Task:
         if not arm.model.one_at_a_time:
             return arm.count
         return next((other.count for other in self.plan.arms if not other.model.one_at_a_time), 1)
+
+
+class Breaking(Wrapped):
+    """Runs a body that may break its loop: what it returns then is raised, so that no other body is looked at."""
+
+    __slots__ = ()
+
+    def __call__(self, item: Any, worker: Worker) -> Any:
+        """Run the body; raises :class:`~parmagic.record.items.Broke` where it broke the loop."""
+        value = self.function(item, worker)
+        if value is Broke:
+            raise Broke
+        return value
 
 
 class CallItem(Wrapped):

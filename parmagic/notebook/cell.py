@@ -18,7 +18,7 @@ from IPython.utils.text import DollarFormatter
 
 from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
-from parmagic.execute.task import Task
+from parmagic.execute.task import Breaking, Task
 from parmagic.model import words
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
@@ -33,7 +33,6 @@ from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
 from parmagic.system.unwatched import unwatched
-from parmagic.workers.loop import Breaking
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""

@@ -11,7 +11,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from parmagic.model.recording import Batch, Readings
-from parmagic.record.items import NOTHING, STOP, Board, Broke, Call, Worker, item_slot, loading, perform
+from parmagic.record.items import NOTHING, STOP, Board, Call, Worker, item_slot, loading, perform
 from parmagic.record.meter import Meter
 from parmagic.workers.dispatch import Deck
 
@@ -112,19 +112,6 @@ def body_file(call: Call) -> str:
     """Return the name of the file that a body's lines are in; empty where it is no Python function."""
     code = code_of(body_of(call))
     return code.co_filename if code is not None else ""
-
-
-class Breaking(Wrapped):
-    """Runs a body that may break its loop: what it returns then is raised, so that no other body is looked at."""
-
-    __slots__ = ()
-
-    def __call__(self, item: Any, worker: Worker) -> Any:
-        """Run the body; raises :class:`~parmagic.record.items.Broke` where it broke the loop."""
-        value = self.function(item, worker)
-        if value is Broke:
-            raise Broke
-        return value
 
 
 class InTurn(Wrapped):
