@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from parmagic.system.interrupts import held_back
 from parmagic.system.real import close_descriptor, open_descriptor, sleep
 
 _TASKS = "/proc/self/task"
@@ -112,22 +113,29 @@ def _libraries(threads: Iterable[int]) -> dict[int, str | None]:
     """Return with whose code each thread began, as far as that can be seen: None for one that runs now, nothing of one that has ended."""
     maps = _maps()
     found: dict[int, str | None] = {}
-    try:
-        memory = open_descriptor("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return dict.fromkeys(threads, "")
-    try:
-        for thread in threads:
-            try:
-                words = Path(f"{_TASKS}/{thread}/syscall").read_text().split()
-            except OSError:
-                if os.path.isdir(f"{_TASKS}/{thread}"):  # noqa: PTH112  (as above)
-                    found[thread] = ""
-                continue
-            found[thread] = _owner(memory, maps, int(words[-2], 16)) if len(words) > 1 else None
-    finally:
-        close_descriptor(memory)
+    with held_back():  # a Ctrl-C would leave the file open
+        try:
+            memory = open_descriptor("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return dict.fromkeys(threads, "")
+        try:
+            for thread in threads:
+                with suppress(ProcessLookupError, FileNotFoundError):  # it has ended
+                    found[thread] = _seen(memory, maps, thread)
+        finally:
+            close_descriptor(memory)
     return found
+
+
+def _seen(memory: int, maps: list[_Map], thread: int) -> str | None:
+    """Return with whose code a thread began; raises FileNotFoundError or ProcessLookupError where it has ended."""
+    folder = f"{_TASKS}/{thread}"
+    try:
+        words = Path(f"{folder}/syscall").read_text().split()
+    except OSError:
+        os.stat(folder)  # noqa: PTH116  (raises where it has ended; else this system does not tell)
+        return ""
+    return _owner(memory, maps, int(words[-2], 16)) if len(words) > 1 else None
 
 
 def _owner(memory: int, maps: list[_Map], top: int) -> str:

@@ -201,3 +201,22 @@ def test_in_a_kernel(tmp_path):
     check = "print(run.results, t.tolist(), big.any().item(), run.error)"
     *_, shown = cells(define, body, check, into=tmp_path)
     assert shown == "[(True, 2), (True, 2), (True, 2), (True, 2)] [0.0, 0.0, 0.0, 0.0] False None\n"
+
+
+def test_the_baseline_beside_its_threads(tmp_path):
+    """Once torch's threads are there, a fork would wait for them: the baseline is a clean process's, and a fork is refused."""
+    text = """
+a = torch.ones(1500, 1500)
+a @ a
+def product(n): return float((a @ a)[0, n])
+done = parmagic.run(product, range(4), "threads=2")
+assert done.summary["baseline"].tolist() == ["measured"] and done.results == [1500.0] * 4, (done.summary, done.notes)
+if os.cpu_count() > 1:
+    try:
+        run(product, range(4), "procs=2 --start-method fork")
+    except parmagic.NotShippable as error:
+        assert "OpenMP" in str(error), error
+    else:
+        raise AssertionError("it was not refused")
+"""
+    _script(tmp_path, text)
