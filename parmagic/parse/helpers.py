@@ -58,10 +58,12 @@ def _helpers(code: CodeType | None, names: Iterable[str], space: Mapping[str, An
 
 def _called(name: str, value: Any, attributes: frozenset[str]) -> Iterator[_Helper]:
     """Yield what a call by a name, or of one of these attributes of it, may run."""
-    function: Any = inspect.unwrap(value) if type(value) is FunctionType else value
+    function: Any = value
+    for _ in range(_MOST):  # one may say to wrap itself
+        function = vars(function).get("__wrapped__", function) if type(function) is FunctionType else function
     if type(function) is FunctionType and function.__module__ == "__main__":
         yield _Helper(f"{name}()", function, "")
-    kind = value if isinstance(value, type) else type(value)
+    kind: Any = value if issubclass(type(value), type) else type(value)
     if module_of(kind) != "__main__":
         return
     own = {key: each for base in reversed(kind.__mro__) if module_of(base) == "__main__" for key, each in vars(base).items()}

@@ -72,10 +72,18 @@ def code_of(function: Any) -> CodeType | None:
 
 def globals_read(function: Any) -> frozenset[str]:
     """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _called_in_the_end(function)
     code = code_of(function)
     return frozenset() if code is None or _is_found_by_name(function) else frozenset(_globals_in(code))
+
+
+def _called_in_the_end(function: Any) -> Any:
+    """Return what a partial function calls, were it a partial function as well; one that calls itself is returned as it is."""
+    seen: set[int] = set()
+    while issubclass(type(function), functools.partial) and id(function) not in seen:  # not isinstance, to which a mock may lie
+        seen.add(id(function))
+        function = function.func
+    return function
 
 
 def _is_found_by_name(function: Any) -> bool:
@@ -95,9 +103,7 @@ def _globals_in(code: CodeType) -> Iterator[str]:
 
 def names_around(call: Call) -> dict[str, Any]:
     """Return the names among which a body was written; none of a callable that does not tell."""
-    function = body_of(call)
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _called_in_the_end(body_of(call))
     found: dict[str, Any] = function.__globals__ if code_of(function) is not None else {}
     return found
 

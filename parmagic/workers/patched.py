@@ -27,7 +27,7 @@ def changed(modules: Iterable[ModuleType]) -> list[str]:
     for module in modules:
         found += replaced([module])
         for name, kind in list(vars(module).items()):
-            if isinstance(kind, type) and module_of(kind) == _name(module):
+            if issubclass(type(kind), type) and module_of(kind) == _name(module):
                 found += [f"{_name(module)}.{name}.{key}" for key in sorted(_foreign(vars(kind)))]
         found += [f"{_name(module)}.{name}" for name in _other_values(module)]
     return list(dict.fromkeys(found))
@@ -50,7 +50,7 @@ def _foreign(space: Any) -> Iterator[str]:
         if kind is FunctionType or kind is BuiltinFunctionType:
             where = value.__module__
         else:
-            where = module_of(value if isinstance(value, type) else kind)
+            where = module_of(value if issubclass(kind, type) else kind)
         if where in {"__main__", "unittest.mock"} and not name.startswith("__"):
             yield name
 

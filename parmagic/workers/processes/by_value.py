@@ -17,7 +17,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.workers.processes import classes
+from parmagic.workers.processes import classes, mocks
 from parmagic.workers.settings import variables
 
 Way = Callable[[Any], tuple[Any, ...]]
@@ -29,6 +29,8 @@ def reduced(value: Any) -> Any:
     kind = type(value)
     way = _WAYS.get(kind)
     if way is None:
+        if kind.__module__ == "unittest.mock":
+            return mocks.reduced(value)
         return _raw(value) if issubclass(kind, (dict, list)) and _has_own_way(kind) else NotImplemented
     return NotImplemented if _is_known_elsewhere(value) else way(value)
 

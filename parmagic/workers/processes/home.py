@@ -74,11 +74,18 @@ _known_classes: set[str] = set()
 
 
 def track_classes(space: Mapping[str, Any]) -> None:
-    """Before a fork: give the notebook's classes the marks by which they come back as themselves."""
+    """Before a fork: give the notebook's classes the marks by which they come back as themselves; none of them is asked anything."""
     for value in list(space.values()):
-        if issubclass(type(value), type) and module_of(value) == "__main__" and value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
+        kind = type(value)
+        if not issubclass(kind, type) or module_of(value) != "__main__" or (kind.__hash__, kind.__eq__) != _PLAIN_WAYS:
+            continue
+        if value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
             cloud._get_or_create_tracker_id(value)  # noqa: SLF001
-            track_classes(vars(value))
+            track_classes(_SPACE.__get__(value))
+
+
+_PLAIN_WAYS = type.__hash__, type.__eq__
+_SPACE = vars(type)["__dict__"]
 
 
 def know_classes() -> None:

@@ -31,9 +31,9 @@ class _Pickler(Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
             raise ForkOnly
-        if isinstance(obj, types.MethodType) and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
+        if type(obj) is types.MethodType and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
             return _no_ipython, ()
-        if isinstance(obj, types.FunctionType) and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
+        if type(obj) is types.FunctionType and obj.__module__ == "IPython.core.display_functions" and obj.__name__ == "display":
             return _display, ()
         reducer = reduction.ForkingPickler._extra_reducers.get(type(obj))  # type: ignore[attr-defined]  # noqa: SLF001
         if reducer is not None and type(obj) not in _CALLABLES and str(getattr(reducer, "__module__", "")).startswith("multiprocessing."):
