@@ -162,7 +162,8 @@ def _key(value: Any) -> str:
     """Return where something stands in a set that is told."""
     if isinstance(value, (tuple, frozenset)):
         return f"{type(value)} of {sorted(map(_key, value))}"
-    return f"{type(value)} {getattr(value, '__qualname__', '')} {re.sub('0x[0-9a-f]+', '', repr(value))}"
+    own = [f"{name} {each!r}" for name, each in (_dict(value) or {}).items() if isinstance(each, ATOMS)]
+    return f"{type(value)} {getattr(value, '__qualname__', '')} {re.sub('0x[0-9a-f]+', '', repr(value))} {own}"
 
 
 def _all(row: Any) -> Any:

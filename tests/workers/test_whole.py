@@ -83,6 +83,20 @@ loose["k"] = 1
 twice.append(1)
 loose.more = twice
 """
+HASHED = """
+import dataclasses
+class Key:
+    def __init__(self, n): self.held, self.n = [], n
+    def __eq__(self, other): return self.n == other.n
+    def __hash__(self): return hash(("key", self.n))
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    name: str
+    among: list = dataclasses.field(compare=False)
+key, frozen = Key(1), Frozen("f", [])
+key.held.append({key: 5})
+frozen.among.append({frozen})
+"""
 ENUMS = """
 import enum
 class Shade(enum.Enum):
@@ -115,6 +129,7 @@ class Kept(enum.IntFlag, boundary=enum.KEEP):
         (CLASSES, "Flagged.flag, Meta.made, type(Flagged) is Meta, Loud.how, Loud.__orig_bases__[0].__args__, isinstance(Loud(), Told)",
          (5, ["Flagged"], True, "loud", (int,), True)),
         (CLASSES, "dict(loose), list(twice), list(loose.more), loose.more is twice", ({"k": (1, "set")}, [1, 1], [1, 1], True)),
+        (HASHED, "key.held[0][key], frozen in frozen.among[0], list(vars(key)), next(iter(frozen.among[0])) is frozen", (5, True, ["held", "n"], True)),
         (ENUMS, "Shade.DARK.label, Shade.BLACK is Shade.DARK, Way.NE.name, Way(3) is Way.NE, [*Way.__members__], Kept(8).value, ~Way.N is Way.E",
          ("night", True, "NE", True, ["N", "E", "NE"], 8, True)),
     ],

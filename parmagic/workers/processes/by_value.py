@@ -12,11 +12,12 @@ import typing
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any
 
 from cloudpickle import cloudpickle as cloud
 
+from parmagic.model.words import is_plain
 from parmagic.workers.processes import classes, mocks
 from parmagic.workers.settings import variables
 
@@ -31,7 +32,9 @@ def reduced(value: Any) -> Any:
     if way is None:
         if kind.__module__ == "unittest.mock":
             return mocks.reduced(value)
-        return _raw(value) if issubclass(kind, (dict, list)) and _has_own_way(kind) else NotImplemented
+        if issubclass(kind, (dict, list)):
+            return _raw(value) if _has_own_way(kind) else NotImplemented
+        return _hashed(value) if type(kind.__hash__) is FunctionType else NotImplemented
     return NotImplemented if _is_known_elsewhere(value) else way(value)
 
 
@@ -39,6 +42,31 @@ def _is_known_elsewhere(value: Any) -> bool:
     """Tell whether another process finds it by its name."""
     named = hasattr(value, "__qualname__") or hasattr(value, "__name__")
     return named and cloud._lookup_module_and_qualname(value) is not None  # noqa: SLF001
+
+
+def _hashed(value: Any) -> Any:
+    """Take an object apart that tells its own hash: it has its plain attributes from the first, for what it holds may be a set of it."""
+    space = None if any(_OWN_WAYS & vars(base).keys() for base in type(value).__mro__[:-1]) else getattr(value, "__dict__", None)
+    reduction: Any = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if type(space) is dict else ()
+    if len(reduction) < 3 or reduction[2] is not space or any(each is not None for each in reduction[3:]):  # noqa: PLR2004  (it has a state)
+        return NotImplemented
+    make, arguments, fields = reduction[:3]
+    return _begun, (make, arguments, {name: each for name, each in fields.items() if is_plain(each)}), fields, None, None, _completed
+
+
+_OWN_WAYS = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
+
+
+def _begun(make: Callable[..., Any], arguments: tuple[Any, ...], plain: dict[str, Any]) -> Any:
+    made = make(*arguments)
+    vars(made).update(plain)
+    return made
+
+
+def _completed(made: Any, space: dict[str, Any]) -> None:
+    """Have all attributes, in their order."""
+    vars(made).clear()
+    vars(made).update(space)
 
 
 def _raw(value: Any) -> tuple[Any, ...]:
