@@ -26,6 +26,10 @@ class Displayed:
     metadata: dict[str, Any]
 
 
+BEHIND = -1
+"""In place of an item: the worker has done all of its own, and has not ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Logged:
     """What worker ``rank`` logged for a handler that is in the notebook, which is known by its id.
@@ -41,7 +45,10 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an unfinished worker is doing while no item ends: its item, the line of the body (0: not known), in words."""
+    """What an unfinished worker is doing while no item ends: its item, the line of the body (0: not known), in words.
+
+    The item is :data:`BEHIND` where it has done all of its own.
+    """
 
     rank: int
     item: int

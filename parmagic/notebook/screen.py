@@ -12,7 +12,7 @@ from typing import Any
 from IPython.display import display
 
 from parmagic.execute.task import Quiet, own_stream
-from parmagic.model.progress import QUIET_FOR, Displayed, Printed, Pulse, Standing
+from parmagic.model.progress import BEHIND, QUIET_FOR, Displayed, Printed, Pulse, Standing
 
 NARROW = 90
 """Columns of a terminal from which on a progress bar has room beside the words on what the workers are doing."""
@@ -58,7 +58,8 @@ class WithBar(Quiet):
         """Say it on a line of its own."""
         line = f", line {standing.line}" if standing.line else ""
         doing = f": {standing.doing}" if standing.doing else ""
-        text = f"no item has ended for a while; item {standing.item}{line}{doing}\n"
+        item = f"no item has ended for a while; item {standing.item}{line}" if standing.item != BEHIND else "has done its items"
+        text = f"{item}{doing}\n"
         self.printed(Printed(standing.rank, "stdout", text), model)
 
     def pulse(self, pulse: Pulse) -> None:
@@ -102,4 +103,6 @@ class NoBar(WithBar):
         """Show nothing."""
 
     def standing(self, standing: Standing, model: str) -> None:
-        """Show nothing."""
+        """Show only what keeps a run from ending that has nothing more to do."""
+        if standing.item == BEHIND:
+            super().standing(standing, model)

@@ -11,6 +11,9 @@ from parmagic.model.recording import Batch, Recording, WorkerId
 from parmagic.record.meter import HALTED, Left, state_of
 from parmagic.workers.stack import Frame
 
+GRACE = 1.0
+"""Seconds that a worker gets to end once it was told to; and what its body has left behind in a process, before that ends."""
+
 LOST = 76
 """The exit code of a worker whose own descriptors were closed, or are other files' by now (``EX_PROTOCOL``)."""
 

@@ -22,15 +22,12 @@ from parmagic.system.interrupts import calm, forget, heed_forks, held_back, rais
 from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_thread, sleep
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
-from parmagic.workers.endings import cut_off
+from parmagic.workers.endings import GRACE, cut_off
 from parmagic.workers.loop import InTurn, body_file, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.pyplot import Pyplot
 from parmagic.workers.settings.taken import in_thread, of_threads
 from parmagic.workers.stack import frames_of, in_library, line_in
-
-GRACE = 1.0
-"""Seconds that a thread gets to end once it was told to."""
 
 OUT_OF_LIBRARY = 0.1
 """Seconds that a thread gets before that to come out of the standard library."""

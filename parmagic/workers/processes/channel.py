@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from parmagic.model import words
-from parmagic.model.progress import Displayed
+from parmagic.model.progress import BEHIND, Displayed, Standing
 from parmagic.model.recording import Batch, Moved, Readings, Recording, Span, WorkerId
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, OwnSocket
@@ -85,6 +85,11 @@ class Channel:
             print(data.get("text/plain", ""))  # noqa: T201
             return
         self.send(Displayed(self.me.rank, data, metadata))
+
+    def tell(self, doing: str) -> None:
+        """Say at once what this worker does behind its last item, and note it."""
+        self.send(Recording(self.me, notes=(f"Worker {self.me.rank} had done its items, and did not end: {doing}",), noted=True))
+        self.send(Standing(self.me.rank, BEHIND, 0, doing))
 
     def moved(self) -> Moved:
         """Return what went each way so far."""

@@ -15,20 +15,20 @@ from typing import Any
 
 import cloudpickle
 
-from parmagic.errors import LimitReached, NotShippable
+from parmagic.errors import Ended, LimitReached, NotShippable
 from parmagic.model import words
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
-from parmagic.record.items import Board, Worker, blank_board, enter, is_worker
+from parmagic.record.items import STOP, Board, Worker, blank_board, enter, is_worker
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
-from parmagic.workers.processes import covered, cwd, home, ipython, ship, surroundings
+from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
@@ -69,6 +69,8 @@ def _rehearse() -> None:
         rehearse()
         channel.send(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), trace=written, moved=channel.moved()))
     surroundings.reseed()
+    leaving.begin()
+    leaving.end(lambda _: None)
 
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
@@ -81,6 +83,8 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     try:
         with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
+    except Ended:
+        leaving.end_at_once()
     except Lost:
         os._exit(LOST)
     except Exception as error:
@@ -102,6 +106,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)
     board = memoryview(mmap.mmap(at.board, 0)).cast("q")
+    asked.heed(lambda: board[STOP])
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -111,6 +116,8 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         lookout.arm()
 
     def report(batch: Batch, readings: Readings) -> None:
+        if asked.is_asked():
+            raise Ended
         if batch.errors:
             trace.explain(batch)
         channel.report(batch, readings)
@@ -147,7 +154,7 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
     notes += surroundings.figures_left_open()
-    util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001  (queues' feeder threads finish)
+    notes += leaving.end(channel.tell)
     written = trace.finish(orders.trace_file)
     readings = gauge.take()
     channel.send(
@@ -168,12 +175,14 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     if orders.environment is not None:
         surroundings.take_over(orders.environment, at.tracker)
     covered.begin()
+    leaving.begin()
     current_process()._config["semprefix"] = orders.semaphores  # type: ignore[attr-defined]  # noqa: SLF001
     if orders.manifest is None:
         call, items, settings = inherited
         after_fork(settings)
         util._run_after_forkers()  # type: ignore[attr-defined]  # noqa: SLF001  (as in a Process: proxies connect anew, queues have no thread)
         home.know_classes()
+        feeders.known_by(names_around(call))
         return call, lambda claim: items[claim.start : claim.stop]
     reader = channel.reader = ship.Reader(at.file, orders.manifest, beside)
     begin = perf_counter()
@@ -182,6 +191,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     channel.shared = orders.manifest.shared
     home.know_classes()
     surroundings.fill_main(names_around(call), reader.named())
+    feeders.known_by(names_around(call))
 
     def load(claim: range) -> Any:
         begin = perf_counter()

@@ -18,7 +18,7 @@ from parmagic.system.interrupts import held_back, undo
 from parmagic.system.real import Poll
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import claimed
-from parmagic.workers.endings import Mercy, cut_off, where
+from parmagic.workers.endings import GRACE, Mercy, cut_off, where
 from parmagic.workers.loop import body_file
 from parmagic.workers.processes import messages
 from parmagic.workers.processes.board import BoardFile
@@ -300,12 +300,27 @@ class Crew:
             self._hub.withdraw(asking.order)
         alive = {member.key for member in self._members if member.ended is None and member.key}  # one without was never started
         with suppress(WorkerDied):  # without their server they are dead already
-            self._hub.end(alive | {member.key for member in self._members if member.done})
+            try:
+                self._ask()
+            finally:
+                self._hub.end(alive | {member.key for member in self._members if member.done})
             patience = Mercy(self._hub)
             while alive and not patience.is_over():
                 self._hub.listen(HEARTBEAT)
                 alive -= {event[1] for event in self._hub.events if event[0] in {"ended", "immune"}}
                 self._hub.events.clear()
+
+    def _ask(self) -> None:
+        """Ask workers to end, and give them a little time: what their bodies have opened is closed.
+
+        Again and again: one that has only begun does not listen yet, and one that is busy may miss a signal.
+        """
+        left = {member.key for member in self._members if member.ended is None and member.key and not member.broken}
+        until = perf_counter() + GRACE
+        while left and perf_counter() < until:
+            self._hub.end(left, ask=True)
+            self._hub.listen(HEARTBEAT)
+            left -= {event[1] for event in self._hub.events if event[0] == "ended"}
 
     def _close(self) -> None:
         for member in self._members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -68,3 +69,4 @@ def _settle() -> None:
     from parmagic.record import profiler  # noqa: PLC0415  (only where there is something to stop)
 
     profiler.forked()
+    gc.freeze()  # what workers find that is not, is their bodies'

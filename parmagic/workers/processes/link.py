@@ -136,10 +136,10 @@ class Hub:
         """Take back an order, where it was not sent: its descriptors are about to be closed."""
         self._withdraw(order.parcel)
 
-    def end(self, keys: set[int]) -> None:
-        """Kill these processes and all that they started."""
+    def end(self, keys: set[int], *, ask: bool = False) -> None:
+        """Kill these processes and all that they started; or only ask them to end, by a SIGINT."""
         if keys:
-            self._send(("end", keys))
+            self._send(("ask" if ask else "end", keys))
 
     def hold(self) -> None:
         """Have the server prepare nothing while a run is measured."""

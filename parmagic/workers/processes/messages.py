@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parmagic.errors import LimitReached
-from parmagic.model.progress import Displayed, Logged
+from parmagic.model.progress import Displayed, Logged, Standing
 from parmagic.model.recording import Recording
 from parmagic.model.words import describe
 from parmagic.system import limits
@@ -14,7 +14,7 @@ from parmagic.workers.processes.orders import Unreadable
 from parmagic.workers.processes.wire import Garbled
 
 
-def take(member: Member) -> Recording | Displayed | Logged | deaths.Event | None:
+def take(member: Member) -> Recording | Displayed | Logged | Standing | deaths.Event | None:
     """Take a worker's next message; None where not all of it is there, or where it was its last word."""
     try:
         parcel = home.receive(member.inbox)
@@ -26,7 +26,7 @@ def take(member: Member) -> Recording | Displayed | Logged | deaths.Event | None
     return None if parcel is None else _read(member, parcel)
 
 
-def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | Logged | deaths.Event | None:
+def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | Logged | Standing | deaths.Event | None:
     try:
         what = home.unpack(parcel)
     except BaseException as error:
@@ -40,7 +40,7 @@ def _read(member: Member, parcel: home.Parcel) -> Recording | Displayed | Logged
         return None
     if isinstance(what, Recording) and what.worker.rank == member.rank:
         return what
-    if isinstance(what, (Displayed, Logged)) and what.rank == member.rank:
+    if isinstance(what, (Displayed, Logged, Standing)) and what.rank == member.rank:
         return what
     if isinstance(what, LimitReached):
         return deaths.Exhausted(str(what))

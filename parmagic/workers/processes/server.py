@@ -177,6 +177,8 @@ class _Server:
             self._held, self._due = True, None  # a run has begun
             key, entry, arguments, new, semaphores = words
             self._start(key, entry, arguments, new, semaphores, descriptors)
+        elif verb == "ask":
+            self._ask(words[0])
         elif verb == "end":
             self._end(words[0])
         elif verb == "import":
@@ -281,6 +283,12 @@ class _Server:
         gc.collect()
         gc.freeze()  # no worker's collector has to touch, and so to copy, what is here
         self._due = None if self._held else 0.0
+
+    def _ask(self, keys: set[int]) -> None:
+        for pid, key in self._workers.keys.items():
+            if key in keys:
+                with suppress(OSError):  # it has ended, or is somebody else's by now
+                    os.kill(pid, signal.SIGINT)
 
     def _end(self, keys: set[int]) -> None:
         """Kill these processes; of those that have ended before, say so again: the news may have been lost in an interrupt."""
