@@ -89,6 +89,7 @@ def test_logs(kernel, line, tmp_path):
 
 def test_pyplot_in_threads(kernel):
     """Under the inline backend, too."""
+    pytest.importorskip("matplotlib")
     kernel("import matplotlib.pyplot as plt\nfrom matplotlib.figure import Figure")
     more = "'pyplot was used' in n"
     assert len(_of(kernel, "threads=2", "plt.close(plt.figure())", more)[1]) == 1

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from matplotlib._pylab_helpers import Gcf
-from matplotlib.figure import Figure
 
 import parmagic
+
+plt = pytest.importorskip("matplotlib.pyplot")
+Gcf, Figure = sys.modules["matplotlib._pylab_helpers"].Gcf, sys.modules["matplotlib.figure"].Figure
 
 
 def _closes(n):

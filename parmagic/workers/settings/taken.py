@@ -22,6 +22,7 @@ from parmagic.workers.settings.setting import ALWAYS, Setting, same
 
 TABLE: tuple[Setting, ...] = (*python.SETTINGS, *libraries.SETTINGS, *logs.SETTINGS)
 
+_BY_NAME = {setting.name: setting for setting in TABLE}
 _OF_THREADS = tuple(setting for setting in TABLE if setting.of_thread)
 
 
@@ -96,8 +97,9 @@ class Settled:
         self._modules = 0
         self._later: dict[str, list[Callable[[], object]]] = {}  # by the module that it waits for
         self._table = list(TABLE)
-        for has in _begun_with:
-            self._table = [each for each in TABLE if not same(wanted.get(each.name, each.default), has.get(each.name, each.default))]
+        for has in _begun_with:  # of all others, nothing is touched
+            differ = [name for name, value in wanted.items() if name not in has or not same(value, has[name])]
+            self._table = [_BY_NAME[name] for name in (*differ, *(has.keys() - wanted.keys()))]
 
     def have(self) -> None:
         """Set all that is to be set now: at the begin, and again where modules were imported meanwhile, which set some themselves."""
