@@ -145,6 +145,8 @@ class Eye:
 
     def _object(self, value: Any) -> str:
         """Tell of any other: its attributes and slots; where it has none, its text."""
+        if isinstance(value, functools.singledispatchmethod):
+            return self._parts(type(value), value.func)
         slots = [(name, each) for base in type(value).__mro__ for name, each in vars(base).items() if type(each) is _SLOT and "offset" not in name]
         held = {name: each.__get__(value) for name, each in slots if _is_set(each, value)}
         space = _dict(value)

@@ -141,6 +141,15 @@ def test_what_arrives(ip, definition, expression, expected):
     assert ip.space["there"].results == [expected] * 2
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="generic functions are new in Python 3.12")
+def test_generic_functions(ip):
+    """They have the parameters of their types, in processes and back."""
+    ip("def first[T: int](n: T) -> T: return n\nclass Box[T]:\n    def get[K](self, k: K) -> K: return k")
+    ip("%parallel procs=2 -q --once -o there (first.__type_params__[0].__name__, Box.get.__type_params__[0].__name__, first) for n in range(2)")
+    for own, method, function in ip.space["there"].results:
+        assert (own, method, function.__type_params__[0].__name__) == ("T", "K", "T")
+
+
 def test_a_cell_is_shared(ip):
     """Two functions that share a variable share it in a process, too: what one changes, the other sees."""
     ip(CLOSURES)

@@ -106,10 +106,12 @@ def as_defined(value: Any, reduction: Any) -> Any:
 
 
 def _function(function: Any, make: Any, arguments: Any, state: Any, *rest: Any) -> tuple[Any, ...]:
-    """Have a function made with its own cells, which other functions may share."""
+    """Have a function made with its own cells, which other functions may share, and with the parameters of its types."""
     *before, _ = arguments
     attributes, members = state
-    return make, (*before, function.__closure__), (attributes, {**members, "__closure__": None}), *rest
+    generic = getattr(function, "__type_params__", ())
+    members = {**members, "__closure__": None, **({"__type_params__": generic} if generic else {})}
+    return make, (*before, function.__closure__), (attributes, members), *rest
 
 
 def _cell(cell: Any) -> tuple[Any, ...]:

@@ -42,6 +42,7 @@ def enum_taken_apart(kind: Any, _: Any, arguments: Any, state: Any, *_rest: Any)
     (bases, name, qualname, _members, *more), (attributes, *_) = arguments, state
     members = dict(kind.__members__)
     fields = {key: each for key, each in attributes.items() if key not in members}
+    fields.update((key, each) for key, each in vars(kind).items() if key == "__static_attributes__")
     beside = {key: {own: each for own, each in vars(member).items() if own not in _OF_MEMBERS} for key, member in members.items()}
     values = {key: member.value for key, member in members.items()}
     return _enum_made, (bases, name, qualname, values, *more), (fields, beside), None, None, _set_enum
