@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ from parmagic.system.unwatched import unwatched
 
 MANY = 10_000_000
 """From this many items on a note says what listing them costs."""
+
+
+_LONG = 60
+"""Characters of a loop that a note shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,8 @@ def _executed(task: Task, plan: Plan) -> Run:
 def _plan(shell: Any, line: str, cell: str | None, trace: TraceMode) -> Plan:
     """Read the line; what is wrong with it is a UsageError, which IPython shows without a traceback."""
     try:
-        plan = grammar.parse(line, cell=cell is not None, expand=lambda word: _expanded(shell, word))
+        expand, known = partial(_expanded, shell), lambda name: name in _names(shell)
+        plan = grammar.parse(line, cell=cell is not None, expand=expand, known=known)
     except LineError as error:
         raise UsageError(str(error)) from None
     if trace != "auto" and "--trace" not in line:
@@ -205,7 +211,16 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
     bound = body.writes - {"_"} - _target_names(plan)
     if run.error is None and bound and run.results and all(result is None for result in run.results):
         found.append("Every result is None: put the name that you want back on the last line of the body.")
-    return told(found, "not_given_back", severity="warning")
+    return [*told(found, "not_given_back", severity="warning"), *_shared_out(body, plan)]
+
+
+def _shared_out(body: door.Body, plan: Plan) -> list[Finding]:
+    """Say how a loop is shared out that every worker ran all of."""
+    if not body.whole_loop or body.blocking or max(arm.count for arm in plan.arms) == 1:
+        return []
+    loop = body.whole_loop if len(body.whole_loop) <= _LONG else f"{body.whole_loop[:_LONG]}…"
+    text = f"Every worker ran all of `{loop}`: did you mean `%%parallel … {loop}`, which shares it out?"
+    return [Finding("whole_loop", text)]
 
 
 def _is_the_notebooks(value: Any) -> bool:

@@ -21,7 +21,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from parmagic.model import words
-from parmagic.parse.habits import as_returns, tell
+from parmagic.parse.habits import as_returns, tell, whole_loop
 from parmagic.parse.names import Names, blocking_names, mutated_names, read_names
 from parmagic.parse.refusals import (
     IN_A_LINE_MAGIC,
@@ -67,7 +67,8 @@ class Body:
     after another could wait for each other forever.
 
     ``has_value`` is False when the last statement is no expression or ends
-    with ``;``. ``breaks`` tells whether it may break the loop that it is the body of.
+    with ``;``. ``breaks`` tells whether it may break the loop that it is the body of;
+    ``whole_loop`` is a loop of its own that every worker runs all of, as ``for x in xs``, where it has no clause.
     """
 
     source: str
@@ -80,6 +81,7 @@ class Body:
     blocking: frozenset[str]
     has_value: bool
     breaks: bool = False
+    whole_loop: str = ""
 
     def function(self, namespace: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Make the body a function of (item, worker) over ``namespace``, which gets no new name.
@@ -242,6 +244,7 @@ class _Reader:
             blocking=blocking_names(statements, reads, self.namespace),
             has_value=has_value,
             breaks=bool(breaks),
+            whole_loop="" if binding else whole_loop(statements, self.namespace),
         )
 
     def checked(self, statements: list[ast.stmt], binding: ast.Assign | None, bound: frozenset[str], has_value: bool) -> Names:

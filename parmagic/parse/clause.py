@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from parmagic.errors import LineError
 from parmagic.model.plan import Loop
+from parmagic.parse.options import FLAGS, VALUES
 
 __all__ = ["read_clause"]
 
@@ -34,14 +36,15 @@ class _Outline:
     open: tuple[str, int] | None = None
 
 
-def read_clause(line: str, start: int, *, expression: bool) -> tuple[str | None, Loop]:
+def read_clause(line: str, start: int, *, expression: bool, known: Callable[[str], bool]) -> tuple[str | None, Loop]:
     """Read ``line`` from ``start`` on: ``[EXPRESSION] for TARGET in ITERABLE ...``.
 
     Returns the expression's source (None unless ``expression``) and the loop.
-    Raises LineError at the place that cannot be read.
+    Raises LineError at the place that cannot be read, and at an option, which Python could
+    read as an expression, where the notebook has no name that is ``known`` as it is.
     """
     try:
-        return _read(line, start, expression=expression)
+        return _read(line, start, expression=expression, known=known)
     except UnicodeEncodeError as error:  # its place counts from the clause's start, or from a bracket of ours
         at = next((at for at in range(start, len(line)) if line[at] == error.object[error.start]), start)
         message = "the clause cannot be read: half of a surrogate pair stands here, which is no character"
@@ -52,10 +55,11 @@ def read_clause(line: str, start: int, *, expression: bool) -> tuple[str | None,
         raise LineError("the clause is nested too deeply: give parts of it names, in a cell above", line, start) from None
 
 
-def _read(line: str, start: int, *, expression: bool) -> tuple[str | None, Loop]:
+def _read(line: str, start: int, *, expression: bool, known: Callable[[str], bool]) -> tuple[str | None, Loop]:
     text = line[start:]
     prefix = "[" if expression else "[_ "
     outline = _outline(text)
+    _refuse_option(line, start, outline, known)
     try:
         # The newline keeps a comment at the line's end from hiding the bracket.
         tree = ast.parse(f"{prefix}{text}\n]", mode="eval").body
@@ -66,6 +70,21 @@ def _read(line: str, start: int, *, expression: bool) -> tuple[str | None, Loop]
     _check(tree, line, start, outline)
     assert outline.for_at is not None
     return text[: outline.for_at].strip() if expression else None, _fold(tree, text, outline)
+
+
+def _refuse_option(line: str, start: int, outline: _Outline, known: Callable[[str], bool]) -> None:
+    """Refuse an option behind ``in``, outside brackets: ``for i in range(3) --once``."""
+    depth = 0
+    for word, begin, _ in outline.words:
+        depth += (word in CLOSERS) - (word in CLOSERS.values())
+        option = _OPTION.match(line, start + begin) if word == "-" and not depth and begin > (outline.in_at or len(line)) else None
+        if option is None or option[0] not in {**FLAGS, **VALUES} or not line[option.start() - 1].isspace():
+            continue
+        if not all(known(name) for name in option[0].strip("-").split("-")):
+            raise LineError(f"`{option[0]}` stands behind the clause: options come before the `for`", line, option.start())
+
+
+_OPTION = re.compile(r"--?[a-z][a-z-]*(?=[\s=]|$)")
 
 
 def _check(tree: ast.ListComp, line: str, start: int, outline: _Outline) -> None:
@@ -203,6 +222,8 @@ def _explain(error: SyntaxError, line: str, start: int, prefix: int, outline: _O
         return LineError(f"`in` is missing after the target: expected {GRAMMAR}", line, column)
     if words[-1][1] == outline.in_at:
         return LineError(f"the iterable is missing after `in`: expected {GRAMMAR}", line, end)
+    if words[-1][0] == ":":
+        return LineError("a colon cannot stand here: the clause ends without one", line, start + words[-1][1])
     column = _place(error, line, start, prefix)
     if (comma := _comma(outline)) is not None:
         return LineError(

@@ -1,13 +1,18 @@
-"""``continue`` and ``break`` at the top of a body, which is a function, and in a loop for whoever wrote it."""
+"""Habits of whoever writes loops: ``continue`` and ``break`` in a body, which is a function; a loop where no clause is."""
 
 # ruff: noqa: N815 - ast.NodeVisitor names the methods
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["as_returns", "tell"]
+__all__ = ["as_returns", "tell", "whole_loop"]
+
+_FEW = 4
+"""Turns of a loop that every worker may well run all of."""
 
 
 def as_returns(body: Iterable[ast.stmt]) -> tuple[list[ast.stmt], list[ast.Return]]:
@@ -25,6 +30,38 @@ def tell(breaks: Iterable[ast.Return], worker: str) -> None:
     for node in breaks:
         value = ast.Attribute(ast.Name(worker, ast.Load()), "_broke", ast.Load())
         node.value = ast.fix_missing_locations(ast.copy_location(value, node))
+
+
+def whole_loop(body: Iterable[ast.stmt], namespace: Mapping[str, Any]) -> str:
+    """Return the first loop over many things at the top of a body that never looks at its worker: every worker runs all of it.
+
+    As ``for x in xs``; empty where there is none.
+    """
+    body = list(body)
+    words = {getattr(node, "id", getattr(node, "attr", "")) for statement in body for node in ast.walk(statement)}
+    if words & {"worker", "current_worker"}:
+        return ""
+    for loop in (statement for statement in body if isinstance(statement, ast.For)):
+        bound = {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
+        read = {node.id for inner in loop.body for node in ast.walk(inner) if isinstance(node, ast.Name)}
+        if bound & read and _turns(loop.iter, namespace) > _FEW:
+            target = ast.unparse(loop.target)
+            if isinstance(loop.target, ast.Tuple):
+                target = target.removeprefix("(").removesuffix(")")
+            return f"for {target} in {ast.unparse(loop.iter)}"
+    return ""
+
+
+def _turns(iterable: ast.expr, namespace: Mapping[str, Any]) -> float:
+    """Return how often a loop over that goes round, where it is short enough to be seen; infinity elsewhere."""
+    if isinstance(iterable, ast.Tuple | ast.List):
+        return len(iterable.elts)
+    if isinstance(iterable, ast.Call) and ast.unparse(iterable.func) == "range" and len(iterable.args) == 1:
+        count = iterable.args[0]
+        value = namespace.get(count.id) if isinstance(count, ast.Name) else getattr(count, "value", None)
+        return value if type(value) is int else math.inf
+    value = namespace.get(iterable.id) if isinstance(iterable, ast.Name) else None
+    return len(value) if isinstance(value, (list, tuple, dict, set, str, range)) else math.inf
 
 
 class _Habits(ast.NodeTransformer):

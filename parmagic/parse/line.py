@@ -48,11 +48,13 @@ def parse(
     cell: bool,
     expand: Callable[[str], str] | None = None,
     cpus: Callable[[], int] = available_cpus,
+    known: Callable[[str], bool] = lambda _: False,
 ) -> Plan:
     """Read what follows ``%%parallel`` (``cell``) or ``%parallel``.
 
     ``expand`` replaces ``{name}`` and ``$name`` in one word before the clause;
-    ``cpus`` is asked once for what ``auto`` means, and only when it is used.
+    ``cpus`` is asked once for what ``auto`` means, and only when it is used;
+    ``known`` tells whether the notebook has a name.
     Raises LineError with the place in ``line`` and what was expected there.
     """
     front = _Front(line, cell, expand or str, cpus)
@@ -60,9 +62,9 @@ def parse(
     expression: str | None = None
     loop: Loop | None = None
     if not cell:
-        expression, loop = _read_expression(line, start, front)
+        expression, loop = _read_expression(line, start, front, known)
     elif start < len(line.rstrip()):
-        _, loop = read_clause(line, start, expression=False)
+        _, loop = read_clause(line, start, expression=False, known=known)
     return Plan(arms=front.all_arms(), loop=loop, expression=expression, **front.options)
 
 
@@ -79,7 +81,7 @@ def parse_models(text: str, **options: object) -> Plan:
     return Plan(arms=front.all_arms(), **{**front.options, **checked})
 
 
-def _read_expression(line: str, start: int, front: _Front) -> tuple[str | None, Loop]:
+def _read_expression(line: str, start: int, front: _Front, known: Callable[[str], bool]) -> tuple[str | None, Loop]:
     """Read the rest of a ``%parallel`` line; a word that was meant as a model gets that message."""
     end = len(line.rstrip())
     shape = "expected `EXPRESSION for TARGET in ITERABLE`"
@@ -89,7 +91,7 @@ def _read_expression(line: str, start: int, front: _Front) -> tuple[str | None, 
         hint = "for a whole cell, write `%%parallel` on its first line"
         raise LineError(f"the expression before `for` is missing: {shape}; {hint}", line, start)
     try:
-        return read_clause(line, start, expression=True)
+        return read_clause(line, start, expression=True, known=known)
     except LineError as error:
         match = WORD.match(line, start)
         assert match is not None

@@ -268,3 +268,33 @@ def test_a_ctrl_c_in_the_first_import_of_numpy_ruins_nothing(tmp_path):
     """NumPy cannot be imported twice: what a run imports, it imports to the end."""
     done = subprocess.run([sys.executable, "-c", STRUCK_IN_AN_IMPORT], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.rstrip().endswith("fine 1.0"), done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("body", "loop"),
+    [
+        ("for x in xs: x + 1", "for x in xs"),
+        ("total = 0\nfor i, x in enumerate(xs):\n    total += x\ntotal", "for i, x in enumerate(xs)"),
+        ("for k in range(1000): k * k", "for k in range(1000)"),
+        ("for x in [a for a in xs if a > 100_000_000_000_000_000_000_000_000_000]: x", "for x in [a for a in xs if a > 10000000000000000000000000000…"),
+    ],
+)
+def test_a_loop_that_every_worker_ran(ip, body, loop):
+    """Without a clause every worker runs all: where nobody looks at the worker, a note says how to share the loop out."""
+    ip("xs = list(range(50))")
+    run = ip(f"%%parallel threads=2 -q --once\n{body}")
+    assert f"Every worker ran all of `{loop}`: did you mean `%%parallel … {loop}`, which shares it out?" in run.notes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for x in xs[worker.rank::worker.count]: x", "for x in xs: f(x, worker)", "for _ in range(1000): f(1)", "for x in few: x", "for x in (1, 2): x",
+        "for k in range(3): k", "for k in range(n): k", "def g():\n    for x in xs: x\ng()", "for x in xs: q.put(x)", "import parmagic\nfor x in xs: f(x, parmagic.current_worker())",
+    ],
+)  # fmt: skip
+def test_a_loop_that_every_worker_is_to_run(ip, body):
+    """Nothing is said of a loop by ranks, of a short one, of repetitions, of a queue that is shared, nor of one within a function."""
+    ip("import queue; xs = list(range(50)); few = 'abc'; n = 2; q = queue.Queue()\ndef f(*_): pass")
+    assert not any("Every worker ran" in note for note in ip(f"%%parallel threads=2 -q --once\n{body}").notes)
+    assert not any("Every worker ran" in note for note in ip("%%parallel threads=1 -q --once\nfor x in xs: x").notes)

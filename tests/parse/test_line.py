@@ -458,3 +458,39 @@ def test_the_caret_stands_under_its_place_behind_a_tab() -> None:
     """What stands before the caret is as wide as what stands before the place."""
     *_, shown, caret = str(refusal("threads=2\t-q\tfoo")).split("\n")
     assert (shown, caret) == ("    threads=2\t-q\tfoo", "             \t  \t^")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "option"),
+    [
+        ("for i in range(3) --once", 18, "--once"),
+        ("threads=2 for i in range(3) -q", 28, "-q"),
+        ("for i in xs --keep-going", 12, "--keep-going"),
+        ("for i in xs if i --trace off", 17, "--trace"),
+        ("for i in xs --chunk=3", 12, "--chunk"),
+        ("for i in xs --seed 3", 12, "--seed"),
+    ],
+)
+def test_options_behind_the_clause(text: str, column: int, option: str) -> None:
+    """Python may read them as an expression: they are refused, with the place and where they belong."""
+    error = refusal(text, known={"xs", "i"}.__contains__)
+    assert str(error).startswith(f"`{option}` stands behind the clause: options come before the `for`")
+    assert error.column == column
+
+
+@pytest.mark.parametrize(
+    "text", ["for i in a --once", "for i in a -q", "for i in (a --seed)", "for i in a --b", "for i in a-q", "for i in a - q", "for i in [a --seed]"]
+)
+def test_expressions_that_look_like_options(text: str) -> None:
+    """Names of the notebook are subtracted as ever, and what stands in brackets is Python's."""
+    loop = read(text, known={"once", "q", "a"}.__contains__).loop
+    assert loop is not None
+    assert loop.iterable == text.removeprefix("for i in ")
+
+
+@pytest.mark.parametrize(("text", "column"), [("for i in range(3):", 17), ("threads=2 for i in xs if i :  ", 27)])
+def test_a_trailing_colon(text: str, column: int) -> None:
+    """It is pointed at."""
+    error = refusal(text)
+    assert str(error).startswith("a colon cannot stand here: the clause ends without one")
+    assert error.column == column
