@@ -1,19 +1,19 @@
-"""What heavy items share and is no buffer (a list, a dictionary, a text): the first that has it is packed, and later ones build upon that.
+"""What heavy items share and is no buffer (a list, a dictionary, a text): it is packed by itself, and the items build upon that.
 
 ::
 
-    item 0   = pickle                     its memory ──┐
-    item 7   = what it has of its own ◀────────────────┘  read behind item 0's pickle, with the memory of that reading
+    base     = pickle of what is shared   its memory ──┐
+    item 7   = what it has of its own ◀────────────────┘  read behind the base's pickle, with the memory of that reading
 
 Who reads item 7 reads both, so that all that it holds is its own, and hangs together as in the notebook. Only items that took much
-are looked at, and only as deep as costs nothing beside that.
+are looked at, and only as deep as costs nothing beside that; the first one has all in its own pickle, for nobody knew then.
 """
 
 from __future__ import annotations
 
 import gc
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple
 
@@ -28,59 +28,78 @@ _MOST, _WIDE, _TEXT, _KEPT = 300, 100, 4096, 32
 
 
 class Base(NamedTuple):
-    """An item that was packed: what that was done with, which has its memory, where it lies, and what it holds."""
+    """What several items hold: what it was packed with, which has the memory of that, where it lies, and which objects it is."""
 
     packer: Packer
     blob: Blob
-    held: list[Any]
+    ids: frozenset[int]
 
 
 class Bases:
-    """The items that later ones may build upon."""
+    """What was packed so far of which later items may hold the same."""
 
     def __init__(self) -> None:
-        self._bases: OrderedDict[int, Base] = OrderedDict()
-        self._of: dict[int, Base] = {}
-        self._light: set[int] = set()  # what was held in common, and saved little
+        self._items: OrderedDict[int, list[Any]] = OrderedDict()  # heavy ones, by number: what each holds
+        self._first: dict[int, int] = {}  # the first of them that holds an object
+        self._light: set[int] = set()  # what was held by several, and takes little
+        self._bases: list[Base] = []
 
-    def find(self, part: Sequence[Any]) -> Base | None:
-        """Return the one that most of an item is in already; None for several items."""
-        if not self._of or len(part) != 1:
+    def common(self, part: Sequence[Any]) -> list[Any]:
+        """Return what an item holds, and one that was packed before does as well; nothing for several items."""
+        if not self._first or len(part) != 1:
+            return []
+        shared: dict[int, list[Any]] = {}
+        known = self._first.keys() - self._light
+        for each in _held(part[0], known):
+            if id(each) in known:
+                shared.setdefault(self._first[id(each)], []).append(each)
+        return max(shared.values(), key=lambda found: sum(map(_size, found)), default=[])
+
+    def base(self, common: Sequence[Any]) -> Base | None:
+        """Return the largest base of which an item holds all."""
+        ids = {id(each) for each in common}
+        return max((base for base in self._bases if base.ids <= ids), key=lambda base: base.blob.weight, default=None)
+
+    def add(self, common: Sequence[Any], packer: Packer, blob: Blob) -> Base | None:
+        """Keep what was packed by itself as a base; None where it takes little."""
+        ids = frozenset(map(id, common))
+        if blob.pickle[1] < HEAVY:
+            self.forgo(common)
             return None
-        sizes: dict[int, int] = {}
-        for each in _held(part[0]):
-            base = self._of.get(id(each))
-            if base is not None and id(each) not in self._light:
-                sizes[id(base.packer)] = sizes.get(id(base.packer), 0) + (len(each) if type(each) in _SIZED else 1)
-        return self._bases[max(sizes, key=sizes.__getitem__)] if sizes else None
-
-    def learn(self, part: Sequence[Any], packer: Packer, blob: Blob) -> None:
-        """Keep an item in mind that was packed by itself, where it took much."""
-        if len(part) != 1 or blob.pickle[1] < HEAVY:
-            return
         packer.release()
-        base = self._bases[id(packer)] = Base(packer, blob, _held(part[0]))
-        for each in base.held:
-            self._of.setdefault(id(each), base)
-        if len(self._bases) > _KEPT:
-            _, old = self._bases.popitem(last=False)
-            self._of = {key: base for key, base in self._of.items() if base is not old}
+        self._bases = [*self._bases[1 - _KEPT :], Base(packer, blob, ids)]
+        return self._bases[-1]
 
-    def forgo(self, part: Sequence[Any]) -> None:
-        """Remember that what this item holds of others saves little."""
-        self._light.update(id(each) for each in _held(part[0]) if id(each) in self._of)
+    def forgo(self, common: Sequence[Any]) -> None:
+        """Remember that it is not worth while to have these by themselves."""
+        self._light.update(map(id, common))
+
+    def learn(self, part: Sequence[Any], size: int) -> None:
+        """Keep an item in mind whose pickle took so many bytes."""
+        if len(part) != 1 or size < HEAVY:
+            return
+        number = next(reversed(self._items), 0) + 1
+        held = self._items[number] = _held(part[0])
+        for each in held:
+            self._first.setdefault(id(each), number)
+        if len(self._items) > _KEPT:
+            old, held = self._items.popitem(last=False)
+            for each in held:
+                if self._first.get(id(each)) == old:
+                    del self._first[id(each)]
 
     def clear(self) -> None:
         """Hold nothing any more."""
+        self._items.clear()
+        self._first.clear()
         self._bases.clear()
-        self._of.clear()
 
 
-def _held(item: Any) -> list[Any]:
-    """Return an item, and what it holds, nearest first."""
+def _held(item: Any, known: Collection[int] = frozenset()) -> list[Any]:
+    """Return an item, and what it holds, nearest first; not what is within those that are known."""
     found, seen = [item], {id(item)}
     for each in found:
-        for inner in _inside(each):
+        for inner in _inside(each) if id(each) not in known else ():
             if id(inner) not in seen and not _is_small(inner):
                 seen.add(id(inner))
                 found.append(inner)
@@ -100,6 +119,10 @@ def _inside(value: Any) -> list[Any]:
 def _is_small(value: Any) -> bool:
     kind = type(value)
     return kind in _SMALL or issubclass(kind, type) or (kind in _TEXTS and len(value) < _TEXT)
+
+
+def _size(value: Any) -> int:
+    return len(value) if type(value) in _SIZED else 1
 
 
 _SMALL = {int, float, complex, bool, NoneType, FunctionType, BuiltinFunctionType, ModuleType}

@@ -20,7 +20,7 @@ from parmagic.system.real import Lock
 from parmagic.workers.processes import home, ipython
 from parmagic.workers.processes.frames import Outbox
 from parmagic.workers.processes.portable import give_up_on_values, logged, portable
-from parmagic.workers.processes.ship import Reader
+from parmagic.workers.processes.reader import Reader
 from parmagic.workers.settings import logs
 
 READ_ONLY = (

@@ -28,10 +28,11 @@ from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
-from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, ship, surroundings
+from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
+from parmagic.workers.processes.reader import Reader
 from parmagic.workers.settings.taken import Settled, after_fork, rehearse
 from parmagic.workers.stack import Lookout
 
@@ -184,7 +185,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
         home.know_classes()
         feeders.known_by(names_around(call))
         return call, lambda claim: items[claim.start : claim.stop]
-    reader = channel.reader = ship.Reader(at.file, orders.manifest, beside)
+    reader = channel.reader = Reader(at.file, orders.manifest, beside)
     begin = perf_counter()
     call = _body(reader, orders.manifest.variables, notes)
     channel.unpack_s += perf_counter() - begin
@@ -204,7 +205,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     return call, load
 
 
-def _body(reader: ship.Reader, variables: dict[tuple[str, str], bytes], notes: list[str]) -> Any:
+def _body(reader: Reader, variables: dict[tuple[str, str], bytes], notes: list[str]) -> Any:
     """Return the body, where all is set as in the notebook: before, for its names may be of what is imported with them, and behind that."""
     try:
         settled = Settled(reader.settings(), notes)

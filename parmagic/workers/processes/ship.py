@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import pickle
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from time import perf_counter
 from types import ModuleType
@@ -25,12 +23,12 @@ from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt
 from parmagic.workers.loop import names_around
-from parmagic.workers.processes import home, salvage
-from parmagic.workers.processes.bases import Bases
-from parmagic.workers.processes.buffers import Buffers, libc, mapped
+from parmagic.workers.processes import home
+from parmagic.workers.processes.bases import HEAVY, Base, Bases
+from parmagic.workers.processes.buffers import Buffers, libc
 from parmagic.workers.processes.forkable import obstacle
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, arrived, has_buffers, in_one, names
+from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, has_buffers, in_one
 from parmagic.workers.settings.taken import taken
 
 _SEGMENT = 1 << 16
@@ -226,23 +224,35 @@ class Cargo:
         return NotShippable(f"The items cannot be sent to processes: {message(error)}")
 
     def _pack(self, part: Sequence[Any]) -> Blob:
-        """Pack items: upon another one, where that has most of them already."""
-        known, base = [*self._known.values()], self._bases.find(part)
-        if base is not None:
-            packer = Packer(self._popen, self._buffers.put, known, base.packer)
-            packer.pack(part)
-            if 2 * packer.stream.tell() < base.blob.pickle[1]:
-                return self._store(packer, 1, base.blob)
-            self._bases.forgo(part)
-        packer = Packer(self._popen, self._buffers.put, known)
-        packer.pack(part)
-        blob = self._store(packer, 1)
-        self._bases.learn(part, packer, blob)
-        return blob
+        """Pack items; one that holds much which others hold as well upon that."""
+        common = self._bases.common(part)
+        base = self._bases.base(common)
+        packer = self._packed(part, base)
+        if common and packer.stream.tell() >= HEAVY and (base is None or len(base.ids) < len(common)):
+            larger = self._base_of(common)
+            packer, base = (self._packed(part, larger), larger) if larger else (packer, base)
+        self._bases.learn(part, packer.stream.tell())
+        return self._store(packer, 1, base)
 
-    def _store(self, packer: Packer, count: int, base: Blob | None = None) -> Blob:
+    def _base_of(self, common: Sequence[Any]) -> Base | None:
+        """Pack what items share by itself; None where that cannot be done, or takes little."""
+        try:
+            packer = self._packed(common, None)
+        except BaseException as error:  # noqa: BLE001  (it may be part of what can be packed as a whole)
+            _not_an_interrupt(error)
+            self._bases.forgo(common)
+            return None
+        return self._bases.add(common, packer, self._store(packer, 1))
+
+    def _packed(self, what: Sequence[Any], base: Base | None) -> Packer:
+        packer = Packer(self._popen, self._buffers.put, [*self._known.values()], base and base.packer)
+        packer.pack(what)
+        return packer
+
+    def _store(self, packer: Packer, count: int, base: Base | None = None) -> Blob:
         # no getbuffer(): up to Python 3.12, one that is left in a circle of references crashes the garbage collection
-        return Blob(self._put(memoryview(packer.stream.getvalue())), tuple(packer.places), count, tuple(packer.writable), base)
+        place, below = self._put(memoryview(packer.stream.getvalue())), base and base.blob
+        return Blob(place, tuple(packer.places), count, tuple(packer.writable), below)
 
     def _put(self, data: memoryview) -> Place:
         offset = -(-self._end // _ALIGN) * _ALIGN
@@ -265,78 +275,3 @@ def _cannot_send(name: str, value: Any, error: BaseException) -> NotShippable:
         f"The body reads {name!r} (a {long_type_name(value)}), which cannot be sent to a process: {message(error)}. "
         f"Make it in the body, {or_else}."
     )
-
-
-class Reader:
-    """A worker's view of a cargo; ``size`` is how many bytes of it were unpacked so far."""
-
-    def __init__(self, file: int, manifest: Manifest, descriptors: list[int]) -> None:
-        self._manifest = manifest
-        arrived[:] = descriptors
-        self._shared = mmap.mmap(file, manifest.size, access=mmap.ACCESS_READ)
-        self._own = memoryview(mmap.mmap(file, manifest.size, access=mmap.ACCESS_COPY))
-        self._file = Descriptor(file)
-        self._segment = -1
-        self._items: list[Any] = []
-        self._lost = False
-        self.size = 0
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the notebook has set; it is read first."""
-        blob = self._manifest.body
-        view = memoryview(self._shared)
-        parts = [view[offset : offset + size] for offset, size in blob.buffers]
-        buffers: list[Any] = [part if len(part) >= LARGE else bytearray(part) for part in parts]
-        for number in blob.writable:
-            offset, size = blob.buffers[number]
-            buffers[number] = self._own[offset : offset + size]
-        self._shared.seek(blob.pickle[0])
-        self._unpickler = pickle.Unpickler(self._shared, buffers=buffers)
-        settings: dict[str, Any] = self._unpickler.load()
-        return settings
-
-    def body(self) -> Any:
-        """Return the shipped callable; the names that it reads came before it."""
-        blob = self._manifest.body
-        found = [self._unpickler.load() for _ in range(blob.count - 1)]
-        self.size += blob.weight
-        names[:] = found[:-1]
-        return found[-1]
-
-    def named(self) -> dict[str, Any]:
-        """Return the names that came before the body."""
-        return dict(zip(self._manifest.names, names, strict=True))
-
-    def load(self, claim: range) -> list[Any]:
-        """Return the items of a claim."""
-        firsts = self._manifest.firsts
-        items: list[Any] = []
-        number = claim.start
-        while number < claim.stop:
-            segment = bisect_right(firsts, number) - 1
-            if segment != self._segment:
-                self._items, self._segment = self._unpack(self._manifest.segments[segment]), segment
-            here = self._items[number - firsts[segment] : claim.stop - firsts[segment]]
-            items += here
-            number += len(here)
-        return salvage.Items(items, claim.start) if self._lost else items
-
-    def _unpack(self, blob: Blob) -> Any:
-        self.size += blob.weight
-        pieces = [(self._own[each.pickle[0] :][: each.pickle[1]], [*map(self._buffer, each.buffers)]) for each in (blob.base, blob) if each]
-        with home.knowing_classes():
-            try:
-                return salvage.whole(*pieces)
-            except BaseException:
-                self._lost = True
-                found = salvage.read(*pieces)
-                if not isinstance(found, home.Values):
-                    raise
-                return found
-
-    def _buffer(self, place: Place) -> Any:
-        """Return a buffer of an item, which nothing else has that is read here."""
-        offset, size = place
-        if place not in self._manifest.common:
-            return self._own[offset : offset + size]
-        return mapped(self._file.fileno(), place) if size >= LARGE else bytearray(self._shared[offset : offset + size])
