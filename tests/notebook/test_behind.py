@@ -61,3 +61,25 @@ def test_other_children_of_processes(kernel):
     assert _text(outputs) == "[procs 0] from a program\n"
     outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n    pool.map(print, [n])")
     assert _text(outputs) == "[procs 0] 0\n"
+
+
+def test_what_a_body_leaves_behind(kernel):
+    """Threads and pools come to their end, and directories go; what goes on is named under the cell, and the next cell works."""
+    kernel("import atexit, tempfile, threading, time\nfrom pathlib import Path\nfolder = tempfile.mkdtemp()")
+    kernel(
+        "%%parallel procs=2 --once -q for n in range(2)\nsys.kept = tempfile.TemporaryDirectory(dir=folder)\n"
+        "pool = concurrent.futures.ThreadPoolExecutor(1)\n_ = pool.submit(lambda: (time.sleep(0.2), Path(folder, f'done{n}').touch()))"
+    )
+    assert _text(kernel("print(sorted(os.listdir(folder)))")) == "['done0', 'done1']\n"
+    kernel("run = get_ipython().run_cell_magic('parallel', 'procs=1 --once for n in range(1)', 'threading.Timer(60, print).start()')")
+    kernel("import parmagic")
+    assert "left behind" in _text(kernel("print(parmagic.last().notes)"))
+
+
+def test_a_queue_that_nobody_reads(kernel):
+    """It is said under the cell what is waited for, also under -q; a timeout ends it, and the queue takes and gives again."""
+    kernel("q = multiprocessing.get_context('forkserver').Queue()")
+    outputs = kernel("%%parallel procs=1 --once -q --timeout 4 for n in range(1)\nq.put(bytes(10_000_000))")
+    assert "[procs 0] has done its items: its feeder thread still writes to `q`" in _text(outputs)
+    assert any(output.output_type == "error" and output.ename == "RunTimeout" for output in outputs)
+    assert _text(kernel("try:\n    q.get(timeout=1)\nexcept queue.Empty:\n    print('empty')\nq.put(5)\nprint(q.get(timeout=10))")) == "empty\n5\n"
