@@ -22,7 +22,7 @@ SETUP = (
 BODIES = {
     "q": ("q.put(bytes(10_000_000))", "`q`"),
     "many messages": ("for k in range(300):\n    q.put(bytes(3_000))", "`q`"),
-    "a closed one": ("q.put(bytes(10_000_000))\nq.close()", "`q`"),
+    "a closed one": ("q.put(bytes(10_000_000))\nif n:\n    q.close()", "`q`"),
     "a bounded one": ("bounded.put(bytes(10_000_000))", "`bounded`"),
     "one to join": ("joinable.put(bytes(10_000_000))", "`joinable`"),
     "one in a list": ("held[0].put(bytes(10_000_000))", "a queue"),
