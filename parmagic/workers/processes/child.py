@@ -28,7 +28,7 @@ from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
-from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, surroundings
+from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
 from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
@@ -228,4 +228,5 @@ def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:
     return Chain(OwnItem(*orders.left), deck) if orders.left else deck
 
 
-hooks.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks
+hooks.why_inferred()  # the fork server imports this module: what is looked up here is known to all that it forks,
+assert ship  # and what is imported, also for runs within bodies
