@@ -352,6 +352,8 @@ def draw(seed: int, number: int) -> Cell:
         noises = [found for make in rng.sample(NOISES, rng.choice([0, 0, 1, 1, 2])) if (found := make(rng, shape))]
         calm = any(noise.calm for noise in noises)
         fault = None if calm or rng.random() < 0.55 else rng.choice(RAISED + DEADLY * 2 if shape.isolated else RAISED)
+    if fault is not None and fault not in RAISED and any("Lock()" in noise.setup for noise in noises):
+        fault = None  # who is killed in there leaves the lock locked, for whoever comes
     n = _how_many(rng, value, noises)
     bad = _bad(rng, fault, min(n, 20_000) if not shape.spmd else max(workers for _, workers in shape.arms))
     options, keep_going, timeout = _options(rng, shape, calm=calm, n=n, stops=fault is not None and fault.stops)
