@@ -187,7 +187,7 @@ def _collection(b: Notebook) -> Name:
     form, tie = b.rng.choice([
         ("collections.deque([{}, {}], maxlen=9)", "{n}.append({x})"), ("collections.OrderedDict(z={}, a={})", "{n}['t{k}'] = {x}"), ("collections.defaultdict(list, k={}, m={})", "{n}['t{k}'].append({x})"),
         ("collections.defaultdict(lambda: [1], k={}, m={})", "{n}['t{k}'].append({x})"), ("collections.ChainMap({{'k': {}}}, {{'m': {}}})", "{n}['t{k}'] = {x}"), ("collections.UserDict(k={}, m={})", "{n}['t{k}'] = {x}"),
-        ("collections.UserList([{}, {}])", "{n}.append({x})"), ("types.SimpleNamespace(k={}, m={})", "{n}.t{k} = {x}"), ("collections.Counter({{'k': 1}}) or [{}, {}]", "{n}['t{k}'] += 2"),
+        ("collections.UserList([{}, {}])", "{n}.append({x})"), ("types.SimpleNamespace(k={}, m={})", "{n}.t{k} = {x}"), ("collections.Counter({{'k': {}, 1: {}}})", "{n}['t{k}'] += 2"),
     ])  # fmt: skip
     return Name(f"@@ = {form.format(one, two)}", ["repr(type(@@))"], ties=[tie])
 

@@ -37,7 +37,7 @@ _SLOT = types.MemberDescriptorType
 
 def seen(value: Any, named: Mapping[str, Any] | None = None, *, into_classes: bool = True) -> str:
     """Tell what a value is; of an object that one of the names holds, only which, and of classes only the names, where these are not looked into."""
-    return Eye({id(each): name for name, each in (named or {}).items() if not isinstance(each, ATOMS)}, into_classes).look(value)
+    return Eye({id(each): name for name, each in (named or {}).items() if not isinstance(each, (*ATOMS, array))}, into_classes).look(value)
 
 
 class Eye:

@@ -97,6 +97,25 @@ key, frozen = Key(1), Frozen("f", [])
 key.held.append({key: 5})
 frozen.among.append({frozen})
 """
+CIRCLES = """
+import abc, collections, typing
+class Goes(abc.ABC):
+    @abc.abstractmethod
+    def go(self): ...
+class Gone(Goes):
+    def go(self): return gone
+gone = Gone()
+class Point(typing.NamedTuple):
+    x: int
+    y: list = []
+    def get(self): return around
+Plain = collections.namedtuple("Plain", "a b", defaults=[5])
+class Below(Plain):
+    def get(self): return around
+around = [Point(1), Below(2), Plain(3)]
+Point.y_default = Point._field_defaults["y"]
+Point.y_default.append(around)
+"""
 ENUMS = """
 import enum
 class Shade(enum.Enum):
@@ -130,6 +149,8 @@ class Kept(enum.IntFlag, boundary=enum.KEEP):
          (5, ["Flagged"], True, "loud", (int,), True)),
         (CLASSES, "dict(loose), list(twice), list(loose.more), loose.more is twice", ({"k": (1, "set")}, [1, 1], [1, 1], True)),
         (HASHED, "key.held[0][key], frozen in frozen.among[0], list(vars(key)), next(iter(frozen.among[0])) is frozen", (5, True, ["held", "n"], True)),
+        (CIRCLES, "gone.go() is gone, around[0].get() is around, around[1].get() is around, around[0].y[0] is around, [*map(len, around)], Point(4)[0], Plain(6), Point._fields",
+         (True, True, True, True, [2, 2, 2], 4, (6, 5), ("x", "y"))),
         (ENUMS, "Shade.DARK.label, Shade.BLACK is Shade.DARK, Way.NE.name, Way(3) is Way.NE, [*Way.__members__], Kept(8).value, ~Way.N is Way.E",
          ("night", True, "NE", True, ["N", "E", "NE"], 8, True)),
     ],

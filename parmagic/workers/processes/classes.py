@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import types
-import typing
 from types import MemberDescriptorType
 from typing import Any
 from weakref import WeakSet
@@ -30,11 +29,19 @@ def taken_apart(kind: Any, _: Any, arguments: Any, state: Any, *_rest: Any) -> t
     space = vars(kind)
     fields = {**{key: each for key, each in space.items() if key not in _NOT_SET}, **attributes}
     keywords = {**keywords, "__qualname__": kind.__qualname__}
-    if "__slots__" in space and typing.NamedTuple not in bases:
+    if "_fields" in space and "__new__" in space and issubclass(kind, tuple):
+        bases = kind.__bases__  # not typing.NamedTuple, which would make one without fields
+        keywords["__new__"] = _of_values  # until its own comes: one that leads to its class may be made before that
+    if "__slots__" in space:
         slots = [key for key, each in space.items() if type(each) is MemberDescriptorType and each.__objclass__ is kind]
         fields = {key: each for key, each in fields.items() if key not in slots}
         keywords["__slots__"] = (*slots, *(key for key in ("__dict__", "__weakref__") if key in space))
     return made, (constructor, name, bases, keywords, *more), fields, None, None, _set
+
+
+def _of_values(kind: Any, *values: Any) -> Any:
+    """Make a named tuple of a class that has nothing yet."""
+    return tuple.__new__(kind, values)
 
 
 def enum_taken_apart(kind: Any, _: Any, arguments: Any, state: Any, *_rest: Any) -> tuple[Any, ...]:
@@ -60,6 +67,8 @@ def _known(tracked: str | None) -> Any:
 
 
 def _noted(made: Any) -> Any:
+    if getattr(made, "__abstractmethods__", None):
+        made.__abstractmethods__ = frozenset()  # its own methods are yet to come, and instances may come before
     _bare.add(made)
     return made
 
