@@ -58,12 +58,15 @@ def _is_usable(q):
 
 
 class Impatient(io.StringIO):
-    """A screen at which somebody hits Ctrl-C when it says that a queue is written to."""
+    """A screen at which somebody hits Ctrl-C when it says that a queue is written to; once: a second one ends workers at once."""
+
+    hit = False
 
     def write(self, text):
         """Write, and look what it is."""
         written = super().write(text)
-        if "feeder thread" in text:
+        if "feeder thread" in text and not self.hit:
+            self.hit = True
             os.kill(os.getpid(), signal.SIGINT)
         return written
 
