@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import nbformat
 import IPython
+import nbformat
 import pytest
 from nbclient import NotebookClient
 
