@@ -50,7 +50,10 @@ def test_children_that_print_at_once(ip, capsys):
     ip("%%parallel threads=2 --once -q --trace off for n in range(2)\nwith fork.Pool(3) as pool:\n    pool.map(chat, range(3), chunksize=1)")
     lines = Counter(re.sub(r"^\[threads [01]\] ", "", line) for line in capsys.readouterr().out.splitlines())
     assert sum(lines.values()) in range(50, 601)  # of a megabyte from each worker, the rest is counted
-    assert set(lines) <= {*(f"{k} {'é' * 3_000}" for k in range(3)), *(line for line in lines if line.startswith("… cut here"))}
+    whole = [f"{k} {'é' * 3_000}" for k in range(3)]
+    cut = [line.rstrip("\ufffd").partition("…")[0] for line in lines if line not in whole]  # where a worker's megabyte ends, in a line
+    assert len(cut) <= 4
+    assert all(any(each.startswith(line) for each in whole) for line in cut)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
