@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from parmagic.model.code import globals_of, inner, last_of
 from parmagic.model.words import module_of
 from parmagic.parse.names import mutated_names
 
@@ -53,14 +54,12 @@ def _helpers(code: CodeType | None, names: Iterable[str], space: Mapping[str, An
             if id(helper.function) not in seen:
                 seen.add(id(helper.function))
                 yield helper
-                waiting += [(each, helper.function.__code__, helper.function.__globals__) for each in _names_of(helper.function.__code__)]
+                waiting += [(each, helper.function.__code__, helper.function.__globals__) for each in globals_of(helper.function.__code__)]
 
 
 def _called(name: str, value: Any, attributes: frozenset[str]) -> Iterator[_Helper]:
     """Yield what a call by a name, or of one of these attributes of it, may run."""
-    function: Any = value
-    for _ in range(_MOST):  # one may say to wrap itself
-        function = vars(function).get("__wrapped__", function) if type(function) is FunctionType else function
+    function: Any = last_of(value, lambda each: vars(each).get("__wrapped__") if type(each) is FunctionType else None)
     if type(function) is FunctionType and function.__module__ == "__main__":
         yield _Helper(f"{name}()", function, "")
     kind: Any = value if issubclass(type(value), type) else type(value)
@@ -77,18 +76,7 @@ def _called(name: str, value: Any, attributes: frozenset[str]) -> Iterator[_Help
 @functools.lru_cache(1000)
 def _attributes(code: CodeType | None) -> frozenset[str]:
     """Return the names of code, those of attributes among them."""
-    return frozenset() if code is None else frozenset(code.co_names).union(*(_attributes(each) for each in _inner(code)))
-
-
-@functools.lru_cache(1000)
-def _names_of(code: CodeType) -> frozenset[str]:
-    """Return the globals that code reads, or code within it."""
-    own = frozenset(each.argval for each in dis.get_instructions(code) if each.opname in {"LOAD_GLOBAL", "LOAD_NAME"})
-    return own.union(*(_names_of(each) for each in _inner(code)))
-
-
-def _inner(code: CodeType) -> list[CodeType]:
-    return [each for each in code.co_consts if type(each) is CodeType]
+    return frozenset() if code is None else frozenset(code.co_names).union(*map(_attributes, inner(code)))
 
 
 @functools.lru_cache(1000)
@@ -99,7 +87,7 @@ def _changes(code: CodeType) -> tuple[frozenset[str], bool]:
     if node is None:
         return frozenset(assigned), False
     first = code.co_varnames[:1] if code.co_argcount else ()
-    changed = mutated_names(node.body, _names_of(code) | {*first}, {})
+    changed = mutated_names(node.body, globals_of(code) | {*first}, {})
     return frozenset((changed - {*first}) | assigned), bool(changed & {*first})
 
 

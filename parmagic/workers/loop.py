@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from parmagic.model.code import globals_of, last_of
 from parmagic.model.recording import Batch, Readings
 from parmagic.record.items import NOTHING, STOP, Board, Call, Worker, item_slot, loading, perform
 from parmagic.record.meter import Meter
@@ -74,16 +74,13 @@ def globals_read(function: Any) -> frozenset[str]:
     """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module."""
     function = _called_in_the_end(function)
     code = code_of(function)
-    return frozenset() if code is None or _is_found_by_name(function) else frozenset(_globals_in(code))
+    return frozenset() if code is None or _is_found_by_name(function) else globals_of(code)
 
 
 def _called_in_the_end(function: Any) -> Any:
     """Return what a partial function calls, were it a partial function as well; one that calls itself is returned as it is."""
-    seen: set[int] = set()
-    while issubclass(type(function), functools.partial) and id(function) not in seen:  # not isinstance, to which a mock may lie
-        seen.add(id(function))
-        function = function.func
-    return function
+    # not isinstance, to which a mock may lie
+    return last_of(function, lambda each: each.func if issubclass(type(each), functools.partial) else None)
 
 
 def _is_found_by_name(function: Any) -> bool:
@@ -92,13 +89,6 @@ def _is_found_by_name(function: Any) -> bool:
     for name in plain.__qualname__.split("."):
         found = vars(found).get(name) if isinstance(found, (ModuleType, type)) else None
     return found is plain
-
-
-def _globals_in(code: CodeType) -> Iterator[str]:
-    yield from (each.argval for each in dis.get_instructions(code) if each.opname in {"LOAD_GLOBAL", "LOAD_NAME"})
-    for inner in code.co_consts:
-        if type(inner) is CodeType:
-            yield from _globals_in(inner)
 
 
 def names_around(call: Call) -> dict[str, Any]:
