@@ -144,9 +144,10 @@ def has_buffers(value: Any) -> bool:
     """Tell whether a value that can be packed has buffers, which would lie beside its pickle."""
     popen = Popen()
     packer = Packer(popen, lambda data: (0, len(data)), ())
-    packer.pack(value)
-    while popen.kept:
-        popen.kept.pop().close()
+    try:
+        packer.pack(value)
+    finally:
+        popen.close()
     return bool(packer.places)
 
 
@@ -166,8 +167,7 @@ def in_one(value: Any, known: Sequence[tuple[int, Any]] = ()) -> bytes:
         if popen.kept:
             raise NotShippable("it holds an open file or socket")
     finally:
-        while popen.kept:
-            popen.kept.pop().close()
+        popen.close()
     return packer.stream.getvalue()
 
 
@@ -196,6 +196,11 @@ class Popen:
         """Keep a copy of a descriptor; return its number among those that travel."""
         self.kept.append(Descriptor(high(os.dup(descriptor))))
         return len(self.kept) - 1
+
+    def close(self) -> None:
+        """Close what was kept."""
+        while self.kept:
+            self.kept.pop().close()
 
     class DupFd:
         """A descriptor that travels beside the pickle, by its number there."""

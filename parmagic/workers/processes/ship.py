@@ -114,8 +114,7 @@ class Cargo:
         if self._shared:
             libc().munmap(ctypes.c_void_p(self._shared), ctypes.c_size_t(self._end))
             self._shared = 0
-        while self._popen.kept:
-            self._popen.kept.pop().close()
+        self._popen.close()
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it."""
