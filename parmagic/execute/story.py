@@ -230,8 +230,9 @@ def _differences(story: _Story) -> list[Finding]:
     for timeline in story.timelines:
         baseline = story.baselines.setdefault(timeline.arm.label, Baseline.estimated())
         if baseline.results and timeline.error is None:
-            ran = timeline.items_run if timeline.broke is not None else baseline.results
-            both = {item: value for item, value in baseline.results.items() if item in ran}
+            both = baseline.results
+            if timeline.broke is not None:
+                both = {item: both[item] for item in timeline.items_run if item in both}
             differ = compare.differing(both, timeline.results)
             if differ:
                 found.append(rules.differ(differ, timeline, _causes(story)))

@@ -28,7 +28,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._told: dict[int, BaseException] = {}
-        self._everybodys = dict(_everybodys())
+        self._everybodys: dict[int, tuple[str, str]] | None = None  # most of what is sent is plain, and never asks for it
         self.tensors = tensors.kinds()
         self._ones: dict[type, dict[int, tuple[str, str]]] = {}
 
@@ -56,6 +56,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def place(self, obj: Any) -> tuple[str, str] | None:
         """Return the module and the name by which every process has this very object; None where it has not."""
+        if self._everybodys is None:
+            self._everybodys = dict(_everybodys())
         found = self._everybodys.get(id(obj))
         if found is not None:
             return found
