@@ -74,10 +74,8 @@ def _read(line: str, start: int, *, expression: bool, known: Callable[[str], boo
 
 def _refuse_option(line: str, start: int, outline: _Outline, known: Callable[[str], bool]) -> None:
     """Refuse an option behind ``in``, outside brackets: ``for i in range(3) --once``."""
-    depth = 0
-    for word, begin, _ in outline.words:
-        depth += (word in CLOSERS) - (word in CLOSERS.values())
-        option = _OPTION.match(line, start + begin) if word == "-" and not depth and begin > (outline.in_at or len(line)) else None
+    for word, begin in _of_the_iterable(outline):
+        option = _OPTION.match(line, start + begin) if word == "-" else None
         if option is None or option[0] not in {**FLAGS, **VALUES} or not line[option.start() - 1].isspace():
             continue
         if not all(known(name) for name in option[0].strip("-").split("-")):
@@ -243,12 +241,16 @@ def _missing_for(error: SyntaxError, line: str, start: int, prefix: int) -> Line
 
 def _comma(outline: _Outline) -> int | None:
     """Offset of a comma outside brackets after ``in``: `for` statements allow it, comprehensions do not."""
+    return next((begin for word, begin in _of_the_iterable(outline) if word == ","), None)
+
+
+def _of_the_iterable(outline: _Outline) -> Iterator[tuple[str, int]]:
+    """Yield the words after ``in`` that stand outside brackets, with their offsets."""
     depth = 0
     for word, begin, _ in outline.words:
         depth += (word in CLOSERS) - (word in CLOSERS.values())
-        if word == "," and not depth and outline.in_at is not None and begin > outline.in_at:
-            return begin
-    return None
+        if not depth and outline.in_at is not None and begin > outline.in_at:
+            yield word, begin
 
 
 def _place(error: SyntaxError, line: str, start: int, prefix: int) -> int:

@@ -149,18 +149,14 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-def _items(value: Any) -> int:
-    number = int(value) if isinstance(value, str) else operator.index(value)
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(value)
-    return number
+def _whole_from(least: int) -> Callable[[Any], int]:
+    def whole(value: Any) -> int:
+        number = int(value) if isinstance(value, str) else operator.index(value)
+        if isinstance(value, bool) or number < least:
+            raise ValueError(value)
+        return number
 
-
-def _seed(value: Any) -> int:
-    number = int(value) if isinstance(value, str) else operator.index(value)
-    if isinstance(value, bool) or number < 0:
-        raise ValueError(value)
-    return number
+    return whole
 
 
 def _switch(value: Any) -> bool:
@@ -185,7 +181,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "trace": (_one_of("trace"), "`auto`, `full` or `off`"),
     "timeout": (_seconds, "seconds, as a number above 0"),
     "keep_going": (_switch, "True or False"),
-    "chunk": (_items, "a number of items, 1 or more"),
+    "chunk": (_whole_from(1), "a number of items, 1 or more"),
     "start_method": (_one_of("start_method"), "`fork`, `forkserver` or `spawn`"),
-    "seed": (_seed, "a whole number, 0 or more"),
+    "seed": (_whole_from(0), "a whole number, 0 or more"),
 }
