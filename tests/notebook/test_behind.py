@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import nbformat
+import kernels
 import pytest
-from nbclient import NotebookClient
+from kernels import printed
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -16,22 +16,9 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Callable[[str], list[Any]]]:
     """Return a function that runs a cell in one real kernel and returns its outputs."""
-    notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
-    with client.setup_kernel():
-
-        def run(source: str) -> list[Any]:
-            cell = nbformat.v4.new_code_cell(source)
-            notebook.cells.append(cell)
-            client.execute_cell(cell, len(notebook.cells) - 1)
-            return list(cell.outputs)
-
-        run("%load_ext parmagic\nimport concurrent.futures, multiprocessing, os, queue, sys\nfork = multiprocessing.get_context('fork')")
+    with kernels.kernel() as run:
+        run("import concurrent.futures, multiprocessing, os, queue, sys\nfork = multiprocessing.get_context('fork')")
         yield run
-
-
-def _text(outputs: list[Any], stream: str = "stdout") -> str:
-    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == stream)
 
 
 @pytest.mark.parametrize("model", ["threads=2", "serial", "procs=2", "procs=2 --start-method fork"])
@@ -50,17 +37,17 @@ def test_children_print_under_the_cell(kernel, model, child):
     outputs = kernel(f"%%parallel {model} --once -q for n in range(2)\n{child}")
     name = model.partition("=")[0]
     for stream, word in (("stdout", "said"), ("stderr", "warned")):
-        lines = sorted(re.sub(r" [01]\]", "]", line) for line in _text(outputs, stream).splitlines())
+        lines = sorted(re.sub(r" [01]\]", "]", line) for line in printed(outputs, stream).splitlines())
         assert lines == [f"[{name}] {word} 0", f"[{name}] {word} 1"]
-    assert "said 5\n" in _text(kernel("p = fork.Process(target=say, args=(5,))\np.start()\np.join()"))
+    assert "said 5\n" in printed(kernel("p = fork.Process(target=say, args=(5,))\np.start()\np.join()"))
 
 
 def test_other_children_of_processes(kernel):
     """Programs, and children in new interpreters, print as the worker's process that has started them."""
     outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\n_ = os.system('echo from a program')")
-    assert _text(outputs) == "[procs 0] from a program\n"
+    assert printed(outputs) == "[procs 0] from a program\n"
     outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n    pool.map(print, [n])")
-    assert _text(outputs) == "[procs 0] 0\n"
+    assert printed(outputs) == "[procs 0] 0\n"
 
 
 def test_what_a_body_leaves_behind(kernel):
@@ -70,16 +57,16 @@ def test_what_a_body_leaves_behind(kernel):
         "%%parallel procs=2 --once -q for n in range(2)\nsys.kept = tempfile.TemporaryDirectory(dir=folder)\n"
         "pool = concurrent.futures.ThreadPoolExecutor(1)\n_ = pool.submit(lambda: (time.sleep(0.2), Path(folder, f'done{n}').touch()))"
     )
-    assert _text(kernel("print(sorted(os.listdir(folder)))")) == "['done0', 'done1']\n"
+    assert printed(kernel("print(sorted(os.listdir(folder)))")) == "['done0', 'done1']\n"
     kernel("run = get_ipython().run_cell_magic('parallel', 'procs=1 --once for n in range(1)', 'threading.Timer(60, print).start()')")
     kernel("import parmagic")
-    assert "left behind" in _text(kernel("print(parmagic.last().notes)"))
+    assert "left behind" in printed(kernel("print(parmagic.last().notes)"))
 
 
 def test_a_queue_that_nobody_reads(kernel):
     """It is said under the cell what is waited for, also under -q; a timeout ends it, and the queue takes and gives again."""
     kernel("q = multiprocessing.get_context('forkserver').Queue()")
     outputs = kernel("%%parallel procs=1 --once -q --timeout 4 for n in range(1)\nq.put(bytes(10_000_000))")
-    assert "[procs 0] has done its items: its feeder thread still writes to `q`" in _text(outputs)
+    assert "[procs 0] has done its items: its feeder thread still writes to `q`" in printed(outputs)
     assert any(output.output_type == "error" and output.ename == "RunTimeout" for output in outputs)
-    assert _text(kernel("try:\n    q.get(timeout=1)\nexcept queue.Empty:\n    print('empty')\nq.put(5)\nprint(q.get(timeout=10))")) == "empty\n5\n"
+    assert printed(kernel("try:\n    q.get(timeout=1)\nexcept queue.Empty:\n    print('empty')\nq.put(5)\nprint(q.get(timeout=10))")) == "empty\n5\n"

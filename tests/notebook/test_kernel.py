@@ -6,30 +6,16 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import nbformat
+import kernels
 import pytest
-from nbclient import NotebookClient
+from kernels import printed
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Callable[[str], list[Any]]]:
     """Return a function that runs a cell in one real kernel and returns its outputs."""
-    notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
-    with client.setup_kernel():
-
-        def run(source: str) -> list[Any]:
-            cell = nbformat.v4.new_code_cell(source)
-            notebook.cells.append(cell)
-            client.execute_cell(cell, len(notebook.cells) - 1)
-            return list(cell.outputs)
-
-        run("%load_ext parmagic")
+    with kernels.kernel() as run:
         yield run
-
-
-def _text(outputs: list[Any], stream: str = "stdout") -> str:
-    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == stream)
 
 
 @pytest.mark.filterwarnings("default")
@@ -40,9 +26,9 @@ class TestUnderTheCell:
     def test_print(self, kernel, model):
         """Lines are whole and marked with their worker; of a rewritten line the last state shows."""
         outputs = kernel(f"%%parallel {model}=2 --once -q for n in range(2)\nprint('line', n)\nprint('10 %\\r50 %\\r100 %')")
-        lines = sorted(line.split("] ")[1] for line in _text(outputs).splitlines() if line)
+        lines = sorted(line.split("] ")[1] for line in printed(outputs).splitlines() if line)
         assert lines == ["100 %", "100 %", "line 0", "line 1"]
-        assert all(line.startswith(f"[{model} ") for line in _text(outputs).splitlines() if line)
+        assert all(line.startswith(f"[{model} ") for line in printed(outputs).splitlines() if line)
 
     def test_display(self, kernel, model):
         """A displayed object keeps its rich form."""
@@ -64,8 +50,8 @@ class TestUnderTheCell:
 def test_c_level_output(kernel):
     """What C code and child processes print in a worker arrives as well."""
     outputs = kernel("%%parallel procs=1 --once -q for n in range(1)\nimport os\n_ = os.system('echo from a child')\nos.write(1, b'from C\\n')")
-    assert "[procs 0] from a child\n" in _text(outputs)
-    assert "[procs 0] from C\n" in _text(outputs)
+    assert "[procs 0] from a child\n" in printed(outputs)
+    assert "[procs 0] from C\n" in printed(outputs)
 
 
 def test_only_the_run_is_hushed(kernel):
@@ -73,9 +59,9 @@ def test_only_the_run_is_hushed(kernel):
     for line in ("%parallel threads=1 -q --once n for n in range(2)", "%parallel threads=1 --once n for n in range(2);"):
         (shown,) = kernel(f"{line}\n6 * 7")
         assert (shown.output_type, shown.data["text/plain"]) == ("execute_result", "42")
-        assert _text(kernel(f"print(Out[{shown.execution_count}])")) == "42\n"
+        assert printed(kernel(f"print(Out[{shown.execution_count}])")) == "42\n"
         assert kernel(line) == []
-        assert _text(kernel("print(type(_).__name__)")) == "Run\n"
+        assert printed(kernel("print(type(_).__name__)")) == "Run\n"
 
 
 def _error(outputs):
@@ -92,7 +78,7 @@ def test_traceback_shows_the_cell(kernel, model):
     assert "----> 5 g(i - 1)" in text
     assert "----> 4     return 1 / x" in text
     assert "parmagic/" not in text
-    assert "in item 1 (1), worker" in text + _text(outputs, "stderr")  # where an IPython does not print notes, we do
+    assert "in item 1 (1), worker" in text + printed(outputs, "stderr")  # where an IPython does not print notes, we do
 
 
 @pytest.mark.parametrize(
@@ -113,6 +99,6 @@ def test_what_is_ours_has_no_traceback(kernel, cell, message):
 def test_progress_bars_of_threads(kernel):
     """Bars in the bodies of several threads end as one line each."""
     outputs = kernel("%%parallel threads=2 --once -q\nimport tqdm\nfor _ in tqdm.tqdm(range(50), mininterval=0):\n    pass")
-    lines = [line for line in _text(outputs, "stderr").splitlines() if line.strip()]
+    lines = [line for line in printed(outputs, "stderr").splitlines() if line.strip()]
     assert sorted(line[:11] for line in lines) == ["[threads 0]", "[threads 1]"]
     assert all("50/50" in line for line in lines)

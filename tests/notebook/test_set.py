@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import nbformat
+import kernels
 import pytest
-from nbclient import NotebookClient
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Callable[[str], str]]:
     """Return a function that runs a cell in one real kernel, and returns what it printed; a failing one fails."""
-    notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3")
-    with client.setup_kernel():
+    with kernels.kernel(allow_errors=False) as run_in:
 
         def run(source: str) -> str:
-            cell = nbformat.v4.new_code_cell(source)
-            notebook.cells.append(cell)
-            client.execute_cell(cell, len(notebook.cells) - 1)
-            shown = [output for output in cell.outputs if output.output_type == "stream"]
+            shown = [output for output in run_in(source) if output.output_type == "stream"]
             return "".join(f"{each.name}: {line}\n" for each in shown for line in each.text.splitlines())
 
-        run("%load_ext parmagic\n%config ParallelMagics.baseline = False\nimport warnings\nwarnings.simplefilter('default')")
+        run("%config ParallelMagics.baseline = False\nimport warnings\nwarnings.simplefilter('default')")
         yield run
 
 

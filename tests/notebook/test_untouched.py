@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import IPython
-import nbformat
+import kernels
 import pytest
-from nbclient import NotebookClient
 
 HOSTILE = """
 import functools, sys, types, weakref
@@ -52,17 +51,7 @@ sys.modules["parmagic_test_broken"] = broken
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Callable[[str], list[Any]]]:
     """Return a function that runs a cell in one real kernel, where such names are, and returns its outputs."""
-    notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
-    with client.setup_kernel():
-
-        def run(source: str) -> list[Any]:
-            cell = nbformat.v4.new_code_cell(source)
-            notebook.cells.append(cell)
-            client.execute_cell(cell, len(notebook.cells) - 1)
-            return list(cell.outputs)
-
-        assert run("%load_ext parmagic") == []
+    with kernels.kernel() as run:
         assert run(HOSTILE) == []
         yield run
 
