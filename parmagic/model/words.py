@@ -152,6 +152,11 @@ def module_of(kind: type) -> str:
     return str.__str__(module) if isinstance(module, str) else ""
 
 
+def space_of(kind: type) -> Any:
+    """Return what a class has of its own, by name."""
+    return _SPACE.__get__(kind)
+
+
 def long_type_name(value: object, kind: type | None = None) -> str:
     """Return the name of a value's type, or of ``kind``, with its module, but for what is built in or the notebook's."""
     kind = kind or type(value)

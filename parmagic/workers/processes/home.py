@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from cloudpickle import cloudpickle as cloud
 
 from parmagic.model import recording
-from parmagic.model.words import module_of
+from parmagic.model.words import module_of, space_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.system.real import close_descriptor
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox
@@ -81,11 +81,10 @@ def track_classes(space: Mapping[str, Any]) -> None:
             continue
         if value not in cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS:  # noqa: SLF001
             cloud._get_or_create_tracker_id(value)  # noqa: SLF001
-            track_classes(_SPACE.__get__(value))
+            track_classes(space_of(value))
 
 
 _PLAIN_WAYS = type.__hash__, type.__eq__
-_SPACE = vars(type)["__dict__"]
 
 
 def know_classes() -> None:
