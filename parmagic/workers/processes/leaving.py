@@ -256,7 +256,10 @@ def _files() -> list[Any]:
 
 
 def _has_files() -> bool:
-    """Tell whether this process has files open for writing that are none of ours; True where that cannot be seen."""
+    """Tell whether this process has files open for writing, by name and none of ours; True where that cannot be seen.
+
+    One without a name is nobody's once it is closed. Ours have none: Python's mmap keeps a low descriptor of what it maps.
+    """
     try:
         base = base_of_ours()
         return any(_is_written(number) for number in map(int, os.listdir(_DESCRIPTORS)) if _STREAMS < number < base)  # noqa: PTH208  (quicker)
@@ -268,5 +271,6 @@ def _is_written(number: int) -> bool:
     import fcntl  # noqa: PLC0415  (POSIX only)
 
     with suppress(OSError):
-        return bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE) and stat.S_ISREG(os.fstat(number).st_mode)
+        about = os.fstat(number)
+        return stat.S_ISREG(about.st_mode) and about.st_nlink > 0 and bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE)
     return False
