@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from parmagic.model.words import ask, is_plain
+from parmagic.model.asking import ask
+from parmagic.model.words import is_plain
 
 SECONDS = 2.0
 """What the comparison of two results may take: the user's own ``__eq__`` may never end."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding, bends
 from parmagic.model.recording import CALLS_KEPT, Samples, TraceFile, Wait
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.model.words import type_name
 from parmagic.system.cpus import available_cpus
 
 WORTH_A_NOTE = 0.01

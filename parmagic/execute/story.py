@@ -20,7 +20,7 @@ from parmagic.errors import LimitReached, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
-from parmagic.model import words
+from parmagic.model import classes, words
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
@@ -297,7 +297,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     item, unless ``keep_going``.
     """
     plan = line.parse_models(models, **options)
-    name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else words.type_name(function)
+    name = getattr(function, "__name__", "function") if isinstance(function, (FunctionType, type)) else classes.type_name(function)
     task = Task(CallItem(function), list(items), plan, names=globals_read(function), title=f"parmagic.run({name}, …, {models!r})")
     done = let_go(remember(noticed(unwatched, execute, task, Quiet())))
     if done.error is not None:

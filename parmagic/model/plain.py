@@ -21,12 +21,13 @@ from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from parmagic.model import kinds
+from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import stand_in
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Samples, Span, Tally, Total, TraceFile, Waits
 from parmagic.model.timeline import Baseline, Lane, Timeline
-from parmagic.model.words import messages, type_name
+from parmagic.model.words import messages
 
 VERSION = [1, kinds.VERSION]
 """Of this format, and of what the numbers in tallies, waits and samples mean."""

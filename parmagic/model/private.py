@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Self
 
+from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding
 from parmagic.model.recording import Batch
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.model.words import describe, type_name
+from parmagic.model.words import describe
 
 
 class Private(str):

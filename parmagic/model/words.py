@@ -9,159 +9,18 @@ is left behind, and the text says so. What only looks at objects runs no code of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import copy_context
-from dataclasses import dataclass
 from time import perf_counter
-from types import GetSetDescriptorType, NotImplementedType, TracebackType
+from types import NotImplementedType, TracebackType
 from typing import Any, Self
 
-from parmagic.system.interrupts import Latch, calm, raise_in
-from parmagic.system.real import Lock, start_new_thread
-
-SECONDS = 0.1
-"""What the code of one object gets to describe it."""
+from parmagic.model.asking import ask
+from parmagic.model.classes import definer, module_of, type_name
 
 MOST = 10_000
 """Characters of what it says that are kept."""
 
-_TO_START, _LAST_CHANCE, _PATIENCE = 5.0, 0.05, 5
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------
-# asking
-
-
-class _Enough(BaseException):
-    """Raised in a helper thread whose time is up."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """What comes of a call that raised, or did not end."""
-
-    why: str
-
-
-def ask(calls: Sequence[Callable[[], Any]], seconds: float = SECONDS) -> list[Any]:
-    """Call all of them, each for at most ``seconds``; return what they return, or :class:`NoAnswer`.
-
-    After five that do not end, none is called.
-    """
-    answers: list[Any] = []
-    patience = _PATIENCE
-    while len(answers) < len(calls) and patience:
-        helper = _Helper(calls[len(answers) :], seconds, patience)
-        answers += helper.wait()
-        patience = helper.patience
-    return answers + [NoAnswer("was not called, as others before did not end")] * (len(calls) - len(answers))
-
-
-class _Helper:
-    """A thread that calls one thing after another, until one of them does not end.
-
-    It is none of ``threading``'s: no tracer or profiler that waits for new threads sees it.
-    """
-
-    def __init__(self, calls: Sequence[Callable[[], Any]], seconds: float, patience: int) -> None:
-        self._calls = calls
-        self._seconds = seconds
-        self.patience = patience
-        self._answers: list[Any] = []
-        self._since = perf_counter() + _TO_START
-        self._over = False
-        self._ending = Lock()
-        self._ended = Latch()
-
-    def wait(self) -> list[Any]:
-        """Return the answers, up to the first call that does not end."""
-        try:
-            self._ident = start_new_thread(copy_context().run, (self._run,))
-        except RuntimeError as error:
-            return [NoAnswer(f"could not be called: {error}")] * len(self._calls)
-        try:
-            return self._watch()
-        finally:
-            self._strike()  # where an interrupt has ended the wait
-
-    def _run(self) -> None:
-        while not self._over:
-            try:
-                self._answer()
-                with self._ending:
-                    self._over = True  # from here on nothing is raised in this thread; what was, comes at the next turn
-                for _ in range(2):
-                    pass
-            except _Enough:
-                pass
-        self._ended.set()
-
-    def _answer(self) -> None:
-        while not self._over and self.patience and len(self._answers) < len(self._calls):
-            self._since = perf_counter()
-            answer: Any = NoAnswer(f"did not end in {self._seconds:g} s")
-            try:
-                answer = self._calls[len(self._answers)]()
-            except _Enough:
-                self.patience -= 1
-            except BaseException as error:  # noqa: BLE001  (the user's own code may raise anything)
-                answer = NoAnswer(f"raised {type_name(error)}")
-            self._answers.append(answer)
-
-    def _watch(self) -> list[Any]:
-        """Wait until all is answered; interrupt a call that takes too long, and give up on one that goes on all the same."""
-        while not self._ended.wait(self._seconds / 4):
-            place, since = len(self._answers), self._since
-            if perf_counter() - since < self._seconds:
-                continue
-            for _ in range(3):
-                self._strike()
-                if self._ended.wait(_LAST_CHANCE) or len(self._answers) > place:
-                    break
-            else:
-                self._over = True
-                self.patience -= 1
-                calm()
-                return [*self._answers[:place], NoAnswer(f"did not end in {self._seconds:g} s, and was left behind")]
-        return self._answers
-
-    def _strike(self) -> None:
-        with self._ending:
-            if not self._over:
-                raise_in(self._ident, _Enough)
-
-
 # ---------------------------------------------------------------------------------------------------------------------------------
 # looking: no code of the user's runs
-
-
-_NAME, _QUALNAME, _MODULE, _MRO, _SPACE = (vars(type)[name] for name in ("__name__", "__qualname__", "__module__", "__mro__", "__dict__"))
-_LONGEST_NAME = 200
-
-
-def type_name(value: object) -> str:
-    """Return the name of a value's type, whatever its class says of itself."""
-    return str.__str__(_NAME.__get__(type(value)))[:_LONGEST_NAME]
-
-
-def module_of(kind: type) -> str:
-    """Return the name of a type's module; empty where it has none."""
-    try:
-        module = _MODULE.__get__(kind)
-    except AttributeError:
-        return ""
-    return str.__str__(module) if isinstance(module, str) else ""
-
-
-def space_of(kind: type) -> Any:
-    """Return what a class has of its own, by name."""
-    return _SPACE.__get__(kind)
-
-
-def long_type_name(value: object, kind: type | None = None) -> str:
-    """Return the name of a value's type, or of ``kind``, with its module, but for what is built in or the notebook's."""
-    kind = kind or type(value)
-    name, module = str.__str__(_QUALNAME.__get__(kind))[:_LONGEST_NAME], module_of(kind)
-    return name if module in {"", "builtins", "__main__"} else f"{module}.{name}"
 
 
 def _of_exceptions(name: str) -> Callable[[BaseException], Any]:
@@ -242,8 +101,8 @@ def add_origin(error: BaseException, text: str, since: float) -> bool:
 
 def _notes_to_write(error: BaseException) -> list[Any] | None:
     """Return the list of an exception's notes; None where what is in it could not be read by all."""
-    reader = _definer(type(error), "__getattribute__")
-    if _definer(type(error), "__notes__") or reader is None or module_of(reader) != "builtins":
+    reader = definer(type(error), "__getattribute__")
+    if definer(type(error), "__notes__") or reader is None or module_of(reader) != "builtins":
         return None
     notes = dict.setdefault(_dict_of(error), "__notes__", [])
     return notes if type(notes) is list else None
@@ -258,17 +117,6 @@ def notes_of(error: BaseException) -> list[str]:
 def show_as(error: BaseException, lines: Callable[[], list[str]]) -> None:
     """Have IPython show an exception by these lines."""
     dict.__setitem__(_dict_of(error), "_render_traceback_", lines)
-
-
-def attributes_of(value: object) -> Any:
-    """Return a value's own attributes, a dict, where it has them as most objects do; else None."""
-    get = next((_SPACE.__get__(base)["__dict__"] for base in _MRO.__get__(type(value)) if "__dict__" in _SPACE.__get__(base)), None)
-    return get.__get__(value) if type(get) is GetSetDescriptorType else None
-
-
-def _definer(kind: type, name: str) -> type | None:
-    """Return the class that a type has an attribute from."""
-    return next((base for base in _MRO.__get__(kind) if name in _SPACE.__get__(base)), None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -347,9 +195,9 @@ def _says_plainly(error: BaseException, known: dict[int, type | None]) -> bool:
     """Tell whether an exception's message is made by Python alone, and at once."""
     kind = id(type(error))
     if kind not in known:
-        known[kind] = _definer(type(error), "__str__")
-    definer, fields = known[kind], _args_of(error)
-    if definer is OSError:
+        known[kind] = definer(type(error), "__str__")
+    owner, fields = known[kind], _args_of(error)
+    if owner is OSError:
         fields += tuple(vars(OSError)[name].__get__(error) for name in ("errno", "strerror", "filename", "filename2"))
-    ours = definer is BaseException or definer is KeyError or definer is OSError
+    ours = owner is BaseException or owner is KeyError or owner is OSError
     return ours and len(fields) < 10 and all(map(is_plain, fields))  # noqa: PLR2004  (a few)

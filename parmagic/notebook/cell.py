@@ -20,7 +20,7 @@ from IPython.utils.text import DollarFormatter
 from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
 from parmagic.execute.task import Breaking, Task
-from parmagic.model import words
+from parmagic.model import classes
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
 from parmagic.notebook.failures import advise, fail, without_traceback
@@ -225,7 +225,7 @@ def _shared_out(body: door.Body, plan: Plan) -> list[Finding]:
 
 def _is_the_notebooks(value: Any) -> bool:
     """Tell whether what a process changes in a value stays there."""
-    return not words.module_of(type(value)).startswith("multiprocessing")
+    return not classes.module_of(type(value)).startswith("multiprocessing")
 
 
 def _running(shell: Any) -> tuple[int, str]:

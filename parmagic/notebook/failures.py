@@ -11,7 +11,7 @@ from IPython import version_info
 from IPython.display import display
 
 from parmagic.errors import ParmagicError
-from parmagic.model import words
+from parmagic.model import classes, words
 from parmagic.model.plan import Plan
 from parmagic.parse import body as door
 from parmagic.result import Run
@@ -51,7 +51,7 @@ def fail(run: Run, body: door.Body, plan: Plan) -> NoReturn:
 
 def without_traceback(error: BaseException) -> BaseException:
     """Have IPython show an error by its message alone: its frames are all ours, and tell the user nothing."""
-    words.show_as(error, lambda: [f"{words.type_name(error)}: {words.message(error)}".rstrip(": "), *words.notes_of(error)])
+    words.show_as(error, lambda: [f"{classes.type_name(error)}: {words.message(error)}".rstrip(": "), *words.notes_of(error)])
     BaseException.__setattr__(error, "__context__", None)
     return words.with_traceback(error, None)
 

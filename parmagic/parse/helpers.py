@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from parmagic.model.classes import module_of
 from parmagic.model.code import globals_of, inner, last_of
-from parmagic.model.words import module_of
 from parmagic.parse.names import mutated_names
 
 _MOST = 100

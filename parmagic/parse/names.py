@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from parmagic.model.words import module_of
+from parmagic.model.classes import module_of
 
 __all__ = ["Names", "blocking_names", "mutated_names", "read_names"]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+from parmagic.model.classes import attributes_of, module_of
 from parmagic.model.private import Private, joined, public
-from parmagic.model.words import attributes_of, module_of
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.real import Lock, RLock
 

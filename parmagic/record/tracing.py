@@ -15,7 +15,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Concatenate, ParamSpec, TypeVar
 
-from parmagic.model import words
+from parmagic.model import classes, words
 from parmagic.model.plan import TraceMode
 from parmagic.model.private import Private, say
 from parmagic.model.recording import Batch, TraceFile
@@ -318,7 +318,7 @@ def prepare(mode: TraceMode) -> Tracing:
 
 
 def _why_not(error: Exception) -> str:
-    return say("Functions were not traced: {why}.", why=Private(words.message(error), words.type_name(error)))
+    return say("Functions were not traced: {why}.", why=Private(words.message(error), classes.type_name(error)))
 
 
 def warm(mode: TraceMode) -> None:

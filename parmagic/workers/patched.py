@@ -10,7 +10,8 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from parmagic.model.words import is_plain, module_of
+from parmagic.model.classes import module_of
+from parmagic.model.words import is_plain
 
 _MOST_BYTES = 1_000_000
 """Of a module's text that is read for what was changed in it."""

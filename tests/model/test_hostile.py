@@ -10,7 +10,7 @@ import pytest
 import parmagic
 from parmagic import NotShippable
 from parmagic.analyze import compare
-from parmagic.model import words
+from parmagic.model import classes, words
 
 # Each is the body of a class; ``{}`` is a name of a method.
 RAISES = "def {}(self, *_):\n        raise ValueError('never')"
@@ -100,9 +100,9 @@ def test_a_name_is_what_the_type_is_called():
     class Odd(metaclass=Meta):
         pass
 
-    assert words.type_name(Odd()) == "Odd"
-    assert words.long_type_name(Odd()).endswith("Odd")
-    assert words.module_of(_made("Lost", "object", "__module__ = 5")) == ""
+    assert classes.type_name(Odd()) == "Odd"
+    assert classes.long_type_name(Odd()).endswith("Odd")
+    assert classes.module_of(_made("Lost", "object", "__module__ = 5")) == ""
 
 
 HOSTILE = {

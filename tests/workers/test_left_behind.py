@@ -61,7 +61,7 @@ GOES_ON = {
         "sys.kept = concurrent.futures.ThreadPoolExecutor(1, 'mine')\n_ = sys.kept.submit(write, 'never', 60)", "the thread mine_0 (at ",
     ),
     "a ProcessPoolExecutor": (
-        "sys.kept = concurrent.futures.ProcessPoolExecutor(1, mp_context=fork)\n_ = sys.kept.submit(write, 'never', 60)", "the process ForkProcess-1 (",
+        "sys.kept = concurrent.futures.ProcessPoolExecutor(1, mp_context=fork)\n_ = sys.kept.submit(write, 'never', 60)", "the process ForkProcess-",
     ),
     "a Pool": ("sys.kept = fork.Pool(1)\n_ = sys.kept.apply_async(write, ('never', 60))", "a task of a multiprocessing.Pool"),
     "a Process": ("fork.Process(target=write, args=('never', 60), name='mine').start()", "the process mine ("),

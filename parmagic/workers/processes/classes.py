@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from cloudpickle import cloudpickle as cloud
 
-from parmagic.model.words import module_of
+from parmagic.model.classes import module_of
 
 _bare: WeakSet[Any] = WeakSet()
 """Classes that were made here and have nothing yet; one that is known already keeps what it has."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from cloudpickle import cloudpickle as cloud
 
 from parmagic.model import recording
-from parmagic.model.words import module_of, space_of
+from parmagic.model.classes import module_of, space_of
 from parmagic.system.files import anonymous_file, keep_size, keeps_size, write_all
 from parmagic.system.real import close_descriptor
 from parmagic.workers.processes.frames import Bytes, Frame, Inbox, Outbox

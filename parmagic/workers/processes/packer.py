@@ -15,7 +15,7 @@ from multiprocessing import context, reduction
 from typing import Any
 
 from parmagic.errors import NotShippable
-from parmagic.model.words import module_of, type_name
+from parmagic.model.classes import module_of, type_name
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.interrupts import undo
 from parmagic.workers.processes import by_value, classes, ipython, maps, tensors

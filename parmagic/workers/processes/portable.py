@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from parmagic.errors import NotShippable
 from parmagic.model import words
+from parmagic.model.classes import long_type_name, type_name
 from parmagic.model.progress import Logged
 from parmagic.model.recording import Batch
 from parmagic.workers.processes import home, raised
@@ -21,7 +22,7 @@ def give_up_on_values(batch: Batch) -> None:
             batch.values[place] = None
             item = batch.first + place
             batch.errors[item] = NotShippable(
-                f"The result of item {item} (a {words.long_type_name(value)}) cannot be sent back from a process: {words.message(error)}. "
+                f"The result of item {item} (a {long_type_name(value)}) cannot be sent back from a process: {words.message(error)}. "
                 "Return what is in it (a list, an array, a number), or use threads."
             )
 
@@ -51,7 +52,7 @@ def portable(error: BaseException) -> BaseException:
     try:
         home.unpack(home.pack(error))
     except BaseException as why:  # noqa: BLE001  (it is reported)
-        said = f"{words.type_name(error)}: {words.message(error)}"
+        said = f"{type_name(error)}: {words.message(error)}"
         return NotShippable(
             f"The body raised {said} (that exception itself cannot be sent back from a process: {words.message(why)})"
         ).with_traceback(words.traceback_of(error))

@@ -16,7 +16,7 @@ from functools import cache
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from parmagic.model.words import module_of
+from parmagic.model.classes import module_of
 
 NEVER = frozenset({"IPython", "__main__", "builtins", "ipykernel", "parmagic", "viztracer"})
 

@@ -15,8 +15,9 @@ from types import FunctionType
 from typing import Any
 
 from parmagic.errors import NotShippable
+from parmagic.model.classes import long_type_name
 from parmagic.model.recording import Batch
-from parmagic.model.words import describe, long_type_name
+from parmagic.model.words import describe
 from parmagic.system.interrupts import is_interrupt
 from parmagic.workers.processes.home import Errors, Values
 

@@ -18,7 +18,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.errors import NotShippable
-from parmagic.model.words import long_type_name, message
+from parmagic.model.classes import long_type_name
+from parmagic.model.words import message
 from parmagic.system.descriptors import Descriptor, high
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.interrupts import held_back, is_interrupt

@@ -7,8 +7,11 @@ from contextvars import Context, ContextVar, copy_context
 from types import ModuleType
 from typing import Any
 
-_NOT_SENT = frozenset({"IPython", "_decimal", "_py_warnings", "_pydecimal", "decimal", "ipykernel", "numpy", "parmagic", "warnings"})
-"""Whose variables have a setting of their own, or are a front end's."""
+_NOT_SENT = frozenset(
+    {"IPython", "ipykernel", "jupyter_core", "parmagic", "prompt_toolkit"}
+    | {"_decimal", "_py_warnings", "_pydecimal", "decimal", "numpy", "warnings"}
+)
+"""Whose variables are a front end's, or have a setting of their own."""
 
 _places: dict[int, tuple[ContextVar[Any], tuple[str, str] | None]] = {}  # each with its variable, which therefore stays
 
