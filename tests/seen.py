@@ -11,6 +11,7 @@ import enum
 import functools
 import logging
 import os
+import pathlib
 import re
 import sys
 import types
@@ -93,6 +94,7 @@ class Eye:
             (property, lambda each: self._parts(type(each), each.fget, each.fset, each.fdel, each.__doc__)),
             ((classmethod, staticmethod), lambda each: self._parts(type(each), each.__func__)),
             (_SLOT, lambda slot: f"slot {slot.__name__}"),
+            (pathlib.PurePath, lambda path: self._parts(type(path), str(path))),  # else: what it has worked out so far
             (enum.Enum, lambda member: self._parts(type(member), member._name_, member._value_)),
             ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), lambda weak: self._parts(type(weak), dict(weak))),
             (weakref.WeakSet, lambda weak: self._parts(type(weak), set(weak))),
@@ -164,8 +166,15 @@ def _key(value: Any) -> str:
     """Return where something stands in a set that is told."""
     if isinstance(value, (tuple, frozenset)):
         return f"{type(value)} of {sorted(map(_key, value))}"
-    own = [f"{name} {each!r}" for name, each in (_dict(value) or {}).items() if isinstance(each, ATOMS)]
-    return f"{type(value)} {getattr(value, '__qualname__', '')} {re.sub('0x[0-9a-f]+', '', repr(value))} {own}"
+    own = [f"{name} {_text(each)}" for name, each in (_dict(value) or {}).items() if isinstance(each, ATOMS)]
+    return f"{type(value)} {getattr(value, '__qualname__', '')} {re.sub('0x[0-9a-f]+', '', _text(value))} {own}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # a number of more digits than Python shows
+        return type(value).__name__
 
 
 def _all(row: Any) -> Any:
