@@ -94,6 +94,8 @@ class _Crew:
             )  # fmt: skip
         finally:
             self.reports.put(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+            worker.leave()
+            self.reports.put(Recording(me, notes=tuple(worker.notes())))
             enter(None)
 
 

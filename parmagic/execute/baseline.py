@@ -45,6 +45,9 @@ PATIENCE = 1.0
 TO_START = 30.0
 """Seconds that a clean process may take to import what the body needs; a fork has that, and gets none."""
 
+TO_LEAVE = 30.0
+"""Seconds without a sign of life that it may take to leave what ``worker.once`` made."""
+
 
 class Parked:
     """A worker that waits for its turn, with memory as it was; or the reason why there is none."""
@@ -231,6 +234,7 @@ class _UntilEnough:
         self._to_start = to_start
         self._begin = self._heard = perf_counter() + to_start
         self._cpu = _Cpu()
+        self._left, self._keeps = n_items, False
 
     def goes_on(self, report: Report) -> bool:
         """Look at both clocks."""
@@ -240,8 +244,12 @@ class _UntilEnough:
         elif isinstance(report, Recording):  # the first one says that it has started
             self._cpu.of(report.worker.pid)
             self._begin, self._heard = min(self._begin, now), now
+            self._left -= report.n_done
+            self._keeps |= any(batch.made for batch in report.batches)
         elif self._cpu.moved():
             self._heard = now
+        if self._keeps and self._left <= 0:  # it leaves that, which is none of its items' time
+            return now - self._heard <= TO_LEAVE
         return now - self._begin <= self._limit and now - self._heard <= self._patience
 
 
@@ -311,16 +319,24 @@ def longest_item(timeline: Timeline) -> float:
 
 
 def scaled_to(arm: Timeline, serial: Timeline | None) -> Baseline:
-    """Scale the items that ran serially to all of an arm's, by their own ratio of serial to parallel seconds."""
+    """Scale the items that ran serially to all of an arm's, by their own ratio of serial to parallel seconds.
+
+    Items in which a worker made what it kept for others are left out of that ratio, on either side.
+    """
     if serial is None:
         return Baseline.estimated()
     parallel, alone = arm.seconds_by_item, serial.seconds_by_item
-    failed = serial.errors
+    makers, made = arm.made | serial.made, serial.made
+    if len(arm.made) == arm.n_items and len(made) == serial.n_done:
+        makers = made = set()  # each made its own, as ranks do: they are alike
+    failed = serial.errors.keys() | makers
     both = [i for i in range(arm.n_items) if not math.isnan(alone[i]) and not math.isnan(parallel[i]) and i not in failed]
     total = sum(parallel[i] for i in both)
     if not both or total <= 0 or arm.broke is not None or serial.broke is not None:
         return Baseline.estimated()
     ratio = sum(alone[i] for i in both) / total
-    whole = sum(seconds for seconds in parallel if not math.isnan(seconds)) * ratio
+    plain = [seconds for i, seconds in enumerate(parallel) if not math.isnan(seconds) and i not in makers]
+    like_others = sum(not math.isnan(parallel[i]) for i in makers - made) * sum(plain) / len(plain)  # a serial run makes nothing there
+    whole = (sum(plain) + like_others) * ratio + sum(alone[i] for i in made if not math.isnan(alone[i]))
     results = serial.results_by_item
     return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results})

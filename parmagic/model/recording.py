@@ -76,7 +76,8 @@ class Span:
 class Batch:
     """Consecutive items ``first`` … ``first + len(begins) - 1`` on one worker.
 
-    ``errors`` maps an item's number to its exception; its value is None then. ``broke`` is the item that broke the loop.
+    ``errors`` maps an item's number to its exception; its value is None then. ``broke`` is the item that broke the loop,
+    and ``made`` are those in which the worker made something that it kept for others.
     """
 
     first: int
@@ -85,6 +86,7 @@ class Batch:
     values: list[Any]
     errors: dict[int, BaseException] = field(default_factory=dict)
     broke: int | None = None
+    made: tuple[int, ...] = ()
 
     @property
     def items(self) -> range:

@@ -152,6 +152,11 @@ class Timeline:
         return min((each for lane in self.lanes for each in lane.breaks), default=(0.0, None))[1]
 
     @property
+    def made(self) -> set[int]:
+        """The items in which workers made what they kept for others."""
+        return {item for lane in self.lanes for batch in lane.batches for item in batch.made}
+
+    @property
     def all_failed(self) -> bool:
         """Whether there were items, and none of them ended well."""
         return 0 < self.n_items <= sum(len(lane.errors) for lane in self.lanes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
@@ -18,6 +18,7 @@ from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch
 from parmagic.model.words import traceback_of, with_traceback
 from parmagic.record.meter import Meter
+from parmagic.record.once import Kept
 from parmagic.system.real import local
 
 
@@ -49,24 +50,34 @@ def loading(item: int) -> int:
 def item_slot(rank: int) -> int:
     """Return the place on the board where worker ``rank`` writes its current item.
 
-    The two places behind it hold the begin and the end of what it claimed last from those that are for all.
+    The two places behind it hold the begin and the end of what it claimed last from those that are for all,
+    and the third how many context managers of ``worker.once`` it has entered and not left.
     """
-    return 1 + 3 * rank
+    return 1 + _PLACES * rank
+
+
+_PLACES = 4
+_OPEN = 3
+
+
+def open_slot(rank: int) -> int:
+    """Return the place on the board where worker ``rank`` writes how many context managers it has to leave."""
+    return item_slot(rank) + _OPEN
 
 
 def claimed_until(board: Board, workers: int) -> int:
     """Return the end of the last claim on a board: the first item that nobody has claimed."""
-    return max(map(board.__getitem__, range(item_slot(0) + 2, board_size(workers), 3)))
+    return max(map(board.__getitem__, range(item_slot(0) + 2, board_size(workers), _PLACES)))
 
 
 def board_size(workers: int) -> int:
     """Return how many places a board for that many workers has."""
-    return 1 + 3 * workers
+    return 1 + _PLACES * workers
 
 
 def blank_board(workers: int) -> array[int]:
     """Return a board on which nobody has claimed anything, as 8-byte integers."""
-    return array("q", [0, *[NOTHING, 0, 0] * workers])
+    return array("q", [0, *[NOTHING, 0, 0, 0] * workers])
 
 
 class Broke(BaseException):
@@ -80,7 +91,7 @@ class Worker:
     ``model`` is ``serial``, ``threads``, ``procs`` or another one that is registered. ``plan`` is the run's.
     """
 
-    __slots__ = ("_board", "_plan", "_rng", "_slot", "count", "model", "rank")
+    __slots__ = ("_board", "_kept", "_plan", "_rng", "_slot", "count", "model", "rank")
     _broke = Broke
 
     def __init__(self, rank: int, count: int, model: str, plan: Plan) -> None:
@@ -91,6 +102,7 @@ class Worker:
         self._board: Board = [NOTHING]
         self._slot = 0
         self._rng: tuple[int | None, Any] = (None, None)  # of which item it is
+        self._kept = Kept()
 
     @property
     def item(self) -> int:
@@ -109,6 +121,37 @@ class Worker:
             self._rng = item, _generator(self._seed, item)
         return self._rng[1]
 
+    def once(self, make: Callable[[], Any], *, key: Hashable = None) -> Any:
+        """Return the object that this worker made with ``make()`` at its first call: a connection, a model, a session.
+
+        It is known by the code of ``make``, or by ``key``, and the rank; where ``make()`` raises, the next call tries again.
+        A context manager is entered, and left by this worker when it has done its items, as if its block had ended well:
+        what that raises is noted. Raises ValueError for a ``make`` without a key that closes over what the body or the
+        clause binds, TypeError for what is asynchronous.
+        """
+        __tracebackhide__ = True  # IPython leaves such frames out
+        return self._kept.once(self, make, key, self._tell_open)
+
+    def _tell_open(self) -> None:
+        self._board[self._slot + _OPEN] = self._kept.n_open
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has made something that it has to leave, or to let go of."""
+        return bool(self._kept)
+
+    def made_in(self) -> tuple[int, ...]:
+        """Return the items in which something was made since last asked."""
+        made = self._kept.items
+        if not made:
+            return ()
+        self._kept.items = []
+        return tuple(dict.fromkeys(made))
+
+    def leave(self) -> None:
+        """Leave what was made once, and let go of it; to be called by the worker itself, behind its last item, whatever has ended it."""
+        self._kept.leave(self, self._tell_open)
+
     @property
     def _seed(self) -> int:
         return self._plan.fresh_seed if self._plan.seed is None else self._plan.seed
@@ -118,10 +161,10 @@ class Worker:
         self._board, self._slot = board, slot
 
     def notes(self) -> list[str]:
-        """Return what is to be said of what it was asked for: the seed, where that is the run's own."""
+        """Return what is to be said of what it was asked for: the seed, where that is the run's own; what could not be left."""
         if self._rng[1] is None or self._plan.seed is not None:
-            return []
-        return [f"worker.rng drew from seed {self._seed}: --seed {self._seed} gives the same numbers again."]
+            return self._kept.notes
+        return [*self._kept.notes, f"worker.rng drew from seed {self._seed}: --seed {self._seed} gives the same numbers again."]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a process that the body starts as it is now: there nobody goes on to another item."""
@@ -135,6 +178,7 @@ class Worker:
 def _elsewhere(rank: int, count: int, model: str, plan: Plan, item: int) -> Worker:
     made = Worker(rank, count, model, plan)
     made.watch([item], 0)
+    made._kept.elsewhere()  # noqa: SLF001  (its own)
     return made
 
 

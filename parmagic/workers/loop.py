@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ def work(
     """Run claims until the deck has none or the board says stop.
 
     ``load(claim)`` returns the claimed items; ``between`` is called before and
-    ``report`` after each claim.
+    ``report`` after each claim. The caller has ``worker`` leave what it keeps, behind that and whatever is raised here.
     """
     slot = item_slot(worker.rank)
     meter.watch(body_of(call))
@@ -43,6 +44,8 @@ def work(
         meter.read()
         batch = perform(call, items, claim, worker, meter, board, keep_going=keep_going)
         deck.took(len(batch.begins), perf_counter() - begin)
+        if made := worker.made_in():
+            batch = replace(batch, made=made)
         report(batch, meter.take())
         board[slot] = NOTHING
 

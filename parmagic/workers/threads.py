@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any
@@ -97,6 +97,7 @@ class _Crew:
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
         self._leaving = Lock()
+        self._accounted: set[int] = set()  # ranks that have handed in their accounts already
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self._fault: BaseException | None = None  # what ended a worker that was not to end
@@ -105,10 +106,7 @@ class _Crew:
         together = job.sharing.together or debugger.is_attached()  # which loses sight of threads that are born while it holds another
         self._gate = threading.Barrier(self.count) if together else None
         self._begin = perf_counter()
-        self._threads = [
-            new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}")
-            for rank in range(self.count)
-        ]
+        self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
 
     def start(self) -> None:
         heed_forks()
@@ -173,9 +171,7 @@ class _Crew:
         """Yield the items that threads are blocked in, as ended before their time, with what their meters tell."""
         for rank in stuck:
             item, now, gauge = self.board[item_slot(rank)], self._ending, self.gauges.get(rank)
-            if gauge is None or item <= NOTHING:
-                continue
-            if rank not in self.who:
+            if gauge is None or item <= NOTHING or rank not in self.who:
                 continue
             me = self.who[rank]
             left = gauge.peek(now, usage.cpu_seconds(me.pid, me.tid))
@@ -298,10 +294,25 @@ class _Crew:
         self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
         if self._gate:
             self._gate.wait()
-        work(
-            self._call, self._load, self._deck(rank), worker, gauge, self.board,
-            lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
-        )  # fmt: skip
+        try:
+            work(
+                self._call, lambda claim: self.job.items[claim.start : claim.stop], self._deck(rank), worker, gauge, self.board,
+                lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
+            )  # fmt: skip
+        finally:
+            if worker.keeps:
+                try:
+                    self._hand_in(rank)  # to leave that is none of its items' time
+                finally:
+                    worker.leave()
+
+    def _hand_in(self, rank: int) -> None:
+        """End a worker's account and report it; once."""
+        if rank not in self._accounted:
+            self._accounted.add(rank)
+            self.trace.detach()
+            gauge = self.gauges[rank]
+            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
 
     def _leave(self, rank: int) -> None:
         """From here on, the calling thread is not interrupted any more: an account must be closed, and the end reported.
@@ -315,15 +326,14 @@ class _Crew:
             pass
 
     def _report_the_end(self, rank: int) -> None:
-        gauge = self.gauges.get(rank)
         try:
-            self.trace.detach()
-            if gauge is not None and rank in self.who:
-                notes = tuple(self._them[rank].notes())
-                self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), notes=notes))
+            if rank in self.who:
+                self._hand_in(rank)
+                if notes := self._them[rank].notes():
+                    self.reports.put(Recording(self.who[rank], notes=tuple(notes)))
         finally:
-            if gauge is not None:
-                gauge.close()
+            if rank in self.gauges:
+                self.gauges[rank].close()
             enter(None)
             leave()
 
@@ -332,9 +342,6 @@ class _Crew:
         if claims is not None:
             return OwnItem(*claims)
         return SharedDeck(self._counter, self.count, self.job.plan.chunk, self.board)
-
-    def _load(self, claim: range) -> Sequence[Any]:
-        return self.job.items[claim.start : claim.stop]
 
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()

@@ -121,8 +121,8 @@ def test_a_chain_begins_with_what_was_left():
 
 
 def test_board_places_do_not_meet():
-    """The stop flag and three places per worker tile the board."""
-    places = [STOP, *(item_slot(rank) + k for rank in range(5) for k in range(3))]
+    """The stop flag and four places per worker tile the board."""
+    places = [STOP, *(item_slot(rank) + k for rank in range(5) for k in range(4))]
     assert sorted(places) == list(range(board_size(5)))
 
 

@@ -123,11 +123,11 @@ def test_a_plain_file_cannot_keep_its_size(tmp_path):
 def test_a_board_by_calls(tmp_path):
     """A board that is not mapped reads and writes the same places; where they are gone, the error names the worker and the likely cause."""
     file = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
-    os.ftruncate(file, 8 * 7)
+    os.ftruncate(file, 8 * 9)
     board = ByCalls(file)
     board[item_slot(1)], board[STOP] = NOTHING, 1
-    assert [board[place] for place in range(7)] == [1, 0, 0, 0, -1, 0, 0]
-    os.ftruncate(file, 8 * 4)
+    assert [board[place] for place in range(9)] == [1, 0, 0, 0, 0, -1, 0, 0, 0]
+    os.ftruncate(file, 8 * 5)
     assert board[item_slot(0)] == 0
     with pytest.raises(WorkerDied, match=r"worker 1 .*cut short the memory that they share"):
         assert board[item_slot(1)]
@@ -142,7 +142,7 @@ def test_a_board_is_blank_before_and_after(monkeypatch):
         board = BoardFile(2)
         board.open()
         assert isinstance(board.places, ByCalls) == (not sealed or not hasattr(os, "memfd_create"))
-        assert [board.places[place] for place in range(7)] == [0, NOTHING, 0, 0, NOTHING, 0, 0]
+        assert [board.places[place] for place in range(9)] == [0, NOTHING, 0, 0, 0, NOTHING, 0, 0, 0]
         board.places[item_slot(1) + 2] = 5
         board.close()
         board.close()

@@ -127,19 +127,20 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         enter(worker)
         call, load = unpack(notes)
         surroundings.reseed()
-        if orders.sharing.in_turn:
-            call = InTurn(call, orders.n_items)
+        call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
         trace.attach(worker.rank)
         channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),)))
         if orders.sharing.together:
             channel.wait()
-        deck = _deck(orders, worker, at.board, board)
-        work(call, load, deck, worker, gauge, board, report, between, keep_going=orders.plan.keep_going)
+        work(call, load, _deck(orders, worker, at.board, board), worker, gauge, board, report, between, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
+    except BaseException:
+        worker.leave()
+        raise
     finally:
         trace.detach()
-    _part(orders, channel, gauge, trace, [*notes, *worker.notes()])
+    _part(orders, channel, gauge, trace, worker, notes)
 
 
 def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
@@ -151,16 +152,24 @@ def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
     return cwd.enter(at.folder) if orders.environment is not None else []
 
 
-def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.Tracing, notes: list[str]) -> None:
+def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.Tracing, worker: Worker, notes: list[str]) -> None:
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
+    account = None
+    if worker.keeps:  # nor is leaving that
+        account = Recording(channel.me, readings=gauge.take(), totals=gauge.close())
+        channel.send(account)
+        worker.leave()
+        if asked.is_asked():
+            raise Ended
+    notes += worker.notes()
     notes += surroundings.figures_left_open()
     notes += leaving.end(channel.tell)
     written = trace.finish(orders.trace_file)
-    readings = gauge.take()
+    readings, totals = (gauge.take(), gauge.close()) if account is None else (None, ())
     channel.send(
         Recording(
-            channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=gauge.close(), trace=written, notes=tuple(notes),
+            channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=totals, trace=written, notes=tuple(notes),
             moved=channel.moved(),
         )
     )  # fmt: skip

@@ -71,6 +71,7 @@ class Crew:
         self._status = Status(hub, job, self._board, self._members)
         self._at_gate = 0
         self._given_back = False
+        self.not_left: list[Report] = []  # notes on workers that were ended before they left what they kept
         self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
         self._asking: Member | None = None  # its order has not been sent yet
         self._environment = environment() if cargo else {}  # as it is when the arm begins, for all its workers
@@ -230,6 +231,7 @@ class Crew:
             now = perf_counter()
             left = meter.autopsy(member.box, now, cpu_s) or (member.heard, None, ())
             wreck = _Wreck(pid, now, left, last_stack(member.stack, crash=True))
+            yield from self._status.not_left(member)
         undo(member.close)
         yield from self._deal_with(member, Died(pid, code), wreck)
 
@@ -309,6 +311,7 @@ class Crew:
                 self._hub.listen(HEARTBEAT)
                 alive -= {event[1] for event in self._hub.events if event[0] in {"ended", "immune"}}
                 self._hub.events.clear()
+            self.not_left += [note for member in self._members if not member.done for note in self._status.not_left(member)]
 
     def _ask(self) -> None:
         """Ask workers to end, and give them a little time: what their bodies have opened is closed.

@@ -62,6 +62,8 @@ class IsolatedWorkers:
         except BaseException:
             forget()  # it is not lost: it is raised when all has been said
             yield from crew.unfinished()  # interrupted: the items that were under way are named
+            crew.end()
+            yield from crew.not_left
             raise
         finally:
             try:

@@ -10,7 +10,7 @@ from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import Recording, WorkerId
 from parmagic.record import meter, usage
-from parmagic.record.items import item_slot
+from parmagic.record.items import item_slot, open_slot
 from parmagic.workers import Job, Report
 from parmagic.workers.endings import cut_off, who_was_stopped
 from parmagic.workers.loop import body_file
@@ -18,6 +18,8 @@ from parmagic.workers.processes.board import BoardFile
 from parmagic.workers.processes.hub import Hub
 from parmagic.workers.processes.member import Member
 from parmagic.workers.stack import last_stack, line_in
+
+_NOT_LEFT = "ended before it left what worker.once had made there: what such a context manager does at its end was not done."
 
 
 class Status:
@@ -64,6 +66,14 @@ class Status:
                 "it could not be ended with its worker, and was left behind.",
                 name=Private(name or "A process", "A process"),
             )
+
+    def not_left(self, member: Member) -> Iterator[Recording]:
+        """Return a note on a worker that has ended before it left what ``worker.once`` had entered; once."""
+        slot = open_slot(member.rank)
+        if member.pid and self._board.places[slot] > 0:
+            self._board.places[slot] = 0
+            me = WorkerId(member.rank, member.pid, member.pid)
+            yield Recording(me, notes=(f"Worker {member.rank} (process {member.pid}) {_NOT_LEFT}",), noted=True)
 
     def _told(self, notes: Iterable[str]) -> Recording:
         """Return notes on the whole crew."""
