@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from kin import other_servers
+from kin import children, other_servers
 from traitlets.config import Config
 
 import parmagic
@@ -37,11 +37,10 @@ def _strangers(before: set[int]) -> list[psutil.Process]:
     """Return new processes of ours that are neither the server nor the sampler nor a resource tracker."""
     server = hub._server.pid if hub._server is not None else -1
     found = []
-    for child in psutil.Process().children():
-        if child.pid in before:
-            continue
+    for pid in children(os.getpid()) - before:
         try:
-            known = child.pid == server or "resource_tracker" in " ".join(child.cmdline())
+            child = psutil.Process(pid)
+            known = pid == server or "resource_tracker" in " ".join(child.cmdline())
             if not known and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.NoSuchProcess:
@@ -57,8 +56,9 @@ def _workers() -> list[psutil.Process]:
     if hub._server is None or not hub._server.alive():
         return []
     found = []
-    for child in psutil.Process(hub._server.pid).children():
+    for pid in children(hub._server.pid):
         with suppress(psutil.NoSuchProcess):
+            child = psutil.Process(pid)
             if child.name() not in OURS and "resource_tracker" not in " ".join(child.cmdline()):
                 found.append(child)
     return found
@@ -92,7 +92,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     if hooks.why_inferred():
         watch.watch.wait_until_ready()
     streams, threads = (sys.stdout, sys.stderr), _threads()  # what an earlier test left is not blamed on this one
-    children = {child.pid for child in psutil.Process().children()}
+    before = children(os.getpid())
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()
@@ -102,7 +102,7 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     assert sys.getprofile() is None
     assert threading.getprofile() is None
     assert not _hooks()
-    assert not _strangers(children)
+    assert not _strangers(before)
     assert not _left_of_workers(), "a worker outlived its run"
     assert not _left(other_servers), "a server outlived its use"
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 4  # a resource tracker, a new server

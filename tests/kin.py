@@ -7,17 +7,30 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from parmagic.workers.processes import hub
 
 
 def titled(pid: int) -> Iterator[tuple[int, int, str]]:
     """Yield (process, parent, name) of the servers of a process, and of all that was forked from these."""
     mark = f"for={pid}\0".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
+    for each in filter(str.isdigit, os.listdir("/proc")):  # after every test, of every process of the machine: no more than it takes
         with suppress(OSError):
-            before, _, after = (folder / "stat").read_text().rpartition(")")
-            if (folder / "cmdline").read_bytes().endswith(mark):
-                yield int(folder.name), int(after.split()[1]), before.partition("(")[2]
+            if Path(f"/proc/{each}/cmdline").read_bytes().endswith(mark):
+                before, _, after = Path(f"/proc/{each}/stat").read_text().rpartition(")")
+                yield int(each), int(after.split()[1]), before.partition("(")[2]
+
+
+def children(pid: int) -> set[int]:
+    """Return a process's children, as the kernel lists them where it does: psutil would look at every process of the machine."""
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+        return {child.pid for child in psutil.Process(pid).children()}
+    found = set()
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, listed.read_text().split()))
+    return found
 
 
 def other_servers() -> list[int]:

@@ -43,6 +43,15 @@ def name(frame: FrameType) -> str | None:
     return f"{os.path.relpath(file, HOUSE) if file.startswith(HOUSE) else Path(file).name}:{frame.f_code.co_qualname}"
 
 
+def _apart(call: Callable[[], Any]) -> Any:
+    """Call, within a generator: what a strike there leaves as the exception being handled goes with it.
+
+    Python 3.11 forgets none that an ``except`` block has caught if a tracer raises in that block: every later one would be told to have come
+    "during the handling" of that.
+    """
+    return next(call() for _ in "1")
+
+
 def traced(call: Callable[[], Any], at_begin: Callable[[str], None]) -> BaseException | None:
     """Call, and tell of every function's begin; return what was raised."""
 
@@ -54,7 +63,7 @@ def traced(call: Callable[[], Any], at_begin: Callable[[str], None]) -> BaseExce
     before = sys.gettrace()
     sys.settrace(tracer)
     try:
-        call()
+        _apart(call)
     except BaseException as error:  # noqa: BLE001  (it is looked at)
         return error
     finally:
@@ -79,7 +88,7 @@ def at_line(line: int, within: Callable[[FrameType], bool], strike: Callable[[],
     before = sys.gettrace()
     sys.settrace(tracer)
     try:
-        call()
+        _apart(call)
     finally:
         sys.settrace(before)
 
