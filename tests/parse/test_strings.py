@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
+from arms import MODELS, spread
 
 from parmagic.parse.strings import named_in_strings
 
@@ -44,21 +45,20 @@ text = "li" + "mit"
 """
 
 
-@pytest.mark.parametrize("model", ["threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork", "serial"])
-@pytest.mark.parametrize(
-    ("expression", "expected"),
-    [
-        ('len(df.query("x > @limit"))', 3),
-        ('int(df.eval("x + @shift").iloc[-1])', 109),
-        ('eval("f(y)")', 6),
-        ('globals()["k"]', "a value"),
-    ],
-)
-def test_they_are_found_everywhere(ip, model, expression, expected):
+FOUND = {
+    'len(df.query("x > @limit"))': 3,
+    'int(df.eval("x + @shift").iloc[-1])': 109,
+    'eval("f(y)")': 6,
+    'globals()["k"]': "a value",
+}
+
+
+@pytest.mark.parametrize(("model", "expression"), spread(MODELS, FOUND, 'len(df.query("x > @limit"))', 'globals()["k"]'))
+def test_they_are_found_everywhere(ip, model, expression):
     """In every model, and in the serial baseline."""
     ip(DEFINED)
     ip(f"%parallel {model} -q -o there {expression} for n in range(2)")
-    assert ip.space["there"].results == [expected] * 2
+    assert ip.space["there"].results == [FOUND[expression]] * 2
 
 
 def test_names_of_the_items_own(ip):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from arms import spread
 
 import parmagic
 from parmagic.workers.processes import by_value, preload
@@ -129,8 +130,10 @@ def test_type_statements(ip):
     assert ip.space["there"].results == [("Number", "int | float", "T", [n]) for n in range(2)]
 
 
-@pytest.mark.parametrize("result", ["Point(n)", "Point3(n, 2)", "opened(n)", "Row(n)", "Frozen(n)", "real(n)", "[Row(n), {'k': Frozen(n)}]", "Odd(n)"])
-@pytest.mark.parametrize("method", ["", "--start-method spawn", "--start-method fork"])
+RESULTS = ["Point(n)", "Point3(n, 2)", "opened(n)", "Row(n)", "Frozen(n)", "real(n)", "[Row(n), {'k': Frozen(n)}]", "Odd(n)"]
+
+
+@pytest.mark.parametrize(("method", "result"), spread(["", "--start-method spawn", "--start-method fork"], RESULTS, "opened(n)", "Odd(n)"))
 def test_slotted_results(ip, result, method):
     """An instance of a class with slots comes back as one of that class, with all fields."""
     ip(SLOTS + f"def make(n): return {result}")

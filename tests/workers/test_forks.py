@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 
 import pytest
-from arms import MODELS
+from arms import MODELS, spread
 
 from parmagic.workers import forks
 from parmagic.workers.lines import MOST
@@ -29,8 +29,7 @@ SETUP = (
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("child", CHILDREN)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "child"), spread(MODELS, CHILDREN, "a Process", "a thread of a child's"))
 def test_what_children_print_arrives(ip, capsys, model, child):
     """Every line comes once, whole, and marked as the worker's whose body has started the child."""
     ip(SETUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from arms import spread
 
 from parmagic.workers.processes import buffers, hub
 
@@ -37,8 +38,9 @@ def test_what_items_share_is_packed_once(ip, case):
     assert run.transfers["packed_mb"].max() < (12.2 if "frame" in case and "one array" not in case else 4.2)
 
 
-@pytest.mark.parametrize("start", ["", "--start-method spawn", "--start-method fork"])
-@pytest.mark.parametrize("size", [500_000, 50_000, 1_000, 10])
+@pytest.mark.parametrize(
+    ("start", "size"), spread(["", "--start-method spawn", "--start-method fork"], [500_000, 50_000, 1_000, 10], 50_000, 1_000)
+)
 def test_it_is_each_items_own(ip, size, start):
     """A body that writes to what its item shares with others changes it for this item alone, large or small, and not in the notebook."""
     ip(f"import numpy as np; big = np.zeros({size}); items = [(n, big, [big]) for n in range(1, 30)]")
@@ -256,16 +258,16 @@ class Tree:
 heavy = {heavy}
 """
 HEAVIES = {
-    "a list": "[str(n) for n in range(100_000)]",
-    "a dictionary": "{n: [n] for n in range(100_000)}",
+    "a list": "[str(n) for n in range(20_000)]",
+    "a dictionary": "{n: [n] for n in range(20_000)}",
     "bytes": "bytes(range(256)) * 4000",
     "a text": "'text ' * 200_000",
-    "a set": "set(map(str, range(100_000)))",
-    "an object": "SimpleNamespace(values=[str(n) for n in range(100_000)])",
-    "an object of the notebook's": "Tree(14)",
-    "a frame of texts": "pd.DataFrame({'a': [str(n) for n in range(100_000)]}, dtype=object)",
+    "a set": "set(map(str, range(20_000)))",
+    "an object": "SimpleNamespace(values=[str(n) for n in range(20_000)])",
+    "an object of the notebook's": "Tree(12)",
+    "a frame of texts": "pd.DataFrame({'a': [str(n) for n in range(20_000)]}, dtype=object)",
     "an array of which every other is meant": "np.arange(300_000.0)[::2]",
-    "an array of objects": "np.array([str(n) for n in range(100_000)], dtype=object)",
+    "an array of objects": "np.array([str(n) for n in range(20_000)], dtype=object)",
     "a masked array": "np.ma.masked_less(np.arange(150_000), 5)",
 }
 AROUND = {

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from arms import spread
 
 import parmagic
 
@@ -44,8 +45,7 @@ ENDS = {
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("what", ENDS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "what"), spread(WAYS, ENDS, "a thread", "a ProcessPoolExecutor", "atexit", "an open file"))
 def test_what_ends_is_awaited(ip, way, what):
     """What a body has begun, and not waited for, comes to its end, with nothing said of it."""
     ip(SETUP)
@@ -144,8 +144,7 @@ def test_daemons_are_not_waited_for(ip):
     assert not [note for note in run.notes if "left behind" in note], run.notes
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["TemporaryDirectory", "NamedTemporaryFile"])
+@pytest.mark.parametrize(("way", "kind"), spread(WAYS, ["TemporaryDirectory", "NamedTemporaryFile"], "TemporaryDirectory"))
 def test_temporary_files_go(ip, way, kind):
     """What tempfile removes at the interpreter's end is removed, wherever the body has kept it; also behind an error."""
     ip(SETUP)
@@ -199,8 +198,7 @@ ENDED = {
 }
 
 
-@pytest.mark.parametrize("what", ENDED)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "what"), spread(WAYS, ENDED, "in a finally", "atexit"))
 def test_a_worker_that_is_ended_cleans_up(ip, way, what):
     """Behind a Ctrl-C, what stands in `with` and `finally` is done, and what atexit and finalizers have."""
     ip(SETUP)

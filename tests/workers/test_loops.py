@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from arms import MODELS
+from arms import MODELS, spread
 
 BODIES = {
     "at the top": "if i == {at}: break\nif i % 3 == 1: continue\ni * 10",
@@ -24,6 +24,7 @@ BODIES = {
     ),
     "worker is a name of its own": "worker = 10\nif i == {at}: break\nif i % 3 == 1: continue\ni * worker",
 }
+CASES = [*((7, body) for body in BODIES), (0, "at the top"), (19, "at the top")]  # how a body is read has nothing to do with which item it is
 HELP = """
 import contextlib
 @contextlib.contextmanager
@@ -33,14 +34,13 @@ def note(i): pass
 """
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("at", [0, 7, 19])
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_loop_that_breaks(ip, model, at, body):
+@pytest.mark.parametrize(("model", "case"), spread(MODELS, CASES, (7, "in with"), (0, "at the top"), (19, "at the top")), ids=str)
+def test_a_loop_that_breaks(ip, model, case):
     """What ran has the loop's results, what did not says which item broke it, and that is no error."""
     ip(HELP)
+    at, body = case
     chunk = "" if at else "--chunk 3"
-    run = ip(f"%%parallel {model} -q --once {chunk} for i in range(20)\n{body.format(at=at)}")
+    run = ip(f"%%parallel {model} -q --once {chunk} for i in range(20)\n{BODIES[body].format(at=at)}")
     (arm,) = run.timelines
     expected = [None if i == at or i % 3 == 1 else i * 10 for i in range(20)]
     ran = arm.items_run
