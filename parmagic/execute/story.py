@@ -26,6 +26,7 @@ from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.parse import line
 from parmagic.parse.helpers import changed_by_helpers
+from parmagic.parse.unsent import unsent_help
 from parmagic.record import hooks, tracing
 from parmagic.result import Run, let_go, remember
 from parmagic.system import debugger, runs
@@ -301,6 +302,9 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     task = Task(CallItem(function), list(items), plan, names=globals_read(function), title=f"parmagic.run({name}, …, {models!r})")
     done = let_go(remember(noticed(unwatched, execute, task, Quiet())))
     if done.error is not None:
+        advice = unsent_help(done.error, task.names, names_around(task.call))
+        if advice:
+            words.add_note(done.error, advice)
         del function, items, task  # the error will keep this frame, and the run the error
         raise done.error
     return done

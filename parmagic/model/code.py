@@ -16,6 +16,17 @@ def globals_of(code: CodeType) -> frozenset[str]:
     return own.union(*map(globals_of, inner(code)))
 
 
+@lru_cache(1000)
+def names_of(code: CodeType) -> frozenset[str]:
+    """Return the names of globals, attributes and modules that code has, or code within it."""
+    return frozenset(code.co_names).union(*map(names_of, inner(code)))
+
+
+def bound_in(code: CodeType) -> frozenset[str]:
+    """Return the names that code binds for itself, or code within it."""
+    return frozenset(code.co_varnames + code.co_cellvars).union(*map(bound_in, inner(code)))
+
+
 def inner(code: CodeType) -> list[CodeType]:
     """Return the code of what is defined in it: functions, classes, comprehensions."""
     return [each for each in code.co_consts if type(each) is CodeType]

@@ -29,7 +29,7 @@ def _of_exceptions(name: str) -> Callable[[BaseException], Any]:
 
 
 cause_of, context_of, traceback_of = map(_of_exceptions, ("__cause__", "__context__", "__traceback__"))
-_args_of, _dict_of = map(_of_exceptions, ("args", "__dict__"))
+args_of, _dict_of = map(_of_exceptions, ("args", "__dict__"))
 _exceptions_of: Callable[[BaseException], tuple[BaseException, ...]] = vars(BaseExceptionGroup)["exceptions"].__get__
 
 
@@ -196,7 +196,7 @@ def _says_plainly(error: BaseException, known: dict[int, type | None]) -> bool:
     kind = id(type(error))
     if kind not in known:
         known[kind] = definer(type(error), "__str__")
-    owner, fields = known[kind], _args_of(error)
+    owner, fields = known[kind], args_of(error)
     if owner is OSError:
         fields += tuple(vars(OSError)[name].__get__(error) for name in ("errno", "strerror", "filename", "filename2"))
     ours = owner is BaseException or owner is KeyError or owner is OSError

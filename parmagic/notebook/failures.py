@@ -14,15 +14,19 @@ from parmagic.errors import ParmagicError
 from parmagic.model import classes, words
 from parmagic.model.plan import Plan
 from parmagic.parse import body as door
+from parmagic.parse.unsent import unsent_help
 from parmagic.result import Run
 from parmagic.system.interrupts import is_interrupt
 
 
 def advise(error: BaseException | None, body: door.Body, names: Mapping[str, Any]) -> None:
-    """Add to a NameError what helps against it; ``names`` are the notebook's."""
-    if error is None or not issubclass(type(error), NameError):
+    """Add to an error about a name what helps against it; ``names`` are the notebook's."""
+    if error is None:
         return
-    advice = door.unbound_help(error, body, names) or door.magic_help(error, body) or door.unsent_help(error, body, names)
+    advice = None
+    if issubclass(type(error), NameError):
+        advice = door.unbound_help(error, body, names) or door.magic_help(error, body)
+    advice = advice or unsent_help(error, body.reads | body.writes, names)
     if advice:
         words.add_note(error, advice)
 

@@ -38,7 +38,7 @@ from parmagic.parse.strings import named_in_strings
 from parmagic.parse.unbound import read_too_early
 from parmagic.system.real import RLock
 
-__all__ = ["Body", "magic_help", "read_body", "read_expression", "unbound_help", "unsent_help"]
+__all__ = ["Body", "magic_help", "read_body", "read_expression", "unbound_help"]
 
 # Parameters that no name of the user's can collide with: they are no identifiers.
 ITEM, WORKER = ".item", ".worker"
@@ -154,14 +154,6 @@ def unbound_help(
     return f"The body binds `{match[1]}`, so it does not see the notebook's. {ways_out(match[1])}"
 
 
-def unsent_help(error: BaseException, body: Body, namespace: Mapping[str, Any]) -> str | None:
-    """Tell how a name of the notebook's gets to processes, when ``error`` is about one that the body's text does not mention."""
-    match = re.search(r"(?:name|local variable) '([^']+)' is not defined", words.message(error))
-    if match is None or match[1] in body.reads | body.writes or match[1] not in namespace:
-        return None
-    return f"A process has what the body mentions of the notebook's, and `{match[1]}` is not: write it there, on a line of its own, say."
-
-
 def magic_help(error: BaseException, body: Body) -> str | None:
     """Tell what a line magic in the body cannot do when ``error``, a NameError, is about a name that stands in one; else None."""
     match = re.search(r"name '([^']+)' is not defined", words.message(error))
@@ -258,7 +250,7 @@ class _Reader:
         refuse_input(statements, names.bound, self.namespace)
         self.refuse_early_reads(statements, names.writes - bound)
         refuse_other_scopes(statements, names.writes)
-        in_strings = {name for name in named_in_strings(statements) - names.bound - bound if name in self.namespace}
+        in_strings = {name for name in named_in_strings(everything, self.namespace) - names.bound - bound if name in self.namespace}
         return replace(names, reads=names.reads | in_strings)
 
     def binding(self) -> ast.Assign | None:

@@ -6,19 +6,16 @@ methods do to their object.
 
 from __future__ import annotations
 
-import ast
 import dis
 import functools
-import inspect
-import linecache
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from parmagic.model.classes import module_of
-from parmagic.model.code import globals_of, inner, last_of
+from parmagic.model.code import globals_of, last_of, names_of
 from parmagic.parse.names import mutated_names
+from parmagic.parse.text import definition
 
 _MOST = 100
 """Functions that are looked at."""
@@ -50,7 +47,7 @@ def _helpers(code: CodeType | None, names: Iterable[str], space: Mapping[str, An
     seen: set[int] = set()
     while waiting and len(seen) < _MOST:
         name, caller, around = waiting.pop()
-        for helper in _called(name, around.get(name), _attributes(caller)):
+        for helper in _called(name, around.get(name), names_of(caller) if caller else frozenset()):
             if id(helper.function) not in seen:
                 seen.add(id(helper.function))
                 yield helper
@@ -74,29 +71,12 @@ def _called(name: str, value: Any, attributes: frozenset[str]) -> Iterator[_Help
 
 
 @functools.lru_cache(1000)
-def _attributes(code: CodeType | None) -> frozenset[str]:
-    """Return the names of code, those of attributes among them."""
-    return frozenset() if code is None else frozenset(code.co_names).union(*map(_attributes, inner(code)))
-
-
-@functools.lru_cache(1000)
 def _changes(code: CodeType) -> tuple[frozenset[str], bool]:
     """Return the globals that a function visibly changes, and whether it changes its first argument."""
     assigned = {each.argval for each in dis.get_instructions(code) if each.opname in {"STORE_GLOBAL", "DELETE_GLOBAL"}}
-    node = _definition(code)
+    node = definition(code)
     if node is None:
         return frozenset(assigned), False
     first = code.co_varnames[:1] if code.co_argcount else ()
     changed = mutated_names(node.body, globals_of(code) | {*first}, {})
     return frozenset((changed - {*first}) | assigned), bool(changed & {*first})
-
-
-def _definition(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """Return the tree of a function's text, where that is known."""
-    rows = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
-    try:
-        tree = ast.parse(textwrap.dedent("".join(inspect.getblock(rows)))) if rows else None
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-    first = tree.body[0] if tree is not None and tree.body else None
-    return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and first.name == code.co_name else None

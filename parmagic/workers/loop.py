@@ -12,6 +12,7 @@ from typing import Any
 
 from parmagic.model.code import globals_of, last_of
 from parmagic.model.recording import Batch, Readings
+from parmagic.parse.strings import named_by
 from parmagic.record.items import NOTHING, STOP, Board, Call, Worker, item_slot, loading, perform
 from parmagic.record.meter import Meter
 from parmagic.workers.dispatch import Deck
@@ -74,10 +75,16 @@ def code_of(function: Any) -> CodeType | None:
 
 
 def globals_read(function: Any) -> frozenset[str]:
-    """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module."""
+    """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module.
+
+    Those that stand in strings are among them.
+    """
     function = _called_in_the_end(function)
     code = code_of(function)
-    return frozenset() if code is None or _is_found_by_name(function) else globals_of(code)
+    if code is None or _is_found_by_name(function):
+        return frozenset()
+    plain: Any = function.__func__ if type(function) is MethodType else function
+    return globals_of(code) | named_by(plain)
 
 
 def _called_in_the_end(function: Any) -> Any:

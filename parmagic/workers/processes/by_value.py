@@ -18,6 +18,7 @@ from typing import Any
 from cloudpickle import cloudpickle as cloud
 
 from parmagic.model.words import is_plain
+from parmagic.parse import strings
 from parmagic.workers.processes import classes, mocks
 from parmagic.workers.settings import variables
 
@@ -106,11 +107,13 @@ def as_defined(value: Any, reduction: Any) -> Any:
 
 
 def _function(function: Any, make: Any, arguments: Any, state: Any, *rest: Any) -> tuple[Any, ...]:
-    """Have a function made with its own cells, which other functions may share, and with the parameters of its types."""
+    """Have a function made with its own cells, which others may share, the parameters of its types, and the names in its strings."""
     *before, _ = arguments
     attributes, members = state
     generic = getattr(function, "__type_params__", ())
-    members = {**members, "__closure__": None, **({"__type_params__": generic} if generic else {})}
+    space = function.__globals__
+    names = {**members["__globals__"], **{name: space[name] for name in strings.named_by(function)}}
+    members = {**members, "__globals__": names, "__closure__": None, **({"__type_params__": generic} if generic else {})}
     return make, (*before, function.__closure__), (attributes, members), *rest
 
 
@@ -152,7 +155,8 @@ def remembers(value: Any) -> bool:
 
 def _cache(value: Any) -> tuple[Any, ...]:
     """Take a caching function apart: its cache is empty in the other process."""
-    more = {name: each for name, each in vars(value).items() if name not in {"__wrapped__", "cache_parameters"}}
+    known = {**getattr(value.__wrapped__, "__dict__", {}), "__wrapped__": value.__wrapped__, "cache_parameters": value.cache_parameters}
+    more = {name: each for name, each in vars(value).items() if known.get(name, value) is not each}
     return _new_cache, (value.__wrapped__, value.cache_parameters()), more
 
 

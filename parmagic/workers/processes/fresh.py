@@ -8,17 +8,19 @@ imported; then a pickle.
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from json.encoder import JSONEncoder
 from typing import Any
 
 from parmagic.system.files import anonymous_file, write_all
 from parmagic.workers.processes.covered import ASKED_BY
+
+_JSON, _as_pickle = JSONEncoder(), pickle.dumps
 
 _LONGEST = 100_000
 """Bytes of a variable from which on it does not go through exec, where the kernel takes 128 KiB; it is set later."""
@@ -62,7 +64,8 @@ def _runs_here(path: str) -> bool:
 def written(path: list[str], orders: Any) -> int:
     """Write down where to import from, and the orders; return the descriptor of that."""
     file = anonymous_file()
-    write_all(file, memoryview(json.dumps(path).encode() + b"\n" + pickle.dumps(orders)), 0)
+    # not by functions that a cell may have put something else in the place of, which the other side does not read
+    write_all(file, memoryview(_JSON.encode(path).encode() + b"\n" + _as_pickle(orders)), 0)
     return file
 
 
