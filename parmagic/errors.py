@@ -10,7 +10,8 @@ In: nothing. Out: exceptions. Everybody may import it.
     ├── NotShippable     a name, an item or a result cannot cross a process border
     ├── WorkerDied       a worker process ended before its work did
     ├── LimitReached     the system refuses a file, a thread, a process, memory
-    └── RunTimeout       ``--timeout`` was reached
+    ├── RunTimeout       ``--timeout`` was reached
+    └── ItemTimeout      an item took longer than ``--item-timeout`` allows
 
 An exception that the body raises is not wrapped: it reaches the user as it is,
 with a note that names the item, the worker and the arm.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "CellError",
+    "ItemTimeout",
     "LimitReached",
     "LineError",
     "NotShippable",
@@ -83,6 +85,18 @@ class LimitReached(ParmagicError):
 
 class RunTimeout(ParmagicError):
     """The run took longer than ``--timeout`` allows."""
+
+
+class ItemTimeout(ParmagicError):
+    """A try of an item took longer than ``--item-timeout`` allows."""
+
+
+class Overdue(BaseException):
+    """Raised inside a worker whose item is over its time; the item fails with :class:`ItemTimeout`, whatever the body makes of this."""
+
+    def __str__(self) -> str:
+        """Say what whoever catches it sees."""
+        return "the item is over its --item-timeout"
 
 
 class Ended(BaseException):

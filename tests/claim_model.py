@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from parmagic.record.items import NOTHING, STOP, blank_board, item_slot, loading
+from parmagic.record.board import NOTHING, STOP, blank_board, item_slot, loading
 from parmagic.workers.dispatch import claimed, lost
 from parmagic.workers.processes import claims
 from parmagic.workers.processes.claims import BoardDeck

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from parmagic.model.recording import Recording
 from parmagic.model.traits import Model
 from parmagic.record import meter
+from parmagic.record.board import STOP, blank_board
 from parmagic.record.hooks import hooked
-from parmagic.record.items import STOP, Worker, blank_board, enter
+from parmagic.record.items import Worker, enter
 from parmagic.system import limits
 from parmagic.system.interrupts import forget, undo
 from parmagic.workers import HEARTBEAT, Job, Report, registry

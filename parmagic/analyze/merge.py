@@ -50,13 +50,14 @@ def merge(
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
     spans: list[Span] = sorted((s for p in parts for s in p.spans), key=lambda s: s.begin)
     batches: list[Batch] = sorted((b for p in parts for b in p.batches if b.begins), key=lambda b: b.begins[0])
+    again = tuple(each for each in batches if each.again)
     usages = [part.usage for part in parts if part.usage]
     readings = [part.readings for part in parts if part.readings]
     moved = [part.moved for part in parts if part.moved]
     return Lane(
         _worker([part.worker for part in parts if not part.noted], parts[-1].worker),
         tuple(spans),
-        tuple(batches),
+        tuple(each for each in batches if not each.again) if again else tuple(batches),
         _join(r.clocks for r in readings if r.clocks),
         _seen([each for each in (samples, *(part.samples for part in parts)) if each]),
         usages[-1] if usages else None,
@@ -65,6 +66,7 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         tuple(total for part in parts for total in part.totals),
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
+        again,
     )
 
 

@@ -89,7 +89,17 @@ def broke(timeline: Timeline) -> Iterable[Finding]:
         yield Finding("broke", text, label, "info", {"item": item, "not_started": left, "of": timeline.n_items})
 
 
-OF_ARM = (broke, held_gil, lost_waits, lost_calls)
+def retried(timeline: Timeline) -> Iterable[Finding]:
+    """Say which items needed more than one try, and of how many tries nothing came."""
+    tries, label = timeline.tries, timeline.arm.label
+    if tries:
+        named = ", ".join(f"item {item} ({count} tries)" for item, count in [*tries.items()][:_MOST_NAMED])
+        many = f"{len(tries):,} items needed more than one try: " if len(tries) > 1 else "more than one try was needed: "
+        text = f"{label}: {many}{named}{', …' if len(tries) > _MOST_NAMED else ''}."
+        yield Finding("retried", text, label, "info", {"items": len(tries), "tries": sum(tries.values())})
+
+
+OF_ARM = (broke, retried, held_gil, lost_waits, lost_calls)
 """The rules that look at an arm's timeline alone, in the order of their notes."""
 
 

@@ -51,9 +51,12 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
 
 
 def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
-    """Return one row per (arm, item number); items that never started have NaN and say so."""
+    """Return one row per (arm, item number); items that never started have NaN and say so.
+
+    The seconds of an item are those of all its tries, also where one ended with its worker; ``start_s`` is its first one's.
+    """
     frames = [_items_of(timeline) for timeline in timelines]
-    columns = ["rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS), "error"]
+    columns = ["rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS), "tries", "error"]
     if not frames:
         return pd.DataFrame(columns=columns, index=_empty_index("item"))
     keys = [timeline.arm.label for timeline in timelines]
@@ -63,7 +66,7 @@ def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 def _items_of(timeline: Timeline) -> pd.DataFrame:
     n = timeline.n_items
     nan = np.full(n, np.nan)
-    figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS))}
+    figures = {name: nan.copy() for name in ("rank", "start_s", "wall_s", *(f"{state}_s" for state in _OF_ITEMS), "tries")}
     missing = "not started" if timeline.broke is None else f"not started: item {timeline.broke} broke the loop"
     errors, failed = np.full(n, missing, dtype=object), {}
     for lane in timeline.lanes:
@@ -74,15 +77,32 @@ def _items_of(timeline: Timeline) -> pd.DataFrame:
         figures["wall_s"][items] = ends - begins
         for state in _OF_ITEMS:
             figures[f"{state}_s"][items] = book.between(state, begins, ends)
+        figures["tries"][items] = 1
+        for item, tries in lane.tries.items():
+            figures["tries"][item] = tries
         errors[items] = None
         failed.update(lane.errors)
+    for lane in timeline.lanes:
+        _add_lost_tries(figures, timeline, lane)
     for item, text in zip(failed, describe_all(list(failed.values())), strict=True):
         errors[item] = text
     if not np.isnan(figures["rank"]).any():
-        figures["rank"] = figures["rank"].astype(int)
+        figures |= {name: figures[name].astype(int) for name in ("rank", "tries")}
     table = pd.DataFrame(figures, index=pd.RangeIndex(n, name="item"))
     table["error"] = pd.Series(errors, dtype=object)  # None stays None: pandas would make it a NaN among texts
     return table
+
+
+def _add_lost_tries(figures: dict[str, Any], timeline: Timeline, lane: Lane) -> None:
+    """Add the seconds of tries that ended with their worker to their items'; of an item that never was tried to its end there are none."""
+    for batch in lane.lost_tries:
+        item, begin, end = batch.first, batch.begins[0], batch.ends[0]
+        if np.isnan(figures["wall_s"][item]):
+            continue
+        figures["start_s"][item] = min(figures["start_s"][item], begin - timeline.begin)
+        figures["wall_s"][item] += end - begin
+        for state in _OF_ITEMS:
+            figures[f"{state}_s"][item] += ledger(timeline, lane).between(state, [begin], [end])[0]
 
 
 def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from parmagic.system.unwatched import unwatched
 from parmagic.workers import Job, Workers, patched, registry
 from parmagic.workers.loop import body_of, globals_read, names_around
 from parmagic.workers.supply import Supply
+from parmagic.workers.trying import tried
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ class _Story:
     @classmethod
     def of(cls, task: Task, screen: Screen) -> _Story:
         """Begin one: nothing has been started yet."""
-        task, left_out = _without_deadlock(replace(task, plan=replace(task.plan, fresh_seed=secrets.randbits(32))))
+        plan = replace(task.plan, fresh_seed=secrets.randbits(32))
+        task, left_out = _without_deadlock(replace(task, plan=plan, call=tried(task.call, plan)))
         supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
         return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere()])
@@ -293,7 +295,7 @@ def run(function: Callable[[Any], Any], items: Iterable[Any], models: str = "", 
     """Run ``function(item)`` for every item under the given models, as the magics do.
 
     ``models`` is, say, ``"threads=4 procs=4"``; ``options`` are the magics':
-    ``once``, ``trace``, ``timeout``, ``keep_going``, ``chunk``, ``start_method``, ``seed``.
+    ``once``, ``trace``, ``timeout``, ``item_timeout``, ``retry``, ``keep_going``, ``chunk``, ``start_method``, ``seed``.
     Returns a :class:`Run`; raises what ``function`` raised, with a note on the
     item, unless ``keep_going``.
     """

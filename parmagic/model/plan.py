@@ -55,9 +55,16 @@ class Plan:
     once: bool = False
     trace: TraceMode = "auto"
     timeout: float | None = None
+    item_timeout: float | None = None
+    retry: int = 0
     keep_going: bool = False
     chunk: int | None = None
     start_method: StartMethod | None = None
     seed: int | None = None
     fresh_seed: int = 0
     """What stands for a ``seed`` that was not asked for; drawn for each run."""
+
+    @property
+    def claim(self) -> int | None:
+        """How many items a worker claims at a time; None: as it goes. One, where items are ended with their process: it had no others."""
+        return self.chunk or (1 if self.item_timeout else None)

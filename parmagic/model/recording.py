@@ -78,6 +78,8 @@ class Batch:
 
     ``errors`` maps an item's number to its exception; its value is None then. ``broke`` is the item that broke the loop,
     and ``made`` are those in which the worker made something that it kept for others.
+    ``tries`` tells how often items were tried that needed more than one try. ``again``: of its one item, this was a try that
+    ended with its worker, and another worker tries it again.
     """
 
     first: int
@@ -87,6 +89,8 @@ class Batch:
     errors: dict[int, BaseException] = field(default_factory=dict)
     broke: int | None = None
     made: tuple[int, ...] = ()
+    tries: dict[int, int] = field(default_factory=dict)
+    again: bool = False
 
     @property
     def items(self) -> range:
@@ -329,7 +333,7 @@ class Recording:
     @property
     def n_done(self) -> int:
         """How many items it tells of: all of them have ended, well or not."""
-        return sum(len(batch.begins) for batch in self.batches)
+        return sum(len(batch.begins) for batch in self.batches if not batch.again)
 
     @property
     def last_end(self) -> float | None:

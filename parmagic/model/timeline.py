@@ -19,7 +19,8 @@ class Lane:
     """One worker's whole story in one arm: the parts of its Recordings, in time order.
 
     Where it has a tally its waits were measured; else they are inferred from clocks and samples.
-    All its times are on our clock, to within ``uncertainty`` seconds.
+    All its times are on our clock, to within ``uncertainty`` seconds. ``lost_tries`` are those of items that ended with a worker
+    of this rank, and that another one has tried again.
     """
 
     worker: WorkerId
@@ -33,12 +34,14 @@ class Lane:
     totals: tuple[Total, ...] = ()
     moved: Moved | None = None
     uncertainty: float = 0.0
+    lost_tries: tuple[Batch, ...] = ()
 
     @property
     def at_work(self) -> tuple[float, float] | None:
         """From when until when its time is divided: from its first item to its last, without items from its first reading to its last."""
         if self.worker.takes_items:
-            return (self.batches[0].begins[0], max(batch.ends[-1] for batch in self.batches)) if self.batches else None
+            stretches = self.stretches()
+            return (stretches[0][0], max(end for _, end in stretches)) if stretches else None
         read = self.clocks.at if self.tally is None else self.tally.rows[:: 1 + len(MEASURED)]
         return (read[0], read[-1]) if read else None
 
@@ -51,6 +54,11 @@ class Lane:
     def errors(self) -> dict[int, BaseException]:
         """The exceptions of its items that failed, by item, in the order in which they ran."""
         return {item: error for batch in self.batches for item, error in batch.errors.items()}
+
+    @property
+    def tries(self) -> dict[int, int]:
+        """How often items were tried that needed more than one try, by item."""
+        return {item: tries for batch in self.batches for item, tries in batch.tries.items()}
 
     @property
     def breaks(self) -> list[tuple[float, int]]:
@@ -68,7 +76,8 @@ class Lane:
 
     def stretches(self) -> list[tuple[float, float]]:
         """Return the begins and ends of the stretches in which items ran one right after another, in order."""
-        return [(batch.begins[0], batch.ends[-1]) for batch in self.batches]
+        found = [(batch.begins[0], batch.ends[-1]) for batch in (*self.batches, *self.lost_tries)]
+        return sorted(found) if self.lost_tries else found
 
     def failures(self) -> Iterator[tuple[float, Failure]]:
         """Yield the failures of its items, each with the time at which it ended the item."""
@@ -145,6 +154,11 @@ class Timeline:
     def errors(self) -> dict[int, BaseException]:
         """The exceptions of its items that failed, by item, in their order."""
         return dict(sorted((pair for lane in self.lanes for pair in lane.errors.items()), key=itemgetter(0)))
+
+    @property
+    def tries(self) -> dict[int, int]:
+        """How often items were tried that needed more than one try, by item, in their order."""
+        return dict(sorted((pair for lane in self.lanes for pair in lane.tries.items()), key=itemgetter(0)))
 
     @property
     def broke(self) -> int | None:

@@ -57,6 +57,8 @@ class ParallelMagics(Magics):  # type: ignore[misc]
           --once                run no serial baseline
           --trace auto|full|off functions in the timeline: within 5 % cost, all, none
           --timeout SECONDS     end the arms after that long
+          --item-timeout S      end a try of an item after that long
+          --retry N             try an item again that failed, up to N times
           --keep-going          go on after a failed item, and raise nothing
           --chunk N             hand out N items at a time
           --start-method fork|forkserver|spawn

@@ -71,8 +71,8 @@ def parse(
 def parse_models(text: str, **options: object) -> Plan:
     """Read the models of ``parmagic.run(func, items, "threads=4 procs=4", **options)``.
 
-    ``options`` are ``name``, ``quiet``, ``once``, ``trace``, ``timeout`` (s),
-    ``keep_going``, ``chunk`` and ``start_method``, as in the magic line.
+    ``options`` are ``name``, ``quiet``, ``once``, ``trace``, ``timeout`` (s), ``item_timeout`` (s),
+    ``retry``, ``keep_going``, ``chunk``, ``start_method`` and ``seed``, as in the magic line.
     Raises LineError, also for an option.
     """
     checked = check_keywords(options)

@@ -10,78 +10,33 @@ import os
 import traceback
 from array import array
 from collections.abc import Callable, Hashable, Sequence
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any, NoReturn, Protocol
 
 from parmagic.errors import Ended
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch
 from parmagic.model.words import traceback_of, with_traceback
+from parmagic.record.board import NOTHING, OPEN, SINCE, STOP, TRY, Board, item_slot
 from parmagic.record.meter import Meter
 from parmagic.record.once import Kept
 from parmagic.system.real import local
 
 
-class Board(Protocol):
-    """Integers that an arm's workers and the notebook see alike: an array, or shared memory."""
-
-    def __getitem__(self, place: int, /) -> int:
-        """Read a place."""
-        ...
-
-    def __setitem__(self, place: int, value: int, /) -> None:
-        """Write a place."""
-        ...
-
-
-STOP = 0
-"""The place on the board that tells all workers to take no further item."""
-
-
-NOTHING = -1
-"""What a worker that is on no item writes in the place of its current item."""
-
-
-def loading(item: int) -> int:
-    """Return what stands in the place of the current item while a claim that begins with ``item`` is loaded: never an item's number."""
-    return -2 - item
-
-
-def item_slot(rank: int) -> int:
-    """Return the place on the board where worker ``rank`` writes its current item.
-
-    The two places behind it hold the begin and the end of what it claimed last from those that are for all,
-    and the third how many context managers of ``worker.once`` it has entered and not left.
-    """
-    return 1 + _PLACES * rank
-
-
-_PLACES = 4
-_OPEN = 3
-
-
-def open_slot(rank: int) -> int:
-    """Return the place on the board where worker ``rank`` writes how many context managers it has to leave."""
-    return item_slot(rank) + _OPEN
-
-
-def claimed_until(board: Board, workers: int) -> int:
-    """Return the end of the last claim on a board: the first item that nobody has claimed."""
-    return max(map(board.__getitem__, range(item_slot(0) + 2, board_size(workers), _PLACES)))
-
-
-def board_size(workers: int) -> int:
-    """Return how many places a board for that many workers has."""
-    return 1 + _PLACES * workers
-
-
-def blank_board(workers: int) -> array[int]:
-    """Return a board on which nobody has claimed anything, as 8-byte integers."""
-    return array("q", [0, *[NOTHING, 0, 0, 0] * workers])
-
-
 class Broke(BaseException):
     """The body has broken the loop: nothing more is to be started."""
+
+
+class Guard(Protocol):
+    """What a try of an item is ended by from outside when its time is over."""
+
+    def begin(self) -> None:
+        """From here on it may be ended."""
+        ...
+
+    def end(self) -> bool:
+        """From here on it is not; tell whether it was: what was raised for that comes here at the latest. May be called twice."""
+        ...
 
 
 class Worker:
@@ -89,9 +44,10 @@ class Worker:
 
     ``rank`` counts from 0, ``count`` is the number of workers in the arm,
     ``model`` is ``serial``, ``threads``, ``procs`` or another one that is registered. ``plan`` is the run's.
+    ``guard`` is what ends a try of an item whose time is over, ``tried`` how often items were tried until now.
     """
 
-    __slots__ = ("_board", "_kept", "_plan", "_rng", "_slot", "count", "model", "rank")
+    __slots__ = ("_board", "_kept", "_plan", "_rng", "_slot", "count", "guard", "model", "rank", "tried")
     _broke = Broke
 
     def __init__(self, rank: int, count: int, model: str, plan: Plan) -> None:
@@ -103,6 +59,8 @@ class Worker:
         self._slot = 0
         self._rng: tuple[int | None, Any] = (None, None)  # of which item it is
         self._kept = Kept()
+        self.guard: Guard | None = None
+        self.tried: dict[int, int] = {}
 
     @property
     def item(self) -> int:
@@ -133,7 +91,7 @@ class Worker:
         return self._kept.once(self, make, key, self._tell_open)
 
     def _tell_open(self) -> None:
-        self._board[self._slot + _OPEN] = self._kept.n_open
+        self._board[self._slot + OPEN] = self._kept.n_open
 
     @property
     def keeps(self) -> bool:
@@ -156,9 +114,29 @@ class Worker:
     def _seed(self) -> int:
         return self._plan.fresh_seed if self._plan.seed is None else self._plan.seed
 
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether nothing more is to be started."""
+        return bool(self._board[STOP])
+
     def watch(self, board: Board, slot: int) -> None:
         """Know from now on by a place of a board which item it is on."""
         self._board, self._slot = board, slot
+
+    def begin_try(self, number: int) -> None:
+        """Try the item for the ``number``-th time: its random numbers begin anew, and the board tells since when."""
+        self._rng = None, self._rng[1]
+        self._board[self._slot + TRY] = number
+        self._board[self._slot + SINCE] = perf_counter_ns()
+
+    def end_try(self) -> None:
+        """The try is over."""
+        self._board[self._slot + SINCE] = 0
+        self._board[self._slot + TRY] = 0
+
+    def take_tries(self, items: range) -> dict[int, int]:
+        """Return how often each of these was tried that needed more than one try, and forget it."""
+        return {item: self.tried.pop(item) for item in items if item in self.tried}
 
     def notes(self) -> list[str]:
         """Return what is to be said of what it was asked for: the seed, where that is the run's own; what could not be left."""

@@ -260,6 +260,11 @@ def _fork_in_child() -> None:
     _forking.clear()
 
 
+def settle() -> None:
+    """Have what was raised in the calling thread come here, or never: the next exception of its own takes its place."""
+    _nudged()
+
+
 class _Nudge(BaseException):
     """Raised in the calling thread by itself."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from parmagic.record.items import NOTHING, STOP, Board, item_slot, loading
+from parmagic.record.board import NOTHING, STOP, Board, item_slot, loading
 from parmagic.system.real import Lock
 
 AIM = 2e-3

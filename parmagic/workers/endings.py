@@ -51,10 +51,14 @@ def how_it_ended(code: int, when: str, fault: str = "") -> str:
     return f"was killed by {name} {when}{cause}"
 
 
-def cut_off(me: WorkerId, item: int, left: Left, now: float, error: BaseException, note: str = "") -> Recording:
-    """Report an item that did not come to its end."""
+def cut_off(
+    me: WorkerId, item: int, left: Left, now: float, error: BaseException | None, note: str = "", tries: int = 1
+) -> Recording:
+    """Report an item that did not come to its end, at this of its tries; without an error, another worker tries it again."""
     begin, readings, totals = left
-    batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], {item: error})
+    errors = {item: error} if error is not None else {}
+    tried = {item: tries} if tries > 1 else {}
+    batch = Batch(item, array("d", [begin]), array("d", [max(begin, now)]), [None], errors, tries=tried, again=error is None)
     return Recording(me, batches=(batch,), readings=readings, totals=totals, notes=(note,) if note else (), noted=True)
 
 

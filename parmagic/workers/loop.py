@@ -13,7 +13,8 @@ from typing import Any
 from parmagic.model.code import globals_of, last_of
 from parmagic.model.recording import Batch, Readings
 from parmagic.parse.strings import named_by
-from parmagic.record.items import NOTHING, STOP, Board, Call, Worker, item_slot, loading, perform
+from parmagic.record.board import NOTHING, STOP, Board, item_slot, loading
+from parmagic.record.items import Call, Worker, perform
 from parmagic.record.meter import Meter
 from parmagic.workers.dispatch import Deck
 
@@ -47,6 +48,8 @@ def work(
         deck.took(len(batch.begins), perf_counter() - begin)
         if made := worker.made_in():
             batch = replace(batch, made=made)
+        if worker.tried:
+            batch = replace(batch, tries=worker.take_tries(batch.items))
         report(batch, meter.take())
         board[slot] = NOTHING
 

@@ -8,29 +8,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-from parmagic.errors import Ended, EndedHeld, ParmagicError
-from parmagic.model.private import Private, say
-from parmagic.model.progress import Pulse, Standing
+from parmagic.errors import Ended, EndedHeld, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import meter, tracing, usage
+from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
 from parmagic.record.hooks import hooked
-from parmagic.record.items import NOTHING, STOP, Worker, blank_board, enter, item_slot
+from parmagic.record.items import Worker, enter
 from parmagic.system import debugger, limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
 from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_thread, sleep
-from parmagic.workers import HEARTBEAT, Job, Patience, Report
+from parmagic.workers import Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
+from parmagic.workers.doing import Doing
 from parmagic.workers.endings import GRACE, cut_off
-from parmagic.workers.loop import InTurn, body_file, names_in, work
+from parmagic.workers.loop import InTurn, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
+from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
 from parmagic.workers.pyplot import Pyplot
 from parmagic.workers.settings.taken import in_thread, of_threads
-from parmagic.workers.stack import frames_of, in_library, line_in
-
-OUT_OF_LIBRARY = 0.1
-"""Seconds that a thread gets before that to come out of the standard library."""
+from parmagic.workers.stack import in_library
 
 
 class SharedWorkers:
@@ -77,13 +75,19 @@ class SharedWorkers:
         yield from crew.last_words()
 
 
+class _Gone(NamedTuple):
+    """The worker of this rank reports no more."""
+
+    rank: int
+
+
 class _Crew:
     """The threads of one arm."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.count = job.arm.count
-        self.reports: SimpleQueue[Report] = SimpleQueue()
+        self.reports: SimpleQueue[Report | _Gone] = SimpleQueue()
         self.board = blank_board(self.count).tolist()  # written at each item, where a list is faster than an array
         self.who: dict[int, WorkerId] = {}
         self._them: dict[int, Worker] = {}
@@ -100,13 +104,17 @@ class _Crew:
         self._accounted: set[int] = set()  # ranks that have handed in their accounts already
         self._left: set[int] = set()
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
+        self._done = 0
         self._fault: BaseException | None = None  # what ended a worker that was not to end
         self._call = InTurn(job.call, len(job.items)) if job.sharing.in_turn else job.call
+        self._n_items = sum(map(len, job.sharing.claims)) or len(job.items)
         self._counter = Counter(len(job.items))
         together = job.sharing.together or debugger.is_attached()  # which loses sight of threads that are born while it holds another
         self._gate = threading.Barrier(self.count) if together else None
         self._begin = perf_counter()
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
+        self._late = LateThreads(job.plan, self.board, self._threads)
+        self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
     def start(self) -> None:
         heed_forks()
@@ -115,26 +123,40 @@ class _Crew:
             limits.start(thread)
 
     def listen(self) -> Iterator[Report]:
-        """Yield reports until all threads are done; each of them puts one None at its end."""
-        left, patience = self.count, Patience()
-        while left:
+        """Yield reports until all threads are done, but for those that are blocked in an item that is over its time."""
+        left, patience = set(range(self.count)), Patience()
+        while left - self.given_up:
             try:
-                report = self.reports.get(timeout=HEARTBEAT)
+                report = self.reports.get(timeout=self._late.next_look())
             except Empty:
                 yield None
                 self._look_for_the_lost()
                 if patience.is_over():
-                    yield from self._standing()
+                    yield from self._doing.standing()
             else:
-                if report is None:
-                    left -= 1
+                if isinstance(report, _Gone):
+                    left.discard(report.rank)
                     self._raise_a_fault()  # at once: the others may wait for that worker
-                else:
+                elif not self._is_late(report):
                     patience.hear(report)
+                    self._done += report.n_done if isinstance(report, Recording) else 0
                     yield report
             self.output.forks.take()
+            yield from self._end_overdue(left)
             if patience.pulse_is_due():
-                yield self._pulse()
+                yield self._doing.pulse()
+
+    def _end_overdue(self, left: set[int]) -> Iterator[Report]:
+        """End tries that are over their time; say which do not end, and give these up where nothing else is waited for."""
+        for rank in self._late.strike(left - self.given_up):
+            yield self._doing.is_at(rank, self.board[item_slot(rank)], "is over its --item-timeout, and cannot be interrupted there")
+        for rank in self._late.hopeless(left - self.given_up, self._done, self._n_items):
+            late = ItemTimeout(f"took longer than --item-timeout {self.job.plan.item_timeout:g} s, and is blocked")
+            yield from self._cut_off(rank, perf_counter(), late)
+            self.board[STOP] = 1  # with --keep-going, nothing is left to be started
+
+    def _is_late(self, report: Report) -> bool:
+        return isinstance(report, Recording) and report.worker.rank in self.given_up
 
     def _raise_a_fault(self) -> None:
         """Raise what ended a worker that was not to end; what would end this thread as well, or interrupt it, in words."""
@@ -156,51 +178,33 @@ class _Crew:
         yield from self.waiting()
         yield from self._unfinished(stuck)
         me = self.who.get(0, WorkerId(0, os.getpid(), 0))
-        notes = (*(self._stuck(self._threads[rank]) for rank in stuck), *self.pyplot.notes)
+        notes = (*(self._doing.stuck(rank) for rank in stuck), *self.pyplot.notes)
         yield Recording(me, trace=trace, notes=notes, noted=True)
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
         while not self.reports.empty():
             report = self.reports.get()
-            late = isinstance(report, Recording) and report.worker.rank in self.given_up
-            if report is not None and not late:
+            if not isinstance(report, _Gone) and not self._is_late(report):
                 yield report
 
     def _unfinished(self, stuck: list[int]) -> Iterator[Report]:
         """Yield the items that threads are blocked in, as ended before their time, with what their meters tell."""
         for rank in stuck:
-            item, now, gauge = self.board[item_slot(rank)], self._ending, self.gauges.get(rank)
-            if gauge is None or item <= NOTHING or rank not in self.who:
-                continue
-            me = self.who[rank]
-            left = gauge.peek(now, usage.cpu_seconds(me.pid, me.tid))
-            if left is None and gauge.measures:
-                continue  # it has come back meanwhile, and reported
-            begin, readings, totals = left or (0.0, None, ())
-            self.given_up.add(rank)
-            yield cut_off(me, item, (begin or self.heard.get(rank, now), readings, totals), now, Ended())
+            if rank not in self.given_up:
+                yield from self._cut_off(rank, self._ending, Ended())
 
-    def _at_work(self) -> Iterator[tuple[int, int, str]]:
-        """Yield the rank of every thread that has an item, that item, and what the thread is doing."""
-        now, found = perf_counter(), []
-        for rank, thread in enumerate(self._threads):
-            item = self.board[item_slot(rank)]
-            if rank in self.who and thread.is_alive() and item > NOTHING:
-                # nothing here lets go of a GIL: all are seen at one moment (so the CPU clocks, which no word depends on, are not read)
-                found.append((rank, item, self.gauges[rank].peek(now, 0.0)))
-        for rank, item, left in found:
-            held = debugger.holds(self._threads[rank])
-            yield rank, item, "is held by the debugger" if held else meter.doing(self.who[rank], left, now)
-
-    def _pulse(self) -> Pulse:
-        return Pulse(lambda: tuple(doing for _, _, doing in self._at_work()))
-
-    def _standing(self) -> Iterator[Standing]:
-        """Yield what every thread is doing that has an item."""
-        filename = body_file(self.job.call)
-        for rank, item, doing in self._at_work():
-            yield Standing(rank, item, line_in(frames_of(self._threads[rank].ident), filename), doing)
+    def _cut_off(self, rank: int, now: float, error: BaseException) -> Iterator[Report]:
+        item, gauge = self.board[item_slot(rank)], self.gauges.get(rank)
+        if gauge is None or item <= NOTHING or rank not in self.who:
+            return
+        me = self.who[rank]
+        left = gauge.peek(now, usage.cpu_seconds(me.pid, me.tid))
+        if left is None and gauge.measures:
+            return  # it has come back meanwhile, and reported
+        begin, *known = left or (0.0, None, ())
+        self.given_up.add(rank)
+        yield cut_off(me, item, (begin or self.heard.get(rank, now), *known), now, error, tries=self.board[item_slot(rank) + TRY])
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
@@ -217,10 +221,10 @@ class _Crew:
         if interrupted:
             self._interrupt()
         deadline = perf_counter() + GRACE
-        for thread in self._threads:  # also those that are ending: they still have what VizTracer knows of them
-            if thread.ident is not None:
+        for rank, thread in enumerate(self._threads):  # also those that are ending: they still have what VizTracer knows of them
+            if thread.ident is not None and rank not in self.given_up:
                 thread.join(max(0.0, deadline - perf_counter()))
-        if interrupted:
+        if interrupted or self.given_up:
             calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
@@ -248,12 +252,6 @@ class _Crew:
         """Tell whether a thread is there, and is not yet known with what it is measured by."""
         return self._threads[rank].is_alive() and rank not in self.heard
 
-    def _stuck(self, thread: threading.Thread) -> str:
-        frame = next(frames_of(thread.ident), None)
-        where = f" at {frame.file}:{frame.line}" if frame else ""
-        name = Private(repr(thread.name), "of a worker")  # the body may have given it another
-        return say(f"The thread {{name}} is blocked{where} and could not be ended; it is left behind.", name=name)
-
     def _run(self, rank: int) -> None:
         """Be worker ``rank``; whatever ends it, the main thread hears of it."""
         try:
@@ -264,7 +262,7 @@ class _Crew:
                 self._leave(rank)  # it came in the last moment
             self._guarded(self._report_the_end, rank)
         finally:
-            self.reports.put(None)
+            self.reports.put(_Gone(rank))
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
         """Do a step; what it raises is not the body's, which is recorded: the run ends, and the main thread raises it."""
@@ -280,6 +278,8 @@ class _Crew:
 
     def _work(self, rank: int) -> None:
         worker = self._them[rank] = Worker(rank, self.count, self.job.arm.model.name, self.job.plan)
+        if self.job.plan.item_timeout:
+            worker.guard = self._late.alarm(rank)
         gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
@@ -341,7 +341,7 @@ class _Crew:
         claims = self.job.sharing.claims_of(rank)
         if claims is not None:
             return OwnItem(*claims)
-        return SharedDeck(self._counter, self.count, self.job.plan.chunk, self.board)
+        return SharedDeck(self._counter, self.count, self.job.plan.claim, self.board)
 
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()

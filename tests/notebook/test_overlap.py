@@ -202,7 +202,7 @@ def test_ten_in_subshells(kernel):
     assert [(reply["status"], reply.get("evalue")) for reply in replies] == [("error", "of run 7") if k == 7 else ("ok", None) for k in range(10)]
     for k, cell in enumerate(cells):
         text, arms = kernel.text(cell), 2 if k % 4 == 3 and k != 7 else 1
-        assert all(f"] run {k} item " in line for line in text.splitlines()), text
+        assert all(f"] run {k} item " in line for line in text.splitlines()), kernel.outputs[cell]
         assert {*kernel.shown(cell)} == {f"'shown {k}'"}
         if k != 7:
             assert _lines(text, k) == sorted("012345" * arms)

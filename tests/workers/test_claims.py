@@ -11,7 +11,7 @@ import claim_model
 import pytest
 from claim_model import Model, Wrong, explore
 
-from parmagic.record.items import STOP, blank_board, item_slot
+from parmagic.record.board import STOP, blank_board, item_slot
 from parmagic.workers.dispatch import claimed
 from parmagic.workers.processes import claims, hub
 from parmagic.workers.processes.claims import BoardDeck, FileLock

@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from parmagic.errors import LimitReached, NotShippable, WorkerDied
-from parmagic.record.items import NOTHING, loading
+from parmagic.errors import ItemTimeout, LimitReached, NotShippable, WorkerDied
+from parmagic.record.board import NOTHING, loading
 from parmagic.workers.endings import LOST
 from parmagic.workers.processes.deaths import (
     Abort,
@@ -30,6 +30,7 @@ from parmagic.workers.processes.deaths import (
     ResultUnreadable,
     State,
     Stop,
+    TryAgain,
     decide,
 )
 
@@ -56,6 +57,13 @@ OTHERS = (range(6, 9),)
 
 ALL_RUN = {"mark": NOTHING, "reported": 9}
 """It has reported all that it had claimed."""
+
+AGAIN = f"{IN_ITEM.rstrip('.')}; the item was tried again."
+LATE = {"overdue": 5, "allowed": 2.5}
+"""It was ended, as its item was over its time."""
+
+OVER = "took longer than --item-timeout 2.5 s"
+TOO_LONG = f"Worker 1 (process 77) was ended in item 5, which {OVER}; the item was tried again."
 
 DEATHS = {
     "in an item": ({}, (Stop(), Fail(5, IN_ITEM))),
@@ -95,6 +103,22 @@ DEATHS = {
     "while others wait for one that has not come, and are to go on": (
         {"share": "own", "reported": -1, "all_greeted": False, "keep_going": True}, (Dismiss(), Fail(1, IN_ITEM.replace("item 5", "item 1"))),
     ),
+    "in an item that may be tried again": ({"retry": 1}, (Replace((range(5, 6), *OTHERS), {5: 1}), TryAgain(5, AGAIN))),
+    "in an item that was tried again": ({"retry": 1, "tries": 2}, (Stop(), Fail(5, IN_ITEM))),
+    "at its second try of three, in a fixed claim, and others are to go on": (
+        {"retry": 2, "tries": 2, "share": "fixed", "keep_going": True}, (Replace((range(5, 6), *OTHERS), {5: 2}), TryAgain(5, AGAIN)),
+    ),
+    "in an item of its own that may be tried again": (
+        {"retry": 1, "share": "own", "reported": -1}, (Replace((range(1, 2),), {1: 1}), TryAgain(1, AGAIN.replace("item 5", "item 1"))),
+    ),
+    "as its item was over its time": (LATE, (Stop(), Fail(5, OVER, ItemTimeout))),
+    "as its item was over its time, and others are to go on": ({**LATE, "keep_going": True}, (Replace(OTHERS), Fail(5, OVER, ItemTimeout))),
+    "as its item was over its time, and may be tried again": (
+        {**LATE, "retry": 1}, (Replace((range(5, 6), *OTHERS), {5: 1}), TryAgain(5, TOO_LONG)),
+    ),
+    "as the item before was over its time, which ended in the last moment": ({**LATE, "overdue": 4}, (Replace((range(5, 6), *OTHERS)),)),
+    "as its last item was over its time, which ended in the last moment": ({**LATE, **ALL_RUN, "overdue": 8, "n_items": 9}, ()),
+    "as its last item but those that nobody has was over its time": ({**LATE, **ALL_RUN, "overdue": 8}, (Replace(()),)),
     "behind its own item": ({"share": "own", "reported": 2}, (Note(LAST),)),
 }  # fmt: skip
 

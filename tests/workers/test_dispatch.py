@@ -8,7 +8,7 @@ import pytest
 
 from parmagic.execute.task import CallItem, Task
 from parmagic.parse.line import parse_models
-from parmagic.record.items import NOTHING, STOP, blank_board, board_size, claimed_until, item_slot, loading
+from parmagic.record.board import NOTHING, OPEN, SINCE, STOP, TRY, blank_board, board_size, claimed_until, item_slot, loading, rank_of
 from parmagic.workers.dispatch import AIM, COMMON, OWN, Chain, Counter, OwnItem, Pace, SharedDeck, Sharing, claimed, lost
 
 
@@ -121,9 +121,10 @@ def test_a_chain_begins_with_what_was_left():
 
 
 def test_board_places_do_not_meet():
-    """The stop flag and four places per worker tile the board."""
-    places = [STOP, *(item_slot(rank) + k for rank in range(5) for k in range(4))]
+    """The stop flag and six places per worker tile the board."""
+    places = [STOP, *(item_slot(rank) + k for rank in range(5) for k in (0, 1, 2, OPEN, SINCE, TRY))]
     assert sorted(places) == list(range(board_size(5)))
+    assert [rank_of(place) for place in sorted(places)[1:]] == [rank for rank in range(5) for _ in range(6)]
 
 
 def test_a_blank_board():

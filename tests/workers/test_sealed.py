@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from parmagic.errors import WorkerDied
-from parmagic.record.items import NOTHING, STOP, item_slot
+from parmagic.record.board import NOTHING, STOP, blank_board, board_size, item_slot
 from parmagic.system.files import anonymous_file, keep_size, keeps_size
 from parmagic.workers.processes import hub
 from parmagic.workers.processes.board import BoardFile, ByCalls
@@ -123,11 +123,12 @@ def test_a_plain_file_cannot_keep_its_size(tmp_path):
 def test_a_board_by_calls(tmp_path):
     """A board that is not mapped reads and writes the same places; where they are gone, the error names the worker and the likely cause."""
     file = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
-    os.ftruncate(file, 8 * 9)
+    size = board_size(2)
+    os.ftruncate(file, 8 * size)
     board = ByCalls(file)
     board[item_slot(1)], board[STOP] = NOTHING, 1
-    assert [board[place] for place in range(9)] == [1, 0, 0, 0, 0, -1, 0, 0, 0]
-    os.ftruncate(file, 8 * 5)
+    assert [board[place] for place in range(size)] == [1, *[0] * (size // 2), NOTHING, *[0] * (size // 2 - 1)]
+    os.ftruncate(file, 8 * item_slot(1))
     assert board[item_slot(0)] == 0
     with pytest.raises(WorkerDied, match=r"worker 1 .*cut short the memory that they share"):
         assert board[item_slot(1)]
@@ -142,7 +143,7 @@ def test_a_board_is_blank_before_and_after(monkeypatch):
         board = BoardFile(2)
         board.open()
         assert isinstance(board.places, ByCalls) == (not sealed or not hasattr(os, "memfd_create"))
-        assert [board.places[place] for place in range(9)] == [0, NOTHING, 0, 0, 0, NOTHING, 0, 0, 0]
+        assert [board.places[place] for place in range(board_size(2))] == list(blank_board(2))
         board.places[item_slot(1) + 2] = 5
         board.close()
         board.close()

@@ -12,7 +12,7 @@ import os
 from array import array
 
 from parmagic.errors import WorkerDied
-from parmagic.record.items import Board, blank_board, item_slot
+from parmagic.record.board import Board, blank_board, rank_of
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.real import close_descriptor
 
@@ -63,9 +63,8 @@ class ByCalls:
         """Read a place; WorkerDied where it is not there any more."""
         data = os.pread(self._file, _SIZE, _SIZE * place)
         if len(data) < _SIZE:
-            rank = (place - item_slot(0)) // (item_slot(1) - item_slot(0))
             raise WorkerDied(
-                f"What worker {rank} was on cannot be told: it, or another worker, has cut short the memory that they share "
+                f"What worker {rank_of(place)} was on cannot be told: it, or another worker, has cut short the memory that they share "
                 "(does the body truncate or close descriptors that it has not opened?)."
             )
         return array("q", data)[0]

@@ -21,7 +21,8 @@ from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
-from parmagic.record.items import STOP, Board, Worker, blank_board, enter, is_worker
+from parmagic.record.board import Board, blank_board
+from parmagic.record.items import Worker, enter, is_worker
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
@@ -107,7 +108,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)
     board = memoryview(mmap.mmap(at.board, 0)).cast("q")
-    asked.heed(lambda: board[STOP])
+    _heed(orders, worker, board)
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -141,6 +142,18 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
     finally:
         trace.detach()
     _part(orders, channel, gauge, trace, worker, notes)
+
+
+def _heed(orders: Orders, worker: Worker, board: Board) -> None:
+    """End when asked to, and try no item for longer, nor more often, than it may be tried."""
+    def leave() -> None:
+        worker.leave()
+        leaving.end_at_once()
+
+    alarm = asked.heed(board, worker.rank, leave)
+    if orders.plan.item_timeout:
+        worker.guard = alarm
+    worker.tried.update(orders.tried)
 
 
 def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
@@ -233,7 +246,7 @@ def _deck(orders: Orders, worker: Worker, file: int, board: Board) -> Deck:
     claims = orders.sharing.claims_of(worker.rank)
     if claims is not None:
         return OwnItem(*claims)
-    deck: Deck = BoardDeck(FileLock(file), orders.n_items, worker.count, orders.plan.chunk, board, worker.rank)
+    deck: Deck = BoardDeck(FileLock(file), orders.n_items, worker.count, orders.plan.claim, board, worker.rank)
     return Chain(OwnItem(*orders.left), deck) if orders.left else deck
 
 

@@ -7,18 +7,19 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from parmagic.errors import WorkerDied
 from parmagic.model.recording import Recording, WorkerId
-from parmagic.record import hooks, meter
-from parmagic.record.items import NOTHING, STOP, item_slot
+from parmagic.record import hooks
+from parmagic.record.board import NOTHING, SINCE, STOP, TRY, item_slot, loading
 from parmagic.system.interrupts import held_back, undo
 from parmagic.system.real import Poll
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import claimed
-from parmagic.workers.endings import GRACE, Mercy, cut_off, where
+from parmagic.workers.endings import GRACE, Mercy
 from parmagic.workers.loop import body_file
 from parmagic.workers.processes import messages
 from parmagic.workers.processes.board import BoardFile
@@ -35,27 +36,20 @@ from parmagic.workers.processes.deaths import (
     Replace,
     State,
     Stop,
+    TryAgain,
     decide,
 )
 from parmagic.workers.processes.hub import Hub
-from parmagic.workers.processes.member import Member
+from parmagic.workers.processes.late import LateProcesses
+from parmagic.workers.processes.member import Heir, Member
 from parmagic.workers.processes.orders import Descriptors, Orders, environment, tracker_descriptor
 from parmagic.workers.processes.status import Status
-from parmagic.workers.stack import Frame, last_stack
+from parmagic.workers.processes.wreck import Wreck
 
 if TYPE_CHECKING:
     from parmagic.workers.processes.ship import Cargo
 
 _ENTRY = "parmagic.workers.processes.child:main"
-
-
-class _Wreck(NamedTuple):
-    """What is found where a worker has died: when, what its black box tells (its last item's begin, readings, waits), where it crashed."""
-
-    pid: int
-    now: float
-    left: meter.Left
-    stack: list[Frame]
 
 
 class Crew:
@@ -72,7 +66,8 @@ class Crew:
         self._at_gate = 0
         self._given_back = False
         self.not_left: list[Report] = []  # notes on workers that were ended before they left what they kept
-        self._to_start: deque[tuple[int, tuple[range, ...]]] = deque((rank, ()) for rank in range(job.arm.count))
+        self._to_start: deque[Heir] = deque(Heir(rank) for rank in range(job.arm.count))
+        self._late = LateProcesses(hub, job, self._board, self._members)
         self._asking: Member | None = None  # its order has not been sent yet
         self._environment = environment() if cargo else {}  # as it is when the arm begins, for all its workers
 
@@ -85,21 +80,21 @@ class Crew:
         while self._to_start or self._asking:
             with held_back():
                 if self._asking is None:
-                    self._asking = self._ordered(*self._to_start.popleft())
+                    self._asking = self._ordered(self._to_start.popleft())
                 assert self._asking.order is not None
                 if not self._hub.sent(self._asking.order):
                     return
                 self._asking.release()
                 self._asking = None
 
-    def _ordered(self, rank: int, left: tuple[range, ...]) -> Member:
+    def _ordered(self, heir: Heir) -> Member:
         job, cargo = self._job, self._cargo
-        member = Member(rank, left, self._board.places[item_slot(rank) + 2])
+        member = Member(heir, self._board.places[item_slot(heir.rank) + 2])
         self._members.append(member)  # from here on it is closed, whatever happens
         member.open_files()
         out, err = member.open_pipe("stdout"), member.open_pipe("stderr")
         null, tracker = self._board.file, tracker_descriptor() if cargo else None
-        orders = self._orders(rank, left, tracked=tracker is not None)
+        orders = self._orders(member, tracked=tracker is not None)
         descriptors = Descriptors(
             connection=member.theirs[0], board=self._board.file, out=out, err=err, box=member.box, stack=member.stack,
             tracker=null if tracker is None else tracker,
@@ -111,11 +106,13 @@ class Crew:
         member.key = member.order.key
         return member
 
-    def _orders(self, rank: int, left: tuple[range, ...], *, tracked: bool) -> Orders:
-        job, cargo = self._job, self._cargo
+    def _orders(self, member: Member, *, tracked: bool) -> Orders:
+        job, cargo, rank = self._job, self._cargo, member.rank
+        rest = member.replaces and job.sharing.share == "fixed"
         return Orders(
             rank=rank, count=job.arm.count, model=job.arm.model.name, plan=job.plan, n_items=len(job.items), begin=self._begin,
-            sharing=job.sharing, left=left, trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
+            sharing=replace(job.sharing, claims=member.left) if rest else job.sharing, left=member.left, tried=member.tried,
+            trace_file=job.trace_file(rank), manifest=cargo.manifest if cargo else None,
             environment={**self._environment, "tracked": tracked} if cargo else None, measure=not hooks.why_inferred(),
         )  # fmt: skip
 
@@ -129,6 +126,7 @@ class Crew:
                 for report in self._read(member, ready):
                     patience.hear(report)
                     yield report
+            self._late.end()
             if self._hub.fileno() in ready:
                 yield from self._news()
             if not ready or perf_counter() - beat > HEARTBEAT:
@@ -155,7 +153,7 @@ class Crew:
                 poll.register(descriptor, select.POLLIN)
             if member.ended is None and not member.broken and not member.done:
                 poll.register(member.inbox.fileno(), select.POLLIN)
-        return {descriptor for descriptor, _ in poll.poll(HEARTBEAT * 1000)}
+        return {descriptor for descriptor, _ in poll.poll(self._late.next_look() * 1000)}
 
     def _read(self, member: Member, ready: set[int]) -> Iterator[Report]:
         for descriptor in ready & set(member.pipes):
@@ -188,7 +186,8 @@ class Crew:
             self._at_gate += 1
             if self._job.sharing.together and self._all_greeted:
                 for each in self._members:
-                    if each.ended is None:
+                    if each.ended is None and each.pid and not each.released:
+                        each.released = True
                         each.inbox.answer(b"g")
         member.heard = perf_counter()
         for batch in recording.batches:
@@ -228,14 +227,12 @@ class Crew:
         yield from member.last_prints()
         wreck = None
         if not member.done:
-            now = perf_counter()
-            left = meter.autopsy(member.box, now, cpu_s) or (member.heard, None, ())
-            wreck = _Wreck(pid, now, left, last_stack(member.stack, crash=True))
+            wreck = Wreck.of(member, pid, cpu_s)
             yield from self._status.not_left(member)
         undo(member.close)
         yield from self._deal_with(member, Died(pid, code), wreck)
 
-    def _deal_with(self, member: Member, event: Event, wreck: _Wreck | None = None) -> Iterator[Report]:
+    def _deal_with(self, member: Member, event: Event, wreck: Wreck | None = None) -> Iterator[Report]:
         """Do what is to be done about an event."""
         for action in decide(self._state(member, event), event):
             match action:
@@ -243,16 +240,21 @@ class Crew:
                     member.broken, member.fault = True, fault
                 case Kill():
                     self._hub.end({member.key})
-                case Replace(undone):
-                    self._board.places[item_slot(member.rank)] = NOTHING
-                    self._to_start.append((member.rank, undone))
+                case Replace(undone, tried):
+                    slot = item_slot(member.rank)
+                    for place, value in ((slot, NOTHING), (slot + SINCE, 0), (slot + TRY, 0)):
+                        self._board.places[place] = value
+                    self._to_start.append(Heir(member.rank, undone, tried, replaces=True))
                 case Stop():
                     self._board.places[STOP] = 1
                 case Dismiss():
                     self.end()
-                case Fail(item, text):
+                case Fail(item, text, kind):
                     assert wreck is not None
-                    yield self._failed(member, wreck, item, text)
+                    yield wreck.failed(member, item, kind(text), body_file(self._job.call), self._tries(member, item))
+                case TryAgain(item, text):
+                    assert wreck is not None
+                    yield wreck.cut_off(member, item, None, text, self._tries(member, item))
                 case Note(text):
                     assert wreck is not None
                     yield Recording(WorkerId(member.rank, wreck.pid, wreck.pid), notes=(text,), noted=True)
@@ -261,25 +263,24 @@ class Crew:
 
     def _state(self, member: Member, event: Event) -> State:
         job = self._job
-        mark, had, until = NOTHING, job.sharing.claims, 0
+        mark = member.rank if job.sharing.together else NOTHING
+        had, until = member.left if member.replaces else job.sharing.claims, 0
         if isinstance(event, Died) and member.pid and not job.sharing.together:  # only then: somebody may have cut the board short
             places, slot = self._board.places, item_slot(member.rank)
             mark, until = places[slot], places[slot + 2]
-            had = had or (*member.left, claimed(places, member.rank, member.since))
+            if job.sharing.share == "common":
+                had = (*member.left, claimed(places, member.rank, member.since))
         return State(
             rank=member.rank, workers=job.arm.count, n_items=len(job.items), share=job.sharing.share, keep_going=job.plan.keep_going,
             greeted=bool(member.pid), all_greeted=self._all_greeted, done=member.done, ended=member.ended is not None, fault=member.fault,
-            mark=mark, had=had, claimed_until=until, reported=member.reported,
+            mark=mark, had=had, claimed_until=until, reported=member.reported, tries=self._tries(member, mark), retry=job.plan.retry,
+            overdue=member.overdue, allowed=job.plan.item_timeout or 0.0,
         )  # fmt: skip
 
-    def _failed(self, member: Member, wreck: _Wreck, item: int, text: str) -> Recording:
-        """Report a death's item."""
-        error = WorkerDied(text)
-        if wreck.stack:
-            error.add_note(f"It was in {where(wreck.stack, body_file(self._job.call))}.")
-        begin, readings, totals = wreck.left
-        left = (begin or member.heard, readings, totals)  # it may have died before its account knew of an item
-        return cut_off(WorkerId(member.rank, wreck.pid, wreck.pid), item, left, wreck.now, error, text)
+    def _tries(self, member: Member, mark: int) -> int:
+        """Return how often a worker, and others before, have tried the item that it is on, by its mark."""
+        known = self._board.places[item_slot(member.rank) + TRY]
+        return max(1, known, member.tried.get(loading(mark) if mark < NOTHING else mark, 0) + 1)
 
     def end(self) -> None:
         """End what still runs, and give everything back; once."""

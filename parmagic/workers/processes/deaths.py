@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
-from parmagic.errors import LimitReached, NotShippable, ParmagicError, WorkerDied
+from parmagic.errors import ItemTimeout, LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.system.limits import why_not
 from parmagic.workers.dispatch import Share, lost
 from parmagic.workers.endings import how_it_ended
@@ -38,11 +38,20 @@ class State(NamedTuple):
     had: tuple[range, ...]  # all that it had claimed, in the order in which it runs that
     claimed_until: int  # the item behind the last one that it claimed of what is in common
     reported: int  # the item behind the last one that it reported
+    tries: int = 1  # how often it, and others before, have tried the item that it was on, and how often more that may be
+    retry: int = 0
+    overdue: int | None = None  # the item that it was ended for, as that was over its time,
+    allowed: float = 0.0  # which is so many seconds
 
     @property
     def replaces(self) -> bool:
         """Whether another worker takes a dead one's place."""
         return self.keep_going and self.share == "common"
+
+    @property
+    def tries_again(self) -> bool:
+        """Whether the item that it was on is to be tried once more."""
+        return self.tries <= self.retry
 
     @property
     def none_left(self) -> bool:
@@ -110,9 +119,10 @@ class Kill(NamedTuple):
 
 
 class Replace(NamedTuple):
-    """Start another worker of this rank, which runs first what the dead one has left undone."""
+    """Start another worker of this rank, which runs first what the dead one has left undone; it has ``tried`` that so often."""
 
     undone: tuple[range, ...]
+    tried: dict[int, int] = {}  # noqa: RUF012  (nobody writes to it)
 
 
 class Stop(NamedTuple):
@@ -124,7 +134,15 @@ class Dismiss(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """Report the item that the worker was on as failed, with a WorkerDied of this text."""
+    """Report the item that the worker was on as failed, with an error of this kind and text."""
+
+    item: int
+    text: str
+    kind: type[ParmagicError] = WorkerDied
+
+
+class TryAgain(NamedTuple):
+    """Tell of a death that has cost a try of this item, and no more."""
 
     item: int
     text: str
@@ -144,7 +162,7 @@ class Abort(NamedTuple):
     cause: BaseException | None = None
 
 
-Action = Ignore | Kill | Replace | Stop | Dismiss | Fail | Note | Abort
+Action = Ignore | Kill | Replace | Stop | Dismiss | Fail | TryAgain | Note | Abort
 """Something that the crew is to do."""
 
 
@@ -174,11 +192,21 @@ def _died(state: State, pid: int, code: int) -> tuple[Action, ...]:
     """Return what a worker's end leads to that has not said its last word before."""
 
     def told(when: str) -> str:
+        if state.overdue is not None:
+            return f"Worker {state.rank} (process {pid}) was ended {when}, which took longer than --item-timeout {state.allowed:g} s."
         return f"Worker {state.rank} (process {pid}) {how_it_ended(code, when, state.fault)}."
 
     if not state.greeted:
         return (Abort(WorkerDied, told("before its first item")),)
     item, undone = _lost(state)
+    if state.overdue is not None and item != state.overdue:  # it had come to its end in the last moment: nobody has failed
+        undone = undone if item is None else (range(item, item + 1), *undone)
+        return (Replace(undone, {}),) if undone or not state.none_left else ()
+    if item is not None and state.tries_again:
+        words = f"{told(f'in item {item}').rstrip('.')}; the item was tried again."
+        return Replace((range(item, item + 1), *undone), {item: state.tries}), TryAgain(item, words)
+    if item is not None and item == state.overdue:
+        return (*_without_it(state, undone), Fail(item, f"took longer than --item-timeout {state.allowed:g} s", ItemTimeout))
     if item is not None:
         return (*_without_it(state, undone), Fail(item, told(f"in item {item}")))
     if state.none_left and not undone:

@@ -6,6 +6,7 @@ import codecs
 import os
 from collections.abc import Iterator
 from time import perf_counter
+from typing import NamedTuple
 
 from parmagic.model.progress import Printed
 from parmagic.record import meter
@@ -18,16 +19,30 @@ from parmagic.workers.processes.frames import Inbox
 from parmagic.workers.processes.link import Order
 
 
+class Heir(NamedTuple):
+    """A worker that is to be started: its rank, what a dead one of it left undone, which comes first, and how often that was tried."""
+
+    rank: int
+    left: tuple[range, ...] = ()
+    tried: dict[int, int] = {}  # noqa: RUF012  (nobody writes to it)
+    replaces: bool = False
+
+
 class Member:
     """One worker process, as the notebook knows it."""
 
-    def __init__(self, rank: int, left: tuple[range, ...] = (), since: int = 0) -> None:
-        self.rank = rank
-        self.left = left  # what a dead worker of this rank left undone: it comes first
+    def __init__(self, heir: Heir, since: int = 0) -> None:
+        self.rank = heir.rank
+        self.left = heir.left
+        self.tried = heir.tried
+        self.replaces = heir.replaces
         self.since = since  # items before this one were claimed by the dead, where the board has a claim of this rank
         self.pid = 0
         self.key = 0
         self.done = False
+        self.released = False  # it may begin
+        self.overdue: int | None = None  # the item that it is to end for, as that is over its time,
+        self.told = 0.0  # and when it was told
         self.ended: int | None = None
         self.broken = False  # nothing comes from it any more,
         self.fault = ""  # or nothing that can be read, and why
@@ -38,7 +53,7 @@ class Member:
         self.pipes: dict[int, tuple[str, Lines, codecs.IncrementalDecoder]] = {}
         self.box = self.stack = -1
         ours, theirs = socketpair()
-        self.inbox = Inbox(ours, rank)
+        self.inbox = Inbox(ours, heir.rank)
         self.theirs.append(theirs.detach())
 
     def open_files(self) -> None:

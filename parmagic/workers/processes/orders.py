@@ -61,7 +61,8 @@ class Orders:
     n_items: int
     begin: float  # of the arm, on the clock that spans are in
     sharing: Sharing
-    left: tuple[range, ...]  # what a dead worker of this rank left undone
+    left: tuple[range, ...]  # what a dead worker of this rank left undone,
+    tried: dict[int, int]  # and how often it has tried what it died in
     trace_file: RunFile
     manifest: Manifest | None  # None: the body and the items are in our memory already
     environment: dict[str, Any] | None

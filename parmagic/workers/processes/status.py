@@ -10,7 +10,7 @@ from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import Recording, WorkerId
 from parmagic.record import meter, usage
-from parmagic.record.items import item_slot, open_slot
+from parmagic.record.board import OPEN, item_slot
 from parmagic.workers import Job, Report
 from parmagic.workers.endings import cut_off, who_was_stopped
 from parmagic.workers.loop import body_file
@@ -69,7 +69,7 @@ class Status:
 
     def not_left(self, member: Member) -> Iterator[Recording]:
         """Return a note on a worker that has ended before it left what ``worker.once`` had entered; once."""
-        slot = open_slot(member.rank)
+        slot = item_slot(member.rank) + OPEN
         if member.pid and self._board.places[slot] > 0:
             self._board.places[slot] = 0
             me = WorkerId(member.rank, member.pid, member.pid)
