@@ -75,9 +75,7 @@ class SharedWorkers:
         yield from crew.last_words()
 
 
-class _Gone(NamedTuple):
-    """The worker of this rank reports no more."""
-
+class _Gone(NamedTuple):  # the worker of this rank reports no more
     rank: int
 
 
@@ -202,9 +200,10 @@ class _Crew:
         left = gauge.peek(now, usage.cpu_seconds(me.pid, me.tid))
         if left is None and gauge.measures:
             return  # it has come back meanwhile, and reported
-        begin, *known = left or (0.0, None, ())
+        begin, readings, totals = left or (0.0, None, ())
         self.given_up.add(rank)
-        yield cut_off(me, item, (begin or self.heard.get(rank, now), *known), now, error, tries=self.board[item_slot(rank) + TRY])
+        left = (begin or self.heard.get(rank, now), readings, totals)
+        yield cut_off(me, item, left, now, error, tries=self.board[item_slot(rank) + TRY])
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
