@@ -64,19 +64,14 @@ class Maker:
     def refuse_what_runs(self) -> None:
         """Raise ValueError where it brings along what a function that runs now has bound, which is another one at each call."""
         __tracebackhide__ = True  # IPython leaves such frames out
-        running = {}
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
-        while frame is not None:
-            running[frame.f_code.co_filename, frame.f_code.co_qualname] = frame
-            frame = frame.f_back
+        running = _running()
         for function, name, value, is_default in self._closes_over:
             frames = [found for outer in _around(function.__qualname__) if (found := running.get((function.__code__.co_filename, outer)))]
-            if not frames or value is self._worker or _is_lasting(value, running):
+            if value is self._worker or _is_lasting(value, running):
                 continue
-            if is_default:
-                if any(each.f_locals.get(name, _NOTHING) is value for each in frames):
-                    raise ValueError(self._refusal(f"has `{name}={name}` among its parameters", name))
-            else:
+            if is_default and any(each.f_locals.get(name, _NOTHING) is value for each in frames):
+                raise ValueError(self._refusal(f"has `{name}={name}` among its parameters", name))
+            if not is_default and any(name not in each.f_code.co_freevars for each in frames):  # else it is bound around what runs
                 raise ValueError(self._refusal(f"closes over `{name}`", name))
         for _, value in self.bound:
             if isinstance(value, type) and not _is_lasting(value, running):
@@ -114,6 +109,20 @@ def label(make: Any) -> str:
 def type_name_of(named: Any) -> str:
     """Return the name of a class or a function in C."""
     return str(type.__dict__["__qualname__"].__get__(named) if isinstance(named, type) else named.__qualname__)
+
+
+def _running() -> dict[tuple[str, str], FrameType]:
+    """Return the calls that this thread is in, as far as they are an item's, by their file and qualified name."""
+    running = {}
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001
+    while frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) != _LOOP:
+        running[frame.f_code.co_filename, frame.f_code.co_qualname] = frame
+        frame = frame.f_back
+    return running
+
+
+_LOOP = ("parmagic.record.items", "perform")
+"""What calls the body; below it, in a fork, are the notebook's own."""
 
 
 def _brought_along(function: FunctionType) -> Iterator[tuple[str, Any, bool]]:

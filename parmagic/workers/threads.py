@@ -238,7 +238,7 @@ class _Crew:
                 thread = self._threads[rank]
                 with self._leaving:
                     left, held = rank in self._left, debugger.holds(thread)
-                    if not (left or held) and perf_counter() < until and (self._begins(rank) or in_library(thread)):
+                    if not (left or held) and perf_counter() < until and (self._is_busy(rank) or in_library(thread)):
                         continue
                     if not left and not raise_in(thread.ident, EndedHeld if held else Ended) and perf_counter() < until + GRACE:
                         continue
@@ -247,9 +247,9 @@ class _Crew:
             if waiting:
                 sleep(0.001)
 
-    def _begins(self, rank: int) -> bool:
-        """Tell whether a thread is there, and is not yet known with what it is measured by."""
-        return self._threads[rank].is_alive() and rank not in self.heard
+    def _is_busy(self, rank: int) -> bool:
+        """Tell whether a thread is there, and is not yet known with what it is measured by; or leaves what it made once."""
+        return self._threads[rank].is_alive() and (rank not in self.heard or self._them[rank].leaves)
 
     def _run(self, rank: int) -> None:
         """Be worker ``rank``; whatever ends it, the main thread hears of it."""

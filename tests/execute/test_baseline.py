@@ -15,10 +15,11 @@ from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
 
 
-def _timeline(*items, n_items=None, errors=None, error=None, kind="procs"):
+def _timeline(*items, n_items=None, errors=None, error=None, kind="procs", made=()):
     """Return one worker that ran items of (number, begin, end); the value of each is its number."""
     batches = tuple(
-        Batch(number, array("d", [begin]), array("d", [end]), [number], {k: e for k, e in (errors or {}).items() if k == number})
+        Batch(number, array("d", [begin]), array("d", [end]), [number], {k: e for k, e in (errors or {}).items() if k == number}, None,
+              tuple({number} & set(made)))
         for number, begin, end in items
     )
     empty = array("d")
@@ -59,6 +60,21 @@ def test_a_sample_is_scaled_and_noted():
     found = parked.judge(_timeline((0, 0.0, 1.0), (1, 1.0, 4.0)), _timeline((1, 0.0, 6.0), n_items=2), keep_going=False)
     assert (found.serial_s, found.how) == (8.0, "sampled")
     assert "sample of 1 of 2 items" in parked.findings[0].text
+
+
+def test_items_that_made_something_are_none_like_others():
+    """Two workers made a thing of 10 s each, a serial run makes it once: neither is in the ratio, 2 here, nor counted twice."""
+    arm = _timeline((0, 0.0, 11.0), (1, 0.0, 11.0), (2, 11.0, 12.0), (3, 11.0, 12.0), made=[0, 1])
+    found = baseline.scaled_to(arm, _timeline((0, 0.0, 12.0), (3, 12.0, 14.0), n_items=4, made=[0]))
+    assert (found.serial_s, found.how) == (12.0 + 3 * 2.0, "sampled")
+    assert baseline.scaled_to(arm, _timeline((0, 0.0, 12.0), n_items=4, made=[0])).how == "estimated"
+
+
+def test_ranks_that_each_made_something_are_alike():
+    """Where every item made its own on both sides, they are compared as they are."""
+    arm = _timeline((0, 0.0, 3.0), (1, 0.0, 3.0), (2, 0.0, 3.0), made=[0, 1, 2])
+    found = baseline.scaled_to(arm, _timeline((0, 0.0, 2.0), (1, 2.0, 4.0), n_items=3, made=[0, 1]))
+    assert (found.serial_s, found.how) == (6.0, "sampled")
 
 
 def test_nothing_ran():
