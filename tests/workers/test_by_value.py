@@ -53,6 +53,85 @@ class Box(Generic[T]):
     def __init__(self, x: T): self.x = x
 def typed(n: UserId) -> Deep: return Deep(UserId(n))
 """
+DERIVED = """
+from typing import Generic, NotRequired, Protocol, Required, TypedDict, TypeVar, is_typeddict, runtime_checkable
+T = TypeVar("T", bound=int)
+class First(TypedDict):
+    a: int
+class Second(First, total=False):
+    b: Required[str]
+    c: NotRequired[T]
+class Third(Second): pass
+class Kept(TypedDict, Generic[T]):
+    x: T
+Made = TypedDict("Made", {"x": First})
+@runtime_checkable
+class Goes(Protocol[T]):
+    def go(self) -> T: ...
+class Has:
+    def go(self): return 1
+class Is(Goes[int]):
+    def go(self): return 2
+class Node(Generic[T]): pass
+class Leaf(Node[T], Generic[T]): pass
+def keys(): return sorted(Second.__required_keys__), sorted(Second.__optional_keys__), Third.__total__, Second.__annotations__["a"]
+"""
+FUNCTIONS = """
+import contextlib, enum, math
+from functools import cache, lru_cache, partialmethod, singledispatchmethod, total_ordering, update_wrapper, wraps
+class Counted:
+    def __init__(self, function): update_wrapper(self, function); self.function = function
+    def __call__(self, *given): return self.function(*given), "counted"
+def told(function):
+    @wraps(function)
+    def call(*given): return function(*given), "told"
+    return call
+@told
+@cache
+@told
+def chain(n: int): return n
+@Counted
+def counted(n): return n
+class Machine:
+    @classmethod
+    @cache
+    def made(cls, n): return cls.__name__, n
+    @property
+    @lru_cache
+    def size(self): return 5
+    @singledispatchmethod
+    def kind(self, x): return "any"
+    @kind.register(int)
+    def _(self, x): return "int"
+    @kind.register
+    @classmethod
+    def _(cls, x: str): return cls.__name__
+    def scaled(self, by, n): return by * n
+    twice = partialmethod(scaled, 2)
+    def __init__(self): self.own = cache(self.plus)
+    def plus(self, n): return n + 1
+machine = Machine()
+root, number, text = lru_cache(math.sqrt), cache(int), cache(str)
+number.label = "kept"
+@contextlib.contextmanager
+def held(n): yield n
+@held(3)
+def within(n): return n
+class Meta(type):
+    def __call__(cls, *given): return cls.__name__, super().__call__(*given)
+    def __getitem__(cls, n): return n
+    @property
+    def shout(cls): return cls.__name__ + "!"
+class Made(metaclass=Meta): pass
+class Way(enum.Flag):
+    N = enum.auto()
+    E = enum.auto()
+    def is_n(self): return Way.N in self
+class Mode(enum.StrEnum):
+    READ = enum.auto()
+    @classmethod
+    def _missing_(cls, value): return cls.READ
+"""
 SLOTS = """
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -111,6 +190,18 @@ by_key, by_value, both = weakref.WeakKeyDictionary({node: 1}), weakref.WeakValue
         (TYPES, "typed(n), UserId(n), Deep.__supertype__ is UserId, typed.__annotations__['n'] is UserId", [(n, n, True, True) for n in range(3)]),
         (TYPES, "P.__name__, Ts.__name__, T.__name__", [("P", "Ts", "T")] * 3),
         (TYPES, "tuple(Pair(n, UserId(1))), Config(n=n), Box[int](n).x", [((n, 1), {"n": n}, n) for n in range(3)]),
+        (DERIVED, "Second(b='x', a=n), keys(), is_typeddict(Third), Made(x=First(a=1)), Kept[int].__args__, Kept.__parameters__ == (T,)",
+         [({"b": "x", "a": n}, (["a", "b"], ["c"], True, int), True, {"x": {"a": 1}}, (int,), True) for n in range(3)]),
+        (DERIVED, "isinstance(Has(), Goes), isinstance(n, Goes), Is().go(), Goes[int].__args__, Leaf.__parameters__ == (T,), T.__bound__",
+         [(True, False, 2, (int,), True, int)] * 3),
+        (FUNCTIONS, "chain(n), chain.__wrapped__.__wrapped__.__wrapped__(n), chain.__name__, counted(n), counted.__name__",
+         [(((n, "told"), "told"), n, "chain", (n, "counted"), "counted") for n in range(3)]),
+        (FUNCTIONS, "Machine.made(n), machine.size, machine.kind(n), machine.kind('x'), machine.kind(None), machine.twice(n), machine.own(n)",
+         [(("Machine", n), 5, "int", "Machine", "any", 2 * n, n + 1) for n in range(3)]),
+        (FUNCTIONS, "root(4.0), number('3'), number.label, 'from_bytes' in vars(number), text(n)", [(2.0, 3, "kept", True, str(n)) for n in range(3)]),
+        (FUNCTIONS, "within(n), within(n), held.__wrapped__.__name__, type(Made()[1]).__name__, Made[n], Made.shout",
+         [(n, n, "held", "Made", n, "Made!") for n in range(3)]),
+        (FUNCTIONS, "(Way.N | Way.E).is_n(), Way(3) == Way.N | Way.E, Mode('no') is Mode.READ, Mode.READ", [(True, True, True, "read")] * 3),
         (SLOTS, "hasattr(Point(n), '__dict__'), hasattr(opened(n), '__dict__'), Point(n).hidden(), Real.__slots__", [(False, True, -n, ("b",)) for n in range(3)]),
         (WEAK, "by_key[node], by_value['k'] is node, node in both", [(1, True, True)] * 3),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import pytest
+
 import parmagic
 from parmagic.workers import loop
 
@@ -23,6 +25,49 @@ def local(n):
 def given(n, more=default): return n
 def shadowed(n, data=None): return data
 part = functools.partial(nested)
+"""
+
+
+UNREAD = """
+import functools, math, operator
+import numpy as np
+data, other = np.zeros(2_500_000), np.zeros(2_500_000)
+class Config:
+    data = 5
+    @property
+    def other(self): return 6
+    def of_its_own(self): return self.data
+config = Config()
+def kept(n=0, **more): return n
+def attributes(n): return Config.data, config.data + config.other, getattr(config, "data"), operator.attrgetter("data")(config)
+def keywords(n): return kept(n, data=5), dict(data=n)["data"]
+def stored(n): config.data = n
+def inner(n):
+    def given(data): return data + [other for other in range(3)][-1]
+    def counts():
+        nonlocal later
+        later += 1
+        return later
+    later = 1
+    return given(n), counts(), (lambda data=2: data)()
+def in_a_class(n):
+    class Local: data = 3
+    return Local.data
+def bound(n):
+    import math as data
+    for data in range(3): pass
+    try: raise ValueError(n)
+    except ValueError as data: pass
+    first, *data = [1, 2]
+    del data
+    match {"k": n}:
+        case {"k": other}: return other
+def texts(n: "data"):
+    "It reads neither data nor other."
+    return "data", {"other": 1}["other"], f"{n} data"
+partial = functools.partial(kept, data=3)
+called = config.of_its_own
+def helped(n): return attributes(n), called()
 """
 
 
@@ -62,3 +107,13 @@ def test_what_modules_have_is_not_shipped(ip):
     assert not [note for note in ip.space["run"].notes if "data" in note]
     ip("run = parmagic.run(part, range(2), 'procs=1', once=True)")
     assert [note for note in ip.space["run"].notes if "inner: 16 MB" in note]
+
+
+@pytest.mark.parametrize("name", ["attributes", "keywords", "stored", "inner", "in_a_class", "bound", "texts", "partial", "called", "helped"])
+def test_what_is_called_alike_is_not_shipped(ip, name):
+    """Attributes, keywords, locals of any kind, and words in texts, where the notebook has a large array of that name."""
+    ip(UNREAD + "import parmagic")
+    function = name if name != "called" else "lambda n: called()"
+    ip(f"run = parmagic.run({function}, range(2), 'procs=1', once=True)")
+    assert not [note for note in ip.space["run"].notes if "largest names" in note]
+    assert ip.space["run"].transfers["packed_mb"].max() < 1

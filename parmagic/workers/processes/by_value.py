@@ -6,7 +6,9 @@ name leads to nothing in another process, and made anew there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import pickle
 import typing
 import weakref
@@ -169,6 +171,13 @@ def _property(value: Any) -> tuple[Any, ...]:
     return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
 
 
+def _context(value: Any) -> Any:
+    """Take what a ``contextlib.contextmanager`` has returned apart, which may decorate functions; not where it has begun."""
+    generator = value.gen
+    begun = inspect.getgeneratorstate(generator) != inspect.GEN_CREATED
+    return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if begun else (type(value), (value.func, value.args, value.kwds))
+
+
 def _new_type(value: Any) -> tuple[Any, ...]:
     return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__, "__qualname__": value.__qualname__}
 
@@ -199,6 +208,7 @@ _CACHE = type(functools.lru_cache(len))
 _WAYS: dict[type, Way] = {
     _CACHE: _cache,
     ContextVar: variables.reduced,
+    contextlib._GeneratorContextManager: _context,  # noqa: SLF001
     functools.cached_property: _property,
     typing.NewType: _new_type,
     typing.TypeVar: _variable,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+import typing
 from types import MemberDescriptorType
 from typing import Any
 from weakref import WeakSet
@@ -36,7 +37,15 @@ def taken_apart(kind: Any, _: Any, arguments: Any, state: Any, *_rest: Any) -> t
         slots = [key for key, each in space.items() if type(each) is MemberDescriptorType and each.__objclass__ is kind]
         fields = {key: each for key, each in fields.items() if key not in slots}
         keywords["__slots__"] = (*slots, *(key for key in ("__dict__", "__weakref__") if key in space))
+    if typing.is_typeddict(kind):
+        return _typed_dict, (constructor, name, kind.__bases__, keywords, *more), fields, None, None, _set
     return made, (constructor, name, bases, keywords, *more), fields, None, None, _set
+
+
+def _typed_dict(meta: type, name: str, bases: tuple[Any, ...], space: dict[str, Any], tracked: str | None, _: Any) -> Any:
+    """Make a ``TypedDict`` as its metaclass does, which takes only others, or none, for the bases that it forgets."""
+    known = _known(tracked)
+    return _noted(cloud._lookup_class_or_track(tracked, type.__new__(meta, name, bases, dict(space)))) if known is None else known  # noqa: SLF001
 
 
 def _of_values(kind: Any, *values: Any) -> Any:
