@@ -23,6 +23,7 @@ from parmagic.execute.task import Breaking, Task
 from parmagic.model import classes
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
+from parmagic.notebook import syntax
 from parmagic.notebook.failures import advise, fail, without_traceback
 from parmagic.notebook.hush import hush
 from parmagic.notebook.screen import NoBar, WithBar
@@ -58,6 +59,7 @@ class Settings:
 def run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Run:
     """Run a cell, or with ``cell`` None a ``%parallel`` line; return its run, or raise what ended it."""
     __tracebackhide__ = True
+    syntax.begin(shell)
     return noticed(_run_cell, shell, line, cell, settings)
 
 

@@ -105,6 +105,10 @@ def load(shell: Any) -> None:
 def unload(shell: Any) -> None:
     """Take all of that away."""
     shell.events.unregister("post_run_cell", _cell_has_ended)
+    if "parmagic.notebook.syntax" in sys.modules:
+        from parmagic.notebook import syntax  # noqa: PLC0415  (loads with the first cell)
+
+        syntax.end(shell)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("parallel", None)
     for mime in ("text/html", "text/plain"):

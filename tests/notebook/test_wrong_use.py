@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,59 @@ def test_syntax_error_in_the_body(ip):
     error = ip.fails("%%parallel threads=2\nx = 1\ny = = 2")
     assert isinstance(error, SyntaxError)
     assert error.lineno == 3
+
+
+@pytest.mark.parametrize("cell", ["%%parallel {}\nx = 1\ny = (2 +\nz = 3", "%%parallel {} for n in range(3)\nx = 1\n  y = 2", "%%parallel {}\nx = 1\nbreak"])
+@pytest.mark.parametrize("model", ["threads=2", "procs=2"])
+def test_a_syntax_error_is_shown_as_a_cell_s(ip, cell, model, capsys):
+    """With the cell's line and a caret, and without any frame, as where no magic is; IPython alone shows all that lie above."""
+    ip.fails(cell.format(model))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "line 3" in shown
+    assert "^" in shown
+    assert "Error: " in shown.strip().splitlines()[-1]
+    assert ".py" not in shown
+
+
+@pytest.mark.parametrize("model", ["threads=2", "procs=2", "serial"])
+def test_a_syntax_error_that_the_body_raises(ip, model, capsys):
+    """Of the frames of its run, the body's are shown, and none of ours."""
+    ip.fails(f"%%parallel {model} -q --once\nx = 1\nexec('a b')")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "exec('a b')" in shown
+    assert "SyntaxError: invalid syntax" in shown
+    assert f"parmagic{os.sep}" not in shown
+
+
+def test_other_syntax_errors_are_shown_as_ever(ip, capsys):
+    """A cell's own, and one that a cell without the magic raises; behind %unload_ext the shell's method is its own again."""
+    for text in ("y = (2 +", "def f():\n    exec('a b')\nf()"):
+        ip.fails(text)
+        shown = capsys.readouterr().out
+        ip("%unload_ext parmagic")
+        assert "showsyntaxerror" not in vars(ip.shell)
+        ip.fails(text)
+        assert re.sub(r"In\[\d+\]|line \d+ in run_code", "", capsys.readouterr().out) == re.sub(r"In\[\d+\]|line \d+ in run_code", "", shown)
+        ip("%load_ext parmagic")
+        ip("%parallel threads=1 -q --once n for n in range(1)")
+
+
+def test_a_method_of_the_user_s_stays(ip):
+    """Who has put another one there gets it back; who does so later keeps it."""
+    ip("%unload_ext parmagic")
+    mine, later = (lambda *_, **__: None), (lambda *_, **__: None)
+    ip.shell.showsyntaxerror = mine
+    ip("%load_ext parmagic")
+    ip("%parallel threads=1 -q --once n for n in range(1)")
+    ip("%unload_ext parmagic")
+    assert ip.shell.showsyntaxerror is mine
+    ip("%load_ext parmagic")
+    ip("%parallel threads=1 -q --once n for n in range(1)")
+    ip.shell.showsyntaxerror = later
+    ip("%unload_ext parmagic")
+    assert ip.shell.showsyntaxerror is later
+    del ip.shell.showsyntaxerror
+    ip("%load_ext parmagic")
 
 
 @pytest.mark.parametrize(
