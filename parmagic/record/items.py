@@ -98,11 +98,6 @@ class Worker:
         """Whether it has made something that it has to leave, or to let go of."""
         return bool(self._kept)
 
-    @property
-    def leaves(self) -> bool:
-        """Whether it leaves that, or has done so."""
-        return self._kept.over
-
     def made_in(self) -> tuple[int, ...]:
         """Return the items in which something was made since last asked."""
         made = self._kept.items

@@ -44,7 +44,7 @@ class Kept:
         self._open: list[_Open] = []
         self._lock = RLock()
         self._pid = os.getpid()
-        self.over = False
+        self._over = False
         self.items: list[int] = []  # in which something was made since last asked
         self.notes: list[str] = []
 
@@ -93,7 +93,7 @@ class Kept:
     def _refuse(self, what: str, by: Hashable) -> None:
         if by in self._making:
             raise RuntimeError(f"worker.once: {what} asks for what it is making itself.")
-        if self.over:
+        if self._over:
             raise RuntimeError(f"worker.once: this worker has done its items, and makes nothing more ({what}).")
         if os.getpid() != self._pid:
             raise RuntimeError(f"worker.once: {what} was called in a process that the body has started, which leaves nothing.")
@@ -116,7 +116,7 @@ class Kept:
 
     def leave(self, worker: Any, told: Callable[[], None]) -> None:
         """Leave all, what was made last first, and let go of it; what that raises becomes a note. By the worker's own thread."""
-        self.over, rank = True, worker.rank
+        self._over, rank = True, worker.rank
         if os.getpid() != self._pid:
             return
         while self._open:

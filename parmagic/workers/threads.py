@@ -99,8 +99,8 @@ class _Crew:
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
         self._leaving = Lock()
-        self._accounted: set[int] = set()  # ranks that have handed in their accounts already
-        self._left: set[int] = set()
+        self._left, self._accounted = set[int](), set[int]()  # ranks that are at their end; that have handed in their accounts,
+        self._parting = set[int]()  # or do so, and then leave what they keep
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self._done = 0
         self._fault: BaseException | None = None  # what ended a worker that was not to end
@@ -248,17 +248,17 @@ class _Crew:
                 sleep(0.001)
 
     def _is_busy(self, rank: int) -> bool:
-        """Tell whether a thread is there, and is not yet known with what it is measured by; or leaves what it made once."""
-        return self._threads[rank].is_alive() and (rank not in self.heard or self._them[rank].leaves)
+        """Tell whether a thread is there, and opens what it is measured by, or closes that and leaves what it made once."""
+        return self._threads[rank].is_alive() and (rank not in self.heard or rank in self._parting)
 
     def _run(self, rank: int) -> None:
         """Be worker ``rank``; whatever ends it, the main thread hears of it."""
         try:
             self._guarded(self._contexts[rank].run, self._work, rank)
             try:
-                self._leave(rank)
+                self._leave(rank, self._left)
             except Ended:
-                self._leave(rank)  # it came in the last moment
+                self._leave(rank, self._left)  # it came in the last moment
             self._guarded(self._report_the_end, rank)
         finally:
             self.reports.put(_Gone(rank))
@@ -301,6 +301,7 @@ class _Crew:
         finally:
             if worker.keeps:
                 try:
+                    self._leave(rank, self._parting)
                     self._hand_in(rank)  # to leave that is none of its items' time
                 finally:
                     worker.leave()
@@ -313,14 +314,14 @@ class _Crew:
             gauge = self.gauges[rank]
             self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
 
-    def _leave(self, rank: int) -> None:
-        """From here on, the calling thread is not interrupted any more: an account must be closed, and the end reported.
+    def _leave(self, rank: int, ranks: set[int]) -> None:
+        """From here on, being of these ``ranks``, the calling thread is not interrupted: an account must be closed, and the end reported.
 
         What was raised in it before comes at the latest within this loop: at its turns, Python looks. (To take an
         exception back would leave the alarm on that :func:`calm` is about.)
         """
         with self._leaving:
-            self._left.add(rank)
+            ranks.add(rank)
         for _ in range(2):
             pass
 

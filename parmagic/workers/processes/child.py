@@ -22,7 +22,7 @@ from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.board import Board, blank_board
-from parmagic.record.items import Worker, enter, is_worker
+from parmagic.record.items import Worker, current_worker, enter, is_worker
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
@@ -86,6 +86,8 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
         with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
     except Ended:
+        with suppress(RuntimeError):  # it was no worker yet
+            current_worker().leave()  # unless it has: it may have been asked to end on its way there
         leaving.end_at_once()
     except Lost:
         os._exit(LOST)
