@@ -50,8 +50,13 @@ def gone(tmp_path: Path) -> Iterator[Path]:
     os.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["deleted", "replaced", "early"])
-@pytest.mark.parametrize(("line", "options"), [("serial threads=2 procs=2", {}), ("procs=2", {"trace": "full", "start_method": "spawn"})])
+@pytest.mark.parametrize(
+    ("what", "line", "options"),
+    [
+        *((what, "serial threads=2 procs=2", {}) for what in ("deleted", "replaced", "early")),
+        ("deleted", "procs=2", {"trace": "full", "start_method": "spawn"}),
+    ],
+)
 def test_a_working_directory_that_is_gone(gone, tmp_path, what, line, options):
     """A script runs all the same, in whichever folder of that name there is now, with what its server was started in or not: notes say what it does without."""
     script = tmp_path / "script.py"  # Python 3.13.0 imports nothing in such a folder, where it is called with -c

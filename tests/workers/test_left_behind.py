@@ -71,8 +71,7 @@ GOES_ON = {
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("what", GOES_ON)
-@pytest.mark.parametrize("way", ["procs=1", "procs=1 --start-method fork"])
+@pytest.mark.parametrize(("way", "what"), [*(("procs=1", what) for what in GOES_ON), *(("procs=1 --start-method fork", what) for what in ("a thread", "a Pool"))])
 def test_what_goes_on_is_named(ip, way, what):
     """After a second it is ended, a note names it, and the results are there; what atexit calls is called all the same."""
     ip(SETUP)

@@ -90,7 +90,7 @@ class TestEveryModel:
 
     def test_deep_recursion(self, ip, model):
         """A RecursionError is that, and not a dead worker."""
-        ip("def deeper():\n    return deeper()")
+        ip("%xmode Minimal\ndef deeper():\n    return deeper()")  # IPython takes seconds to show a thousand frames
         error = ip.fails(f"%parallel {model} -q --once deeper() for n in range(2)")
         assert type(error) is RecursionError
         assert "item" in error.__notes__[0]

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from arms import MODELS
+from arms import MODELS, spread
 from numpy.random import SeedSequence, default_rng
 
 import parmagic
@@ -24,8 +24,7 @@ def expected(seed, count):
     return [(item, rng.random(), rng.integers(1000)) for item, rng in enumerate(each)]
 
 
-@pytest.mark.parametrize("model", [*MODELS, "threads=5", "procs=3 --chunk 4", "serial threads=2 procs=2"])
-@pytest.mark.parametrize("seed", [0, 7, 2**70])
+@pytest.mark.parametrize(("model", "seed"), spread([*MODELS, "threads=5", "procs=3 --chunk 4", "serial threads=2 procs=2"], [0, 7, 2**70], 2**70))
 def test_the_same_numbers_everywhere(ip, model, seed):
     """By model, count, chunk and start method nothing differs; each item's are those that the documentation defines."""
     run = ip(f"%%parallel {model} --seed {seed} -q --once for x in 'abcdefghij'\n{DRAW}")

@@ -63,8 +63,7 @@ def _alone(tmp_path, *, way, then="pass", before="", keep_going=True, method="fo
 
 
 @seals
-@pytest.mark.parametrize("method", ["forkserver", "fork"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "method"), [*((way, "forkserver") for way in WAYS), ("ftruncate", "fork")])
 def test_a_worker_cannot_truncate_what_it_shares(tmp_path, way, method):
     """Whatever a body does to the length of all descriptors, the notebook lives, and every item has its result."""
     assert _alone(tmp_path, way=WAYS[way], method=method) == f"results: {list(range(40))}\n"
