@@ -283,3 +283,79 @@ def test_in_a_run():
     with pytest.raises(UnicodeDecodeError, match="can't decode byte 0xff in position 1") as info:
         parmagic.run(_body, [2], "procs=1", once=True)
     assert (info.value.object, info.value.start) == (b"a\xff", 1)
+
+
+def _from_each_other():
+    first, second = ValueError("first"), KeyError("second")
+    second.__context__ = first
+    raise first from second
+
+
+def _member_of_its_cause():
+    one, two = ValueError("one"), KeyError("two")
+    one.__cause__ = two.__context__ = group = ExceptionGroup("group", [one, two])
+    outer = ExceptionGroup("outer", [group])
+    group.__cause__ = outer
+    raise outer
+
+
+def _noted_by_itself():
+    error = ValueError()
+    error.args, error.__notes__, error.held = (error, [error]), [error, "n"], {"me": [error]}
+    error.other = error.__cause__ = KeyError(error)
+    raise error
+
+
+def _with_itself_for_a_field(error, name):
+    setattr(error, name, error)
+    raise error
+
+
+CYCLES = {
+    "from each other": _from_each_other,
+    "a member of its cause": _member_of_its_cause,
+    "its own note, argument and field": _noted_by_itself,
+    "StopIteration.value": lambda: _with_itself_for_a_field(StopIteration(), "value"),
+    "SystemExit.code": lambda: _with_itself_for_a_field(SystemExit(), "code"),
+    "OSError.filename": lambda: _with_itself_for_a_field(OSError(2, "x"), "filename"),
+}
+
+
+def _shape(value, seen):
+    """Return what something is as plain values, where what was met before stands as its number."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, (list, tuple)):
+        return [_shape(each, seen) for each in value]
+    if isinstance(value, dict):
+        return {name: _shape(each, seen) for name, each in value.items()}
+    if not isinstance(value, BaseException):
+        return repr(value)
+    seen[id(value)] = len(seen)
+    own = {name: each for name, each in vars(value).items() if name != "__notes__"}
+    notes = [each for each in getattr(value, "__notes__", []) if not (isinstance(each, str) and each.startswith("in item"))]
+    fields = [getattr(value, name, None) for name in ("value", "code", "filename", "exceptions")]
+    return [type(value).__name__, *(_shape(each, seen) for each in (value.args, own, notes, fields, value.__cause__, value.__context__))]
+
+
+def _cyclic(name):
+    return CYCLES[name]() if name in CYCLES else 1
+
+
+def _returned(name):
+    return [_raised(CYCLES[name])] * 2
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_cycles_of_any_kind_in_every_model(name):
+    """Raised, kept going with, returned as a result, and met by the serial baseline: what processes give is what threads give."""
+    found = {}
+    for line, options in (("threads=2", {}), ("serial", {}), ("procs=2", {}), ("procs=2", {"start_method": "spawn"}), ("procs=2", {"start_method": "fork"})):
+        raised = _raised(lambda: parmagic.run(_cyclic, [0, name, 0], line, once=True, **options))  # noqa: B023
+        kept = parmagic.run(_cyclic, [0, name, 0], line, keep_going=True, once=line == "serial", **options)
+        results = parmagic.run(_returned, [name] * 2, line, **options).results
+        assert kept.results == [1, None, 1]
+        assert [first is second for first, second in results] == [True, True]
+        shapes = [_shape(raised, {}), [str(each) for each in kept.items["error"]], [_shape(each, {}) for each in results]]
+        found[line, *options.values()] = repr(shapes)
+    assert len(set(found.values())) == 1, found

@@ -47,6 +47,47 @@ def test_the_default_timeout_of_sockets(timeout, tmp_path):
     assert done.stdout == "fine\n", done.stderr[-3000:]
 
 
+BESIDE = """
+import faulthandler, json, os, resource, signal, socket, sys, time
+import parmagic
+{set}
+def body(n):
+    time.sleep(0.02)
+    return {look}
+for line in ("threads=2", "procs=2", "procs=2 --start-method spawn", "procs=2 --start-method fork", "serial", "threads=2 procs=2"):
+    models, *options = line.split(" --start-method ")
+    run = parmagic.run(body, range(4), models, **({{"start_method": options[0]}} if options else {{}}))
+    assert set(run.results) == {{body(0)}}, (line, run.results)
+    assert not [note for note in run.notes if "ended" in note or "died" in note or "disagree" in note], run.notes
+print("fine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("set", "look"),
+    [
+        ("socket.setdefaulttimeout(1e-6)", "socket.getdefaulttimeout(), socket.socket().gettimeout()"),
+        ("signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)", "1"),
+        ("signal.signal(signal.SIGALRM, lambda *_: None); signal.siginterrupt(signal.SIGALRM, True); signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)", "1"),
+        ("ours, _ = socket.socketpair(); ours.setblocking(False); _ = signal.set_wakeup_fd(ours.fileno())", "1"),
+        ("resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))", "resource.getrlimit(resource.RLIMIT_NOFILE)[0]"),
+        ("_ = os.nice(1); faulthandler.enable(); os.umask(0o777)", "os.nice(0), faulthandler.is_enabled()"),
+        ("json.dumps, json.loads = (lambda o, **_: '{}'), (lambda s, **_: 5)", "1"),
+        ("socket.socketpair = socket.create_connection = socket.create_server = time.sleep = lambda *_: None", "1"),
+        (
+            "class Mine(socket.socket):\n    def __init__(self, *given, **named): super().__init__(*given, **named); self.settimeout(0.001)\nsocket.socket = Mine",
+            "1",
+        ),
+    ],
+    ids=["timeout", "alarms", "interrupting alarms", "wakeup", "few files", "nice", "json", "connections", "sockets"],
+)
+def test_what_else_could_strike_our_own(set, look, tmp_path):  # noqa: A002
+    """Timeouts, alarms, limits, and what a cell has put into the standard library strike the body's work alone: every run is as ever."""
+    script = BESIDE.format(set=set, look=look)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
 SET = {  # what is set, how it is looked at, and how it is set back
     "decimal": ("decimal.getcontext().prec = 7", "(decimal.getcontext().prec, str(decimal.Decimal(1) / 3))", "decimal.getcontext().prec = 28"),
     "decimal traps": (
