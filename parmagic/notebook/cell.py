@@ -211,7 +211,7 @@ def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
             listed = ", ".join(f"{name} (by {by})" for name, by in sorted(told_of.items())[:5])
             found.append(f"{listed}: changed by what the body calls; what {apart} change stays in them.")
     bound = body.writes - {"_"} - _target_names(plan)
-    if run.error is None and bound and run.results and all(result is None for result in run.results):
+    if run.error is None and bound and not body.breaks and run.results and all(result is None for result in run.results):
         found.append("Every result is None: put the name that you want back on the last line of the body.")
     return [*told(found, "not_given_back", severity="warning"), *_shared_out(body, plan)]
 

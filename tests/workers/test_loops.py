@@ -123,3 +123,10 @@ def test_a_body_without_a_loop(ip, word):
 def test_a_return_is_refused_as_ever(ip):
     """Only what a loop knows is understood: ``return`` at the top is refused, and in a function it is a return."""
     assert "`return` cannot stand" in str(ip.fails("%%parallel threads=2 -q --once for i in range(3)\nif i: break\nreturn 3"))
+
+
+def test_who_breaks_wants_no_results(ip):
+    """A search that prints what it has found is told nothing of results that are all None; any other body is."""
+    hint = "Every result is None"
+    assert not any(hint in note for note in ip("%%parallel threads=2 -q --once for i in range(5)\nfound = i\nif found == 3: break").notes)
+    assert any(hint in note for note in ip("%%parallel threads=2 -q --once for i in range(5)\nfound = i").notes)
