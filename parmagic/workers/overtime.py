@@ -32,7 +32,7 @@ class Overtime:
 
     def next_look(self, board: Board) -> float:
         """Return in how many seconds to look again: when the next item is over its time, at the latest at the next beat."""
-        if not self._places or self._seconds is None:
+        if self._seconds is None:
             return HEARTBEAT
         begun = [since for place in self._places if (since := board[place]) > 0]
         left = (min(begun) - perf_counter_ns()) / 1e9 + self._seconds if begun else HEARTBEAT

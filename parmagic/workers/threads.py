@@ -140,7 +140,8 @@ class _Crew:
                     self._done += report.n_done if isinstance(report, Recording) else 0
                     yield report
             self.output.forks.take()
-            yield from self._end_overdue(left)
+            if self.job.plan.item_timeout:
+                yield from self._end_overdue(left)
             if patience.pulse_is_due():
                 yield self._doing.pulse()
 

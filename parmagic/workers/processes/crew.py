@@ -126,7 +126,8 @@ class Crew:
                 for report in self._read(member, ready):
                     patience.hear(report)
                     yield report
-            self._late.end()
+            if self._job.plan.item_timeout:
+                self._late.end()
             if self._hub.fileno() in ready:
                 yield from self._news()
             if not ready or perf_counter() - beat > HEARTBEAT:

@@ -32,7 +32,7 @@ from parmagic.workers.endings import GRACE
 from parmagic.workers.processes import asked, below, feeders
 from parmagic.workers.stack import frames_of
 
-SHORT = 0.01
+SHORT = 0.05
 """Seconds that each further step of the cleaning gets, where one was late."""
 
 MOST = 5
@@ -167,12 +167,25 @@ def _pools() -> Iterator[str]:
 
 def _processes(until: float) -> Iterator[str]:
     """Wait for child processes; yield those that go on. Daemons, as multiprocessing calls them, end with their parent."""
+    if not _has_children():
+        return
     process = sys.modules["multiprocessing"]
     known = {child.pid: child for child in process.active_children()}
     children = (pid for pid in below.all_children() if not (known[pid].daemon if pid in known else below.is_helper(pid)))
     for pid in below.outlasting(children, until):
         name = known[pid].name if pid in known else below.name_of(pid)
         yield say("the process {name}({pid})", name=Private(f"{name} " if name else "", ""), pid=pid)
+
+
+def _has_children() -> bool:
+    """Tell whether there is any child process, ended or not, by one call; True where that cannot be seen."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except (AttributeError, OSError):
+        pass
+    return True
 
 
 # what cleans up
@@ -197,7 +210,8 @@ def _clean() -> list[str]:
     finally:
         sys.unraisablehook = before
     _finalize()
-    _end_daemons()
+    if _has_children():
+        _end_daemons()
     return [say(_LATE, seconds=GRACE, what=Private(", ".join(late[:MOST]), "a function"))] if late else []
 
 
