@@ -48,8 +48,9 @@ class ParallelMagics(Magics):  # type: ignore[misc]
         ``for``, every worker runs the body once, all starting together; ``worker.rank``
         and ``worker.count`` tell them apart. With ``for``, ``continue`` and ``break``
         are as in a loop; ``worker.item`` is the item's number, ``worker.rng`` its own
-        random generator. Names that the body binds are private
-        to each item; names that it only reads come from the notebook.
+        random generator, and ``worker.once(make)`` what this worker has made for all
+        of its items. Names that the body binds are private to each item; names that
+        it only reads come from the notebook.
 
         Options:
           -o NAME               store the run under NAME (it is also ``_``)

@@ -312,3 +312,34 @@ def test_as_keywords():
     assert run.items["tries"].tolist() == [3, 3, 3]
     with pytest.raises(LineError, match="`retry`"):
         parmagic.run(body, range(3), "threads=2", retry=-1)
+
+
+KEPT = """
+import contextlib
+@contextlib.contextmanager
+def kept():
+    count('entered')
+    yield []
+    count('left')
+"""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_made_once_and_tried_again(flaky, model):
+    """A try that failed by an exception finds what its worker has made; it is made and left once."""
+    flaky(KEPT)
+    workers = 1 if model == "serial" else 2
+    run = flaky(f"%%parallel {model} -q --once --retry 2 for n in range(8)\nmine = worker.once(kept)\nmine.append(n)\nfails(n, n % 3)\nlen(mine)")
+    assert tries(run) == [1 + n % 3 for n in range(8)]
+    assert flaky("count('entered')") - 1 == flaky("count('left')") - 1 <= workers
+    assert max(run.results) > 3
+
+
+@pytest.mark.parametrize("model", ["procs=2", "procs=2 --start-method fork"])
+def test_what_is_made_once_and_ended_for_its_time(flaky, model):
+    """A process that is ended for its item's time leaves it; the one in its place makes its own."""
+    flaky(KEPT)
+    run = flaky(f"%%parallel {model} -q --once --retry 1 --item-timeout 0.3 for n in range(6)\n_ = worker.once(kept)\nif n == 3: hangs(n, 1)\nn")
+    assert run.results == list(range(6))
+    assert tries(run) == [1, 1, 1, 2, 1, 1]
+    assert flaky("count('entered')") == flaky("count('left')")
