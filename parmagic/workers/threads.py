@@ -140,8 +140,7 @@ class _Crew:
                     self._done += report.n_done if isinstance(report, Recording) else 0
                     yield report
             self.output.forks.take()
-            if self.job.plan.item_timeout:
-                yield from self._end_overdue(left)
+            yield from self._end_overdue(left) if self.job.plan.item_timeout else ()
             if patience.pulse_is_due():
                 yield self._doing.pulse()
 
