@@ -14,7 +14,7 @@ from parmagic.errors import Ended
 from parmagic.model.classes import definer, type_name
 from parmagic.model.private import described, say
 from parmagic.record.makers import Maker, label
-from parmagic.system.real import RLock
+from parmagic.system.real import Lock, RLock
 
 _ENTERED, _LOCKS = ("__enter__", "__exit__"), ("acquire", "release")
 
@@ -22,6 +22,9 @@ _AWAITED = (
     "worker.once: {what} is asynchronous, and workers have no event loop: "
     "make something that needs none, or have `asyncio.run(...)` make and use it within an item."
 )
+
+
+_first = Lock()
 
 
 class _Thing(NamedTuple):
@@ -42,7 +45,7 @@ class Kept:
         self._things: dict[Hashable, _Thing] = {}
         self._making: set[Hashable] = set()
         self._open: list[_Open] = []
-        self._lock = RLock()
+        self._lock: Any = None
         self._pid = os.getpid()
         self._over = False
         self.items: list[int] = []  # in which something was made since last asked
@@ -68,13 +71,19 @@ class Kept:
             raise TypeError(f"worker.once takes a function that makes the object, as in worker.once(lambda: …), and no {type_name(make)}.")
         maker = Maker(make, worker) if key is None else None
         by = (worker.rank, ("code", maker.known_by) if maker is not None else ("key", key))
-        with self._lock:
+        with self._ready():
             thing = self._things.get(by)
             if thing is None:
                 thing = self._made(worker, make, maker, by, told)
             elif maker is not None and thing.maker is not None:
                 maker.compare(thing.maker)
             return thing.value
+
+    def _ready(self) -> Any:
+        """Return the lock, made when it is first wanted: libraries that patch locks count those that they did not make."""
+        with _first:
+            self._lock = self._lock or RLock()
+        return self._lock
 
     def _made(self, worker: Any, make: Callable[[], Any], maker: Maker | None, by: Hashable, told: Callable[[], None]) -> _Thing:
         __tracebackhide__ = True

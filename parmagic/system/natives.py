@@ -66,7 +66,7 @@ def left_out() -> dict[str, int]:
         return {}
     for gone in [thread for thread in list(_known) if thread not in there]:
         _known.pop(gone, None)
-    others = there - {os.getpid()} - {thread.native_id for thread in threading.enumerate()}
+    others = there - {os.getpid()} - {getattr(thread, "native_id", 0) for thread in threading.enumerate()}  # those of greenlets have none
     new = others - _known.keys()
     busy = _look(new) if new else {}
     return dict(Counter(name for name in [*(_known.get(each, "") for each in others), *busy.values()] if name))

@@ -101,9 +101,15 @@ def subprocesses() -> ModuleType:
 def patched_threads() -> str:
     """Return which library has made greenlets of ``threading``'s threads; empty where none has."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    if gevent is not None and gevent.is_module_patched("_thread"):
+    if _says(gevent, "is_module_patched", "_thread"):
         return "gevent"
-    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+    return "eventlet" if _says(eventlet, "is_monkey_patched", "thread") else ""
+
+
+def _says(library: ModuleType | None, name: str, module: str) -> bool:
+    """Tell whether a library says so; one that is being imported has not patched anything yet."""
+    asked = getattr(library, name, None)
+    return asked is not None and bool(asked(module))
 
 
 def in_main_thread() -> bool:
