@@ -147,7 +147,7 @@ def test_states_agree_with_the_clocks(ip):
 
     Where other programs take the cores, part of the time in run queues may stand on either side.
     """
-    ip("import hashlib; block = bytes(1 << 22)")
+    ip("import hashlib; block = bytes(1 << 24)")
     run = ip("%%parallel threads=2 -q --once --trace off for n in range(40)\nhashlib.sha256(block).hexdigest(), sum(range(100_000))")
     mine = run.workers
     cpu = mine["cpu_s"].sum()
