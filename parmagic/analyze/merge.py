@@ -57,7 +57,7 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
     return Lane(
         _worker([part.worker for part in parts if not part.noted], parts[-1].worker),
         tuple(spans),
-        tuple(each for each in batches if not each.again) if again else tuple(batches),
+        tuple(each for each in batches if not each.again),
         _join(r.clocks for r in readings if r.clocks),
         _seen([each for each in (samples, *(part.samples for part in parts)) if each]),
         usages[-1] if usages else None,

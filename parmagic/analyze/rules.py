@@ -90,7 +90,7 @@ def broke(timeline: Timeline) -> Iterable[Finding]:
 
 
 def retried(timeline: Timeline) -> Iterable[Finding]:
-    """Say which items needed more than one try, and of how many tries nothing came."""
+    """Say which items needed more than one try."""
     tries, label = timeline.tries, timeline.arm.label
     if tries:
         named = ", ".join(f"item {item} ({count} tries)" for item, count in [*tries.items()][:_MOST_NAMED])

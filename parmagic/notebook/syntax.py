@@ -16,9 +16,8 @@ class _Shows:
         self._shows = getattr(shell, _NAME)
 
     def __call__(self, filename: str | None = None, running_compiled_code: bool = False) -> Any:
-        trace, ours = sys.exc_info()[2], False
-        if trace is not None:
-            ours = _without_ours(trace)
+        trace = sys.exc_info()[2]
+        ours = trace is not None and _without_ours(trace)
         return self._shows(filename, running_compiled_code=running_compiled_code and not ours)
 
 

@@ -18,6 +18,11 @@ LOST = 76
 """The exit code of a worker whose own descriptors were closed, or are other files' by now (``EX_PROTOCOL``)."""
 
 
+def over_time(seconds: float | None) -> str:
+    """Say that an item's try took longer than it may."""
+    return f"took longer than --item-timeout {seconds:g} s"
+
+
 def where(stack: list[Frame], filename: str, most: int = 5) -> str:
     """Say where a crashed worker was: its innermost frames, up to the cell's."""
     words = []

@@ -106,7 +106,8 @@ class LateThreads:
         """In that thread: return what ends its tries; None where they may take as long as they like."""
         if not self._plan.item_timeout:
             return None
-        return self._alarms.setdefault(rank, Alarm(self._board, rank))
+        self._alarms[rank] = alarm = Alarm(self._board, rank)
+        return alarm
 
     def next_look(self) -> float:
         """Return in how many seconds to look again."""

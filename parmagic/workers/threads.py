@@ -22,7 +22,7 @@ from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_th
 from parmagic.workers import Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.doing import Doing
-from parmagic.workers.endings import GRACE, cut_off
+from parmagic.workers.endings import GRACE, cut_off, over_time
 from parmagic.workers.loop import InTurn, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
@@ -149,7 +149,7 @@ class _Crew:
         for rank in self._late.strike(left - self.given_up):
             yield self._doing.is_at(rank, self.board[item_slot(rank)], "is over its --item-timeout, and cannot be interrupted there")
         for rank in self._late.hopeless(left - self.given_up, self._done, self._n_items):
-            late = ItemTimeout(f"took longer than --item-timeout {self.job.plan.item_timeout:g} s, and is blocked")
+            late = ItemTimeout(f"{over_time(self.job.plan.item_timeout)}, and is blocked")
             yield from self._cut_off(rank, perf_counter(), late)
             self.board[STOP] = 1  # with --keep-going, nothing is left to be started
 
@@ -277,8 +277,7 @@ class _Crew:
 
     def _work(self, rank: int) -> None:
         worker = self._them[rank] = Worker(rank, self.count, self.job.arm.model.name, self.job.plan)
-        if self.job.plan.item_timeout:
-            worker.guard = self._late.alarm(rank)
+        worker.guard = self._late.alarm(rank)
         gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)

@@ -8,6 +8,7 @@ from parmagic.errors import ItemTimeout, Overdue
 from parmagic.model.plan import Plan
 from parmagic.model.words import traceback_of
 from parmagic.record.items import Call, Guard, Worker
+from parmagic.workers.endings import over_time
 from parmagic.workers.loop import Wrapped
 
 
@@ -69,5 +70,5 @@ class Trying(Wrapped):
         raise self._over(None)
 
     def _over(self, error: BaseException | None) -> ItemTimeout:
-        over = ItemTimeout(f"took longer than --item-timeout {self._seconds:g} s")
+        over = ItemTimeout(over_time(self._seconds))
         return over if error is None else over.with_traceback(traceback_of(error))

@@ -86,9 +86,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
         with hooks.hooked(wanted=orders.measure) as measuring:
             _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
     except Ended:
-        with suppress(RuntimeError):  # it was no worker yet
-            current_worker().leave()  # unless it has: it may have been asked to end on its way there
-        leaving.end_at_once()
+        _leave()
     except Lost:
         os._exit(LOST)
     except Exception as error:
@@ -148,14 +146,17 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
 
 def _heed(orders: Orders, worker: Worker, board: Board) -> None:
     """End when asked to, and try no item for longer, nor more often, than it may be tried."""
-    def leave() -> None:
-        worker.leave()
-        leaving.end_at_once()
-
-    alarm = asked.heed(board, worker.rank, leave)
+    alarm = asked.heed(board, worker.rank, _leave)
     if orders.plan.item_timeout:
         worker.guard = alarm
     worker.tried.update(orders.tried)
+
+
+def _leave() -> None:
+    """Leave what was made once, and clean up, in a process that is about to end."""
+    with suppress(RuntimeError):  # it was no worker yet
+        current_worker().leave()  # unless it has: it may have been asked to end on its way there
+    leaving.end_at_once()
 
 
 def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:

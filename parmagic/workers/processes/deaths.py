@@ -14,7 +14,7 @@ from typing import NamedTuple, assert_never
 from parmagic.errors import ItemTimeout, LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.system.limits import why_not
 from parmagic.workers.dispatch import Share, lost
-from parmagic.workers.endings import how_it_ended
+from parmagic.workers.endings import how_it_ended, over_time
 
 
 class State(NamedTuple):
@@ -193,7 +193,7 @@ def _died(state: State, pid: int, code: int) -> tuple[Action, ...]:
 
     def told(when: str) -> str:
         if state.overdue is not None:
-            return f"Worker {state.rank} (process {pid}) was ended {when}, which took longer than --item-timeout {state.allowed:g} s."
+            return f"Worker {state.rank} (process {pid}) was ended {when}, which {over_time(state.allowed)}."
         return f"Worker {state.rank} (process {pid}) {how_it_ended(code, when, state.fault)}."
 
     if not state.greeted:
@@ -206,7 +206,7 @@ def _died(state: State, pid: int, code: int) -> tuple[Action, ...]:
         words = f"{told(f'in item {item}').rstrip('.')}; the item was tried again."
         return Replace((range(item, item + 1), *undone), {item: state.tries}), TryAgain(item, words)
     if item is not None and item == state.overdue:
-        return (*_without_it(state, undone), Fail(item, f"took longer than --item-timeout {state.allowed:g} s", ItemTimeout))
+        return (*_without_it(state, undone), Fail(item, over_time(state.allowed), ItemTimeout))
     if item is not None:
         return (*_without_it(state, undone), Fail(item, told(f"in item {item}")))
     if state.none_left and not undone:
