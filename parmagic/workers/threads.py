@@ -18,7 +18,7 @@ from parmagic.record.hooks import hooked
 from parmagic.record.items import Worker, enter
 from parmagic.system import debugger, limits, runs
 from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
-from parmagic.system.real import Empty, Lock, SimpleQueue, lead_the_loop, new_thread, sleep
+from parmagic.system.real import Empty, Lock, lead_the_loop, new_thread, sleep
 from parmagic.workers import Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.doing import Doing
@@ -27,6 +27,7 @@ from parmagic.workers.loop import InTurn, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
 from parmagic.workers.pyplot import Pyplot
+from parmagic.workers.reports import Reports
 from parmagic.workers.settings.taken import in_thread, of_threads
 from parmagic.workers.stack import in_library
 
@@ -85,7 +86,7 @@ class _Crew:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.count = job.arm.count
-        self.reports: SimpleQueue[Report | _Gone] = SimpleQueue()
+        self.reports: Reports[Report | _Gone] = Reports()
         self.board = blank_board(self.count).tolist()  # written at each item, where a list is faster than an array
         self.who: dict[int, WorkerId] = {}
         self._them: dict[int, Worker] = {}
@@ -125,7 +126,7 @@ class _Crew:
         left, patience = set(range(self.count)), Patience()
         while left - self.given_up:
             try:
-                report = self.reports.get(timeout=self._late.next_look())
+                report = self.reports.take(self._late.next_look())
             except Empty:
                 yield None
                 self._look_for_the_lost()
@@ -138,7 +139,7 @@ class _Crew:
                 elif not self._is_late(report):
                     patience.hear(report)
                     self._done += report.n_done if isinstance(report, Recording) else 0
-                    yield report
+                    yield from self.reports.delivered(report)
             self.output.forks.take()
             yield from self._end_overdue(left) if self.job.plan.item_timeout else ()
             if patience.pulse_is_due():
@@ -181,8 +182,7 @@ class _Crew:
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
-        while not self.reports.empty():
-            report = self.reports.get()
+        for report in self.reports.rest():
             if not isinstance(report, _Gone) and not self._is_late(report):
                 yield report
 
