@@ -20,15 +20,26 @@ from parmagic.record.ring import Count, Ring
 from parmagic.system.files import Folder
 
 KEPT = 1000
-_kept_alive: list = []
+_kept_alive: dict[int, Profiler] = {}
+
+
+def _use(monkeypatch, entries):
+    """Record by a tracer whose ring has room for so many entries; it lives on, as freeing one corrupts memory."""
+    if entries not in _kept_alive:
+        _kept_alive[entries] = Profiler(entries)
+    monkeypatch.setattr(profiler, "_profiler", _kept_alive[entries])
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """A tracer whose ring has room for 1,000 entries; it lives on, as freeing one corrupts memory."""
-    if not _kept_alive:
-        _kept_alive.append(Profiler(KEPT))
-    monkeypatch.setattr(profiler, "_profiler", _kept_alive[0])
+    """A ring with room for 1,000 entries."""
+    _use(monkeypatch, KEPT)
+
+
+@pytest.fixture
+def roomier(monkeypatch):
+    """A ring with room for what we call ourselves in an arm: from Python 3.12 on the notebook's thread is recorded, too."""
+    _use(monkeypatch, 4 * KEPT)
 
 
 def test_a_tracer_without_a_ring_lives_on(monkeypatch):
@@ -146,17 +157,17 @@ def oldest(run):
     return re.findall(r"(workers? [\d, ]+): ((?:at least )?)([\d,]+) lost, complete from (\d+\.\d{3}) s", notes[0]) if notes else []
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("roomier")
 @pytest.mark.parametrize("trace", ["full", "auto"])
 def test_threads_share_a_ring(trace):
     """Workers are named together, and the timeline begins where the note says; so it is with windows. A ring that fills at once has a bound."""
-    run = parmagic.run(body, [300] * 8, "threads=2", once=True, trace=trace)
+    run = parmagic.run(body, [3 * KEPT] * 3, "threads=2", once=True, trace=trace)
     (timeline,) = run.timelines
     ((who, least, lost, since),) = oldest(run)
     assert (who, least) == ("workers 0, 1", "at least ")
     ((_, found),) = run.functions()
     kept = sum(name.startswith("called ") for calls in found for _, _, name in calls)
-    assert 0 < int(lost.replace(",", "")) < 8 * 300 - kept + 1000  # and our own, before the first item
+    assert 0 < int(lost.replace(",", "")) < 9 * KEPT - kept + 2 * KEPT  # and our own, before the first item
     assert min(calls.ends.min() for calls in found if len(calls)) == pytest.approx(timeline.begin + float(since), abs=0.002)
     assert oldest(parmagic.run(body, [10], "threads=2", once=True, trace=trace)) == []
 

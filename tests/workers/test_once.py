@@ -240,7 +240,7 @@ def test_leaving_is_none_of_the_arms_time(ip, told, model):
     (arm,) = run.timelines
     assert arm.end - max(batch.ends[-1] for lane in arm.lanes for batch in lane.batches) < 0.7
     assert run.workers["cpu_s"].max() < arm.wall_s + 0.05
-    assert not (run.waits["kind"] == "sleep").any() or run.waits[run.waits["kind"] == "sleep"]["max_s"].max() < 0.7
+    assert not (run.waits[run.waits["kind"] == "sleep"]["max_s"] > 0.7).any()  # NaN where waits are inferred
 
 
 @pytest.mark.parametrize("model", ["procs=2", "procs=2 --start-method spawn"])

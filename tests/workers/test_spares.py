@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import suppress
 
@@ -70,9 +68,10 @@ def test_never_more_than_a_few(warm):
 def test_a_dead_spare_harms_nobody(warm):
     """Somebody may kill processes that do nothing."""
     ip, before = warm
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid) for pid in before if psutil.pid_exists(pid)], timeout=5)
+    spares = [psutil.Process(pid) for pid in before]
+    for spare in spares:
+        spare.kill()
+    psutil.wait_procs(spares, timeout=5)
     results = ip("%%parallel procs=2 --once -q\nos.getpid()").results
     assert len(set(results) - before) == 2
 

@@ -75,7 +75,8 @@ def _feeders() -> Iterator[_Feeder]:
 def _queue_of(buffer: Any) -> Any:
     queue = sys.modules["multiprocessing.queues"].Queue
     named = [value for names in _names for value in list(names.values())]
-    found = (each for some in (named, gc.get_objects()) for each in some if isinstance(each, queue))
+    made_before = list(util._afterfork_registry.values())  # type: ignore[attr-defined]  # noqa: SLF001  (a fork's may be frozen: gc has no word of it)
+    found = (each for some in (named, made_before, gc.get_objects()) for each in some if isinstance(each, queue))
     return next((each for each in found if each._buffer is buffer), None)  # noqa: SLF001
 
 
