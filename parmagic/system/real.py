@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from os import posix_spawn, waitpid
     from os import read as read_descriptor
     from os import write as write_descriptor
-    from queue import Empty, SimpleQueue
+    from queue import Empty
     from select import poll as Poll  # noqa: N812
     from socket import socket as Socket  # noqa: N812
     from threading import RLock, local
     from time import sleep
 
 __all__ = [
-    "Empty", "Lock", "LockType", "Poll", "RLock", "SimpleQueue", "Socket", "close_descriptor", "fork_process", "get_ident",
+    "Empty", "Lock", "LockType", "Poll", "RLock", "Socket", "close_descriptor", "fork_process", "get_ident",
     "in_main_thread", "lead_the_loop", "local", "new_thread", "open_descriptor", "patched_threads", "posix_spawn", "read_descriptor",
     "renew", "set_handler", "set_wakeup_fd", "sleep", "start_new_thread", "subprocesses", "waitpid", "write_descriptor",
 ]  # fmt: skip
@@ -46,7 +46,6 @@ BORN_WITHIN = 30.0
 _LATER = {
     "Empty": ("_queue", "Empty"),
     "Poll": ("select", "poll"),
-    "SimpleQueue": ("_queue", "SimpleQueue"),
     "Socket": ("socket", "socket"),
 }
 """What is looked up when somebody asks for it: nothing is imported here that nobody needs."""
