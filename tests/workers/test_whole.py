@@ -188,6 +188,67 @@ def test_an_item_that_a_name_holds(ip, name):
     assert ip.space["there"].results == [True, False, True]
 
 
+PARTS = """
+class Node: pass
+inner = [1]; node = Node(); node.held = inner
+def look(): return inner
+config, plain = {'limits': inner, 'node': node, 'look': look}, 'k'
+"""
+
+
+@pytest.mark.parametrize("before", ["0", "__import__('numpy').zeros(5)"])
+@pytest.mark.parametrize("order", ["cinf", "nicf", "finc"])
+def test_an_item_that_holds_a_name_and_parts_of_it(ip, order, before):
+    """They are one object, as in the notebook, wherever they stand in the item, and whatever name came first."""
+    ip(f"{PARTS}\nalso = {before}\nall_of_it = {{'c': config, 'i': inner, 'n': node, 'f': look}}\nitem = {{key: all_of_it[key] for key in {order!r}}}")
+    ip(
+        "%%parallel procs=2 --chunk 1 -q --once -o there for item in [item, plain, item]\nalso\n"
+        "item == plain or (item['c'] is config, item['i'] is config['limits'], item['n'] is config['node'], item['f']() is config['limits'])"
+    )
+    assert ip.space["there"].results == [(True,) * 4, True, (True,) * 4]
+
+
+def test_a_part_by_itself_is_the_items_own(ip):
+    """What is done to it is not done to the name: an item is its body's own, but where it holds what the name holds."""
+    ip(PARTS)
+    ip("%parallel procs=1 -q --once -o there (item.append(2), item, config['limits'])[1:] for item in [inner, inner]")
+    assert ip.space["there"].results == [([1, 2], [1]), ([1, 2], [1])]
+
+
+def test_text_that_looks_like_a_name(ip):
+    """A pickle with the bytes that take a name's value out of the memory, and none that does."""
+    ip("config = {'k': []}\ntexts = ['h\\x00.', b'h\\x00}', [104 + 256 * n for n in range(9)], [float(n) / 7 for n in range(5_000)]]")
+    ip("%parallel procs=2 -q --once -o there (item, config) for item in texts")
+    assert ip.space["there"].results == [(item, {"k": []}) for item in ip.space["texts"]]
+
+
+def test_a_large_name_behind_an_array_is_the_items(ip):
+    """It has no buffers, which is looked for when an item holds it."""
+    ip("import numpy as np\na, rows = np.zeros(9), bytearray(2_000_000)")
+    ip("%parallel procs=2 -q --once -o there item[0] is rows and len(a) for item in [(rows,), (rows, a)]")
+    assert ip.space["there"].results == [9, 9]
+
+
+def test_a_contextvar_that_holds_a_name_and_a_part_of_it(ip, tmp_path, monkeypatch):
+    """Variables of modules share with the names what items do."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parted.py").write_text("from contextvars import ContextVar\nheld = ContextVar('held')\n")
+    ip(f"{PARTS}\nimport parted; _ = parted.held.set((inner, config))")
+    ip("%parallel procs=2 -q --once -o there (parted.held.get()[1] is config, parted.held.get()[0] is config['limits']) for n in range(2)")
+    assert ip.space["there"].results == [(True, True)] * 2
+
+
+@pytest.mark.parametrize(("made", "left"), [("iter(rows)", 2), ("reversed(rows)", 2), ("enumerate(reversed(rows))", 2), ("iter([])", 0)])
+def test_an_iterator_in_a_circle(ip, made, left):
+    """It is at its place, though what it goes over leads back to it; one at its end stays there."""
+    ip(f"rows = [1, 2, 3]\nthere = {made}; next(there, None); rows[1] = there")
+    ip("%parallel procs=1 -q --once -o run (rows[1] is there, len(rows), len(list(there)), item[1] is item[0][1], len(list(item[1]))) for item in [[rows, there][:]]")
+    (found,) = ip.space["run"].results
+    assert found[:4] == (True, 3, left, True)
+    ip("%parallel procs=1 -q --once -o run (len(item[0]), item[1] is item[0][1], len(list(item[1]))) for item in [[rows, there]]")
+    assert ip.space["run"].results == [(3, True, left)]
+
+
 def test_an_item_has_buffers_of_its_own_whatever_name_came_first(ip):
     """What holds another name's array is its item's own: it can be written to, and the name keeps what it had."""
     ip("import numpy as np\nclass Box: pass\na = np.zeros(300_000)\nbox = Box()\nbox.array = a")

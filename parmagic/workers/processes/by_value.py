@@ -72,6 +72,24 @@ def _completed(made: Any, space: dict[str, Any]) -> None:
     vars(made).update(space)
 
 
+def _iterator(value: Any) -> tuple[Any, ...]:
+    """Take an iterator over a list apart: its place in that holds, also where the list leads back to it, and so is filled later."""
+    reduction: tuple[Any, ...] = value.__reduce__()
+    if len(reduction) < 3:  # noqa: PLR2004  (it is at its end)
+        return reduction
+    make, (held,), place = reduction
+    return _at_place, (make is reversed, held, list.__len__(held), place)
+
+
+def _at_place(is_reversed: bool, held: list[Any], length: int, place: int) -> Any:
+    is_filled_to = list.__len__(held)
+    list.extend(held, [None] * (length - is_filled_to))
+    iterator: Any = list.__reversed__(held) if is_reversed else list.__iter__(held)
+    iterator.__setstate__(place)
+    list.__delitem__(held, slice(is_filled_to, None))
+    return iterator
+
+
 def _raw(value: Any) -> tuple[Any, ...]:
     """Take a dict or list apart whose class has its own way to set an item: what is in it has gone that way already."""
     make, arguments, state, items, pairs = (*value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None, None, None)[:5]
@@ -218,6 +236,8 @@ _WAYS: dict[type, Way] = {
     typing.TypeVarTuple: _parameters,
     weakref.WeakKeyDictionary: _weak,
     weakref.WeakValueDictionary: _weak,
+    type(iter([])): _iterator,
+    type(reversed([])): _iterator,
 }
 if hasattr(typing, "TypeAliasType"):
     _WAYS[typing.TypeAliasType] = _alias

@@ -22,13 +22,17 @@ from parmagic.workers.processes import by_value, classes, ipython, maps, tensors
 from parmagic.workers.processes.orders import ForkOnly, Place
 from parmagic.workers.processes.pickler import Pickler
 
+Known = Sequence[tuple[int, Any]]
+"""What a worker has already: the number of each thing, and what it is."""
 
-class _Pickler(Pickler):
+
+class Shipping(Pickler):
     """Ships what the notebook has: multiprocessing's primitives as to a child."""
 
     note: Callable[[Any], None]
 
     def reducer_override(self, obj: Any) -> Any:
+        """Take an object apart; NotImplemented leaves it to pickle."""
         if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
             raise ForkOnly
         if type(obj) is types.MethodType and obj.__name__ == "get_ipython" and type(obj.__self__).__module__ != "__main__":
@@ -48,7 +52,7 @@ _CALLABLES = {types.MethodType, type(list.append), type(int.__add__), functools.
 """Multiprocessing looks methods up by their names, and forgets what else a partial function has."""
 
 
-class _NotingPickler(_Pickler):
+class _NotingPickler(Shipping):
     """Tells ``note`` of each thing that it takes apart; not for items, of which there are many."""
 
     def reducer_override(self, obj: Any) -> Any:
@@ -59,16 +63,17 @@ class _NotingPickler(_Pickler):
 class Packer:
     """Pickles one thing after another, with one memory: what two of them share is shared in the worker as well.
 
-    ``known`` is what the worker has already: places among its names, with what is there. With ``base``, what was packed
-    with that is as good as packed: it is read before.
+    ``known`` is what the worker has already, each with the number by which it finds that: by :func:`named`, or ``by`` another
+    function. With ``base``, what was packed with that is as good as packed: it is read before.
     """
 
-    kind: type[_Pickler] = _Pickler
+    kind: type[Shipping] = Shipping
 
     def __init__(
-        self, popen: Popen, put: Callable[[memoryview], Place], known: Sequence[tuple[int, Any]], base: Packer | None = None
-    ) -> None:
-        self.stream = io.BytesIO(b"" if base else _recalled(place for place, _ in known))
+        self, popen: Popen, put: Callable[[memoryview], Place], known: Known, base: Packer | None = None, *,
+        by: Callable[[int], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.stream = io.BytesIO(b"" if base else _recalled((number for number, _ in known), by or named))
         self.stream.seek(0, io.SEEK_END)
         self.places: list[Place] = []
         self.writable: list[int] = []  # which of them are no worker's to read only
@@ -105,6 +110,11 @@ class Packer:
             finally:
                 undo(lambda: context.set_spawning_popen(before))
         return self.stream.tell() - stream + sum(size for _, size in self.places[places:])
+
+    def memory(self) -> dict[int, tuple[int, Any]]:
+        """Return what was packed, by its id: its number in the memory of who unpickles that, and what it is."""
+        memory: dict[int, tuple[int, Any]] = self._pickler.memo.copy()
+        return memory
 
     def release(self) -> None:
         """Give back what was packed, which has been stored; its memory stays."""
@@ -158,10 +168,13 @@ class _InOne(Packer):
         return True
 
 
-def in_one(value: Any, known: Sequence[tuple[int, Any]] = ()) -> bytes:
-    """Return a value as one pickle, with nothing beside it. Raises NotShippable where it has a descriptor, which cannot be in it."""
+def in_one(value: Any, known: Known = ()) -> bytes:
+    """Return a value as one pickle, with nothing beside it; ``known`` are parts that the worker has.
+
+    Raises NotShippable where it has a descriptor, which cannot be in it.
+    """
     popen = Popen()
-    packer = _InOne(popen, lambda _: (0, 0), known)
+    packer = _InOne(popen, lambda _: (0, 0), known, by=part_of_names)
     try:
         packer.pack(value)
         if popen.kept:
@@ -171,11 +184,11 @@ def in_one(value: Any, known: Sequence[tuple[int, Any]] = ()) -> bytes:
     return packer.stream.getvalue()
 
 
-def _recalled(places: Iterable[int]) -> bytes:
-    """Return how a pickle begins that takes these names for what it has met already: it looks them up, and notes each in its memory."""
-    look = pickle.GLOBAL + f"{named.__module__}\n{named.__name__}\n".encode()
+def _recalled(numbers: Iterable[int], by: Callable[[int], Any]) -> bytes:
+    """Return how a pickle begins that takes these for what it has met already: it looks them up, and notes each in its memory."""
+    look = pickle.GLOBAL + f"{by.__module__}\n{by.__name__}\n".encode()
     call = pickle.TUPLE1 + pickle.REDUCE + pickle.MEMOIZE + pickle.POP
-    return b"".join(look + pickle.BININT + struct.pack("<i", place) + call for place in places)
+    return b"".join(look + pickle.BININT + struct.pack("<i", number) + call for number in numbers)
 
 
 def draws(value: Any) -> bool:
@@ -224,6 +237,21 @@ names: list[Any] = []
 def named(place: int) -> Any:
     """Return the value of such a name: what is, or holds, the same object is, or holds, it here, too."""
     return names[place]
+
+
+unpicklers: list[pickle.Unpickler] = []
+"""In a worker, the one that has read the names."""
+
+
+def part_of_names(number: int) -> Any:
+    """Return what one of the names holds, by its number in the memory of who has read them."""
+    return _memory_of(unpicklers[0])[number]
+
+
+@functools.lru_cache(maxsize=1)
+def _memory_of(unpickler: pickle.Unpickler) -> dict[int, Any]:
+    memory: dict[int, Any] = unpickler.memo.copy()
+    return memory
 
 
 def _no_ipython() -> Callable[[], Any]:

@@ -11,7 +11,7 @@ from parmagic.system.descriptors import Descriptor
 from parmagic.workers.processes import home, salvage
 from parmagic.workers.processes.buffers import mapped
 from parmagic.workers.processes.orders import LARGE, Blob, Manifest, Place
-from parmagic.workers.processes.packer import arrived, names
+from parmagic.workers.processes.packer import arrived, names, unpicklers
 
 
 class Reader:
@@ -48,6 +48,7 @@ class Reader:
         found = [self._unpickler.load() for _ in range(blob.count - 1)]
         self.size += blob.weight
         names[:] = found[:-1]
+        unpicklers[:] = [self._unpickler]
         return found[-1]
 
     def named(self) -> dict[str, Any]:

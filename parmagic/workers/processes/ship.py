@@ -29,7 +29,8 @@ from parmagic.workers.processes.bases import HEAVY, Base, Bases
 from parmagic.workers.processes.buffers import Buffers, libc
 from parmagic.workers.processes.forkable import obstacle
 from parmagic.workers.processes.orders import LARGE, Blob, ForkOnly, Manifest, Place
-from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, has_buffers, in_one
+from parmagic.workers.processes.packer import NotingPacker, Packer, Popen, in_one, part_of_names
+from parmagic.workers.processes.parts import Parts
 from parmagic.workers.settings.taken import taken
 
 _SEGMENT = 1 << 16
@@ -66,10 +67,10 @@ class Cargo:
         self.unset: list[str] = []
         self.modules: list[ModuleType] = []
         self._popen = Popen()
-        self._known: dict[int, tuple[int, Any]] = {}  # what names hold, with their places, by its id
         self._end = 0
         self._shared = 0
         self._bases = Bases()
+        self._parts = Parts()
         buffers = self._buffers = Buffers(self._put)
         try:
             with held_back():
@@ -86,8 +87,8 @@ class Cargo:
             self.close()
             raise
         finally:
-            self._known.clear()
             self._bases.clear()
+            self._parts.clear()
             buffers.forget()
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
@@ -145,7 +146,7 @@ class Cargo:
     def _pack_variables(self, variables: dict[tuple[str, str], Any]) -> dict[tuple[str, str], bytes]:
         """Pack what ContextVars of modules hold, each for itself: a worker that cannot read one does without."""
         fitting = {place: value for place, value in variables.items() if self._fits(f"The ContextVar {'.'.join(place)}", value)}
-        return {place: in_one(value, [*self._known.values()]) for place, value in fitting.items()}
+        return {place: in_one(value, self._parts.within(value) or ()) for place, value in fitting.items()}
 
     def _fits(self, name: str, value: Any) -> bool:
         try:
@@ -175,8 +176,8 @@ class Cargo:
             self.weights.append(Weight(name, size, perf_counter() - begin))
             self.generators += [(each, name) for each in packer.generators[generators:]]
             self.apart += [name] * (packer.shared > shared)
-            if not self._buffers_of(value, size, buffers, packer):  # what has some is the names', read-only, and each item's own
-                self._known.setdefault(id(value), (place, value))
+            if len(packer.places) == buffers:  # else it is the names', read-only, and each item's own
+                self._parts.add(place, value, packer, doubtful=buffers > 0)
         try:
             packer.pack(call)
         except ForkOnly:
@@ -188,11 +189,6 @@ class Cargo:
         self.modules += packer.modules
         self.generators += [(each, "") for each in packer.generators[len(self.generators) :]]
         return self._store(packer, len(shipped) + 2)
-
-    @staticmethod
-    def _buffers_of(value: Any, size: int, before: int, packer: Packer) -> bool:
-        """Tell whether a name that was just packed may have buffers, be they those of a name before; of a large one nobody looks again."""
-        return len(packer.places) > before or (before > 0 and (size >= LARGE or has_buffers(value)))
 
     def _pack_items(self, items: Sequence[Any]) -> tuple[list[Blob], list[int]]:
         segments: list[Blob] = []
@@ -232,6 +228,9 @@ class Cargo:
             larger = self._base_of(common)
             packer, base = (self._packed(part, larger), larger) if larger else (packer, base)
         self._bases.learn(part, packer.stream.tell())
+        if self._parts.may_be_in(part, packer) and (parts := self._parts.within(part)) is not None:
+            packer, base = Packer(self._popen, self._buffers.put, parts, by=part_of_names), None
+            packer.pack(part)
         return self._store(packer, 1, base)
 
     def _base_of(self, common: Sequence[Any]) -> Base | None:
@@ -242,10 +241,13 @@ class Cargo:
             _not_an_interrupt(error)
             self._bases.forgo(common)
             return None
+        if self._parts.may_be_in(common, packer):  # then each item is looked at for itself
+            self._bases.forgo(common)
+            return None
         return self._bases.add(common, packer, self._store(packer, 1))
 
     def _packed(self, what: Sequence[Any], base: Base | None) -> Packer:
-        packer = Packer(self._popen, self._buffers.put, [*self._known.values()], base and base.packer)
+        packer = Packer(self._popen, self._buffers.put, self._parts.known, base and base.packer)
         packer.pack(what)
         return packer
 
