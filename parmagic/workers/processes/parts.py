@@ -49,10 +49,8 @@ class Parts:
     def may_be_in(self, what: Iterable[Any], packer: Packer) -> bool:
         """Tell whether these, which a packer has just packed, may hold such a value; for most that do not, False."""
         numbers = [number for number, (_, value) in enumerate(self.known) if not isinstance(value, _WHOLE)]
-        if not numbers or all(type(each) in _WHOLE for each in what):
-            return False
-        pickled = packer.stream.getvalue()
-        return any(_takes(pickled, number) for number in numbers)
+        pickled = packer.stream.getvalue() if numbers else b""
+        return any(_takes(pickled, number) for number in numbers) and not all(type(each) in _WHOLE for each in what)
 
     def within(self, what: Any) -> Known | None:
         """Return which of these values and their parts are in something: each one's number in the names' pickle, and what it is.
