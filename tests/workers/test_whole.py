@@ -215,6 +215,13 @@ def test_a_part_by_itself_is_the_items_own(ip):
     assert ip.space["there"].results == [([1, 2], [1]), ([1, 2], [1])]
 
 
+def test_names_within_a_name_that_has_an_array(ip):
+    """What has buffers is the item's own; names that are within it, or functions of C beside it, are the names'."""
+    ip("import numpy as np\na, inner, join = np.zeros(5), {'k': []}, '-'.join\nouter = [inner, a, inner['k']]")
+    ip("%parallel procs=2 -q --once -o there (item[0][0] is inner, item[0][2] is inner['k'], item[1] is join, item[0][1] is a, outer is a) for item in [(outer, join), (outer, join)]")
+    assert ip.space["there"].results == [(True, True, True, False, False)] * 2
+
+
 def test_text_that_looks_like_a_name(ip):
     """A pickle with the bytes that take a name's value out of the memory, and none that does."""
     ip("config = {'k': []}\ntexts = ['h\\x00.', b'h\\x00}', [104 + 256 * n for n in range(9)], [float(n) / 7 for n in range(5_000)]]")

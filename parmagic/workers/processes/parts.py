@@ -57,23 +57,30 @@ class Parts:
 
         None where no value is. One that is, and proves to have buffers, is not known from then on.
         """
-        values = {id(value): value for _, value in self.known if not isinstance(value, _WHOLE)}
-        met = _met(what, values)
+        met = self._met_by(what)
         if not met:
             return None
-        having = {each for each in met & self._doubtful if has_buffers(values[each])}
-        self.known = [each for each in self.known if id(each[1]) not in having]
-        self._doubtful -= met
-        parts = self._parts_of(frozenset(met - having), values)
-        return [parts[each] for each in _met(what, parts)] if parts else ()
+        while having := {id(value) for value in met if id(value) in self._doubtful and has_buffers(value)}:
+            self.known = [each for each in self.known if id(each[1]) not in having]
+            met = self._met_by(what)  # with what is within those, too
+        self._doubtful -= set(map(id, met))
+        parts = self._parts_of(met)
+        return [parts[each] for each in _met(what, parts)]
 
-    def _parts_of(self, met: frozenset[int], values: dict[int, Any]) -> dict[int, tuple[int, Any]]:
-        """Return what some of these values hold, themselves among it, by its id."""
-        if met not in self._found and self._packer is not None:
+    def _met_by(self, what: Any) -> list[Any]:
+        """Return which values of names something holds, but for what is within one of them."""
+        values = {id(value): value for _, value in self.known if not isinstance(value, _WHOLE)}
+        return [values[each] for each in _met(what, values)]
+
+    def _parts_of(self, met: list[Any]) -> dict[int, tuple[int, Any]]:
+        """Return what some of these values hold, themselves among it, by its id; and the values of other names that are whole."""
+        key = frozenset(map(id, met))
+        if key not in self._found and self._packer is not None:
             numbers = self._packer.memory()
-            inside = _met([values[each] for each in met], numbers, inside=True)
-            self._found[met] = {key: numbers[key] for key in inside if not isinstance(numbers[key][1], _WHOLE)}
-        return self._found[met]
+            whole = {id(value) for _, value in self.known if isinstance(value, _WHOLE)} & numbers.keys()
+            inside = {each for each in _met(met, numbers, inside=True) if not isinstance(numbers[each][1], _WHOLE)}
+            self._found[key] = {each: numbers[each] for each in whole | inside}
+        return self._found[key]
 
 
 def _takes(pickled: bytes, number: int) -> bool:
