@@ -215,6 +215,13 @@ def test_a_part_by_itself_is_the_items_own(ip):
     assert ip.space["there"].results == [([1, 2], [1]), ([1, 2], [1])]
 
 
+def test_a_method_of_c_and_what_it_is_bound_to(ip):
+    """Such a method is a name's value with one part."""
+    ip("rows = [1]; add = rows.append")
+    ip("%parallel procs=2 -q --once -o there (item[0] is add, item[1] is add.__self__) for item in [(add, rows), (add, rows)]")
+    assert ip.space["there"].results == [(True, True)] * 2
+
+
 def test_names_within_a_name_that_has_an_array(ip):
     """What has buffers is the item's own; names that are within it, or functions of C beside it, are the names'."""
     ip("import numpy as np\na, inner, join = np.zeros(5), {'k': []}, '-'.join\nouter = [inner, a, inner['k']]")

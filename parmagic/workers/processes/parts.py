@@ -4,7 +4,7 @@
 
     name   config ──▶ {...} ──▶ [limits]
                         ▲          ▲
-    item   (config, limits) ───────┘     the worker's item has the name's own dictionary, and its own list
+    item   (config, limits) ───────┘     the worker's item has the name's dictionary, and the list that is in that
 
 Only an item that holds what a name holds is looked at as closely: without that, a copy of a part is the item's own.
 """
@@ -15,13 +15,13 @@ import pickle
 import re
 import struct
 from collections.abc import Collection, Iterable
-from types import BuiltinFunctionType, ModuleType, NoneType
+from types import ModuleType, NoneType
 from typing import Any
 
 from parmagic.workers.processes.packer import Known, Packer, Popen, Shipping, has_buffers
 
-_WHOLE = (NoneType, bool, int, float, complex, str, bytes, type, ModuleType, BuiltinFunctionType)
-"""Of these, nobody asks for parts, or whether they are one object."""
+_WHOLE = (NoneType, bool, int, float, complex, str, bytes, type, ModuleType)
+"""Of these, nobody asks for parts."""
 
 _OPERATIONS = {bytes([code]) for code in pickle._Unpickler.dispatch}  # type: ignore[attr-defined, unused-ignore]  # noqa: SLF001
 
