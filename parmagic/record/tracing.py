@@ -1,7 +1,7 @@
 """The functions that an arm calls, recorded by VizTracer in the threads of one process.
 
-:func:`prepare` → :meth:`Tracing.start` → :meth:`Tracing.attach` in every worker → :meth:`Tracing.finish`, and
-:meth:`Tracing.end` whatever happens.
+:func:`prepare` → :meth:`Tracing.start` → in every worker :meth:`Tracing.attach`, and around each claim
+:meth:`Tracing.refresh` and :meth:`Tracing.detach` → :meth:`Tracing.finish`, and :meth:`Tracing.end` whatever happens.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Tracing:
 
     @_harmless
     def attach(self, rank: int) -> None:
-        """Begin to record the calling thread as worker ``rank``."""
+        """Know the calling thread as worker ``rank``; what it calls is recorded from ``refresh`` to ``detach``, again and again."""
         if self._made is None:
             return
         self._workers[threading.get_native_id()] = rank
@@ -132,10 +132,9 @@ class Tracing:
         other = self._made.foreign()
         if other is not None:
             self._make_room(profiler.name_of(other))
-        self.refresh()
 
     def refresh(self) -> None:
-        """Hook the calling thread where tracing was switched on again meanwhile (3.11: only it can do so)."""
+        """Begin to record the calling thread, or go on: 3.11 has a hook for each, which only itself can set."""
         made = self._made
         if not BY_MONITORING and self._on and made is not None and sys.getprofile() is not made.in_place:
             self._hook()
@@ -157,10 +156,11 @@ class Tracing:
 
     @_harmless
     def detach(self) -> None:
-        """Stop recording the calling thread, and leave no hook of ours in it."""
+        """Stop recording the calling thread (3.11), and leave no hook of ours in it: what a worker does between claims is our own."""
         if self._made is not None and not BY_MONITORING:
             self._has_no_hook()
             self._made.unhook_thread()
+            self._hooked.pop(get_ident(), None)
 
     @_harmless
     def explain(self, batch: Batch) -> None:

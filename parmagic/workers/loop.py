@@ -27,24 +27,26 @@ def work(
     meter: Meter,
     board: Board,
     report: Callable[[Batch, Readings], None],
-    between: Callable[[], None],
+    before: Callable[[], None],
+    after: Callable[[], None],
     *,
     keep_going: bool,
 ) -> None:
     """Run claims until the deck has none or the board says stop.
 
-    ``load(claim)`` returns the claimed items; ``between`` is called before and
-    ``report`` after each claim. The caller has ``worker`` leave what it keeps, behind that and whatever is raised here.
+    ``load(claim)`` returns the claimed items; ``before`` is called ahead of that, ``after`` when they have run, and then
+    ``report``. The caller has ``worker`` leave what it keeps, behind that and whatever is raised here.
     """
     slot = item_slot(worker.rank)
     meter.watch(body_of(call))
     while not board[STOP] and (claim := deck.take()) is not None:
         board[slot] = loading(claim.start)  # what kills a worker while it loads its items is this item's doing
-        between()
+        before()
         items = load(claim)
         begin = perf_counter()
         meter.read()
         batch = perform(call, items, claim, worker, meter, board, keep_going=keep_going)
+        after()
         deck.took(len(batch.begins), perf_counter() - begin)
         if made := worker.made_in():
             batch = replace(batch, made=made)

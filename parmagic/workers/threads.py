@@ -295,7 +295,7 @@ class _Crew:
         try:
             work(
                 self._call, lambda claim: self.job.items[claim.start : claim.stop], self._deck(rank), worker, gauge, self.board,
-                lambda batch, readings: self._report(me, batch, readings), self.trace.refresh, keep_going=self.job.plan.keep_going,
+                lambda *what: self._report(me, *what), self.trace.refresh, self.trace.detach, keep_going=self.job.plan.keep_going,
             )  # fmt: skip
         finally:
             if worker.keeps:

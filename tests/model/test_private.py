@@ -193,6 +193,7 @@ def test_a_trace_names_no_thread():
 
     def traced() -> None:
         trace.attach(0)
+        trace.refresh()
         for _ in range(100):
             called()
         trace.detach()

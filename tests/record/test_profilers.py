@@ -261,6 +261,7 @@ def test_profile_functions_of_others_stay_where_they_are(recorded):
 
     def worker():
         recorded.attach(0)
+        recorded.refresh()
         at_work.wait()
         go_on.wait()
         hooks["worker"] = sys.getprofile()
@@ -304,6 +305,7 @@ def test_a_thread_with_the_number_of_one_that_ended_is_not_blamed(recorded):
     def work():
         numbers.append(threading.get_ident())
         recorded.attach(0)
+        recorded.refresh()
 
     while len(numbers) == len(set(numbers)):
         thread = threading.Thread(target=work)

@@ -90,6 +90,7 @@ def record(tmp_path, times, looks):
     try:
         recorded.controller.end()  # it looks from a thread of its own, whenever it gets there
         recorded.attach(0)
+        recorded.refresh()
         for _ in range(looks):
             for _ in range(times):
                 called()

@@ -60,6 +60,7 @@ def test_the_body_is_blamed_for_what_it_did_only(blamed, between):
     recorded.start()
     try:
         recorded.attach(0)
+        recorded.refresh()
         if blamed:
             sys.setprofile(None)
         else:
@@ -178,6 +179,19 @@ def test_another_run_of_ours_is_called_one(ip):
     assert inner.results == [1, 2]
     (said,) = [note for note in inner.notes if "not traced" in note]
     assert said == "Functions were not traced: another run traces this process."
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have hooks of their own on 3.11 only")
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_what_a_worker_does_between_claims_is_not_recorded(ip, model):
+    """What is recorded is what claims do: each costs, in time and in the trace, and nobody sees ours."""
+    ip("def called(n): return [n]")
+    run = ip(f"%%parallel {model}=2 --chunk 1 --once -q --trace full for n in range(40)\ncalled(n)")
+    recorded = b"".join(trace.data for timeline in run.timelines for trace in timeline.traces)
+    assert recorded.count(b"called (") == 40
+    assert b"perform (" in recorded  # around them
+    ours = ("Channel.report", "_Crew._report", "Channel.send", "pack", "BoardDeck.take", "SharedDeck.take", "MeasuringMeter.take", "work")
+    assert not [name for name in ours if f'"{name} ('.encode() in recorded]
 
 
 def test_one_tracer_for_all_threads(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import mmap
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,13 +30,17 @@ from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, names_around, work
-from parmagic.workers.processes import asked, covered, cwd, feeders, home, ipython, leaving, ship, surroundings
+from parmagic.workers.processes import asked, covered, cwd, feeders, fresh, home, ipython, leaving, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
-from parmagic.workers.processes.orders import Descriptors, Orders, Unreadable
+from parmagic.workers.processes.orders import Blob, Descriptors, Manifest, Orders, Unreadable
+from parmagic.workers.processes.packer import unpicklers
 from parmagic.workers.processes.reader import Reader
 from parmagic.workers.settings.taken import Settled, after_fork, rehearse
 from parmagic.workers.stack import Lookout
+
+Cargo = tuple[Any, Callable[[range], Any]]
+"""A body, and what loads the items of a claim."""
 
 
 def prepare() -> Iterator[None]:
@@ -55,7 +60,7 @@ def _rehearse() -> None:
     me = WorkerId(0, os.getpid(), 0)
     ours, theirs = socketpair()
     channel = Channel(theirs, 0)
-    call = cloudpickle.loads(cloudpickle.dumps(lambda _item, _worker: None))
+    call, load = _cargo_of_nothing()
     with hooks.hooked() as measuring, open(anonymous_file(), "r+b") as box, ours, channel:  # noqa: PTH123
         os.ftruncate(box.fileno(), meter.box_size())
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
@@ -64,15 +69,36 @@ def _rehearse() -> None:
         trace.attach(0)
         channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
         worker = Worker(0, 1, PROCS.name, Plan(()))
-        work(call, list, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, keep_going=False)
-        trace.detach()
+        work(call, load, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, trace.detach, keep_going=False)
         written = trace.finish(None)
         trace.end()
         rehearse()
+        worker.notes()
         channel.send(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), trace=written, moved=channel.moved()))
     surroundings.reseed()
     leaving.begin()
     leaving.end(lambda _: None)
+
+
+def _cargo_of_nothing() -> Cargo:
+    """Return a body that does nothing and what loads an item of nothing, read as those of a run are."""
+    with open(anonymous_file(), "r+b") as file:  # noqa: PTH123
+        pickler = cloudpickle.Pickler(file, protocol=5)
+        pickler.dump({})
+        pickler.dump(lambda _item, _worker: None)
+        body = file.tell()
+        size = body + file.write(pickle.dumps([None]))
+        file.flush()
+        manifest = Manifest(Blob((0, body), (), 2), (Blob((body, size - body), ()),), (0,), size, {})
+        reader = Reader(file.fileno(), manifest, [])
+    reader.settings()
+    call = reader.body()
+    unpicklers.clear()  # it has the file
+    home.know_classes()
+    surroundings.fill_main({}, reader.named())
+    feeders.known_by(names_around(call))
+    fresh.take_over(dict(os.environ))
+    return call, reader.load
 
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
@@ -99,21 +125,18 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
 _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 """The descriptors that stay open beside the body's own."""
 
-Cargo = tuple[Any, Callable[[range], Any]]
-
 
 def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
     worker = Worker(orders.rank, orders.count, orders.model, orders.plan)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)
-    board = memoryview(mmap.mmap(at.board, 0)).cast("q")
-    _heed(orders, worker, board)
+    board = _heeded(orders, worker, at.board)
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
 
-    def between() -> None:
+    def before() -> None:
         trace.refresh()
         lookout.arm()
 
@@ -133,7 +156,8 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),)))
         if orders.sharing.together:
             channel.wait()
-        work(call, load, _deck(orders, worker, at.board, board), worker, gauge, board, report, between, keep_going=orders.plan.keep_going)
+        deck = _deck(orders, worker, at.board, board)
+        work(call, load, deck, worker, gauge, board, report, before, trace.detach, keep_going=orders.plan.keep_going)
     except Unreadable as error:
         channel.send(error)
     except BaseException:
@@ -144,12 +168,14 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
     _part(orders, channel, gauge, trace, worker, notes)
 
 
-def _heed(orders: Orders, worker: Worker, board: Board) -> None:
-    """End when asked to, and try no item for longer, nor more often, than it may be tried."""
+def _heeded(orders: Orders, worker: Worker, file: int) -> Board:
+    """Return the board; end when it says so, and try no item for longer, nor more often, than it may be tried."""
+    board = memoryview(mmap.mmap(file, 0)).cast("q")
     alarm = asked.heed(board, worker.rank, _leave)
     if orders.plan.item_timeout:
         worker.guard = alarm
     worker.tried.update(orders.tried)
+    return board
 
 
 def _leave() -> None:
