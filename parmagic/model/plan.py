@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from parmagic.model import traits
+from parmagic.model.sent import sent
 from parmagic.model.traits import Model
 
 TraceMode = Literal["auto", "full", "off"]
@@ -13,6 +14,7 @@ TraceMode = Literal["auto", "full", "off"]
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
 
+@sent
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way to run the body: a model and its number of workers."""
@@ -43,6 +45,7 @@ class Loop:
     iterable: str
 
 
+@sent
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All that a magic line asks for."""

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from parmagic.model.kinds import EVENTS
+from parmagic.model.sent import sent
 from parmagic.system.host import HOST
 
 
@@ -339,3 +340,7 @@ class Recording:
     def last_end(self) -> float | None:
         """When the last of them ended; None where it tells of none."""
         return max((batch.ends[-1] for batch in self.batches if batch.ends), default=None)
+
+
+for _kind in (WorkerId, Span, Batch, Failure, Clocks, Tally, Waits, Total, Readings, Samples, Usage, Moved, TraceFile, Recording):
+    sent(_kind)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from keyword import iskeyword
 
+from parmagic.model.sent import sent
 
+
+@sent
 @dataclass(frozen=True, slots=True)
 class Model:
     """A way to run items side by side, told by what its workers have in common.
