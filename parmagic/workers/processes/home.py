@@ -12,8 +12,10 @@ import os
 import pickle
 import struct
 import sys
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 
 from cloudpickle import cloudpickle as cloud
@@ -52,8 +54,12 @@ class Errors(dict[int, BaseException]):
     __slots__ = ()
 
 
-_PLAIN = frozenset({Values, Errors, *(value for value in vars(recording).values() if type(value) is type)})
-"""What recordings are made of: classes that every process has, which cloudpickle need not look up."""
+_PLAIN = frozenset({Values, Errors, *(value for value in vars(recording).values() if type(value) is type), array("d").__reduce_ex__(5)[0]})
+"""What recordings are made of, and made by: what every process has, and cloudpickle need not look up."""
+
+
+_ASKED = (type, BuiltinFunctionType)
+"""Those of these types are asked for their hash; a class of the user's might have a metaclass that has it do something."""
 
 
 class _ResultPickler(Pickler):
@@ -61,7 +67,7 @@ class _ResultPickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if (kind is type and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):  # not asking a class of the user's for its hash
+        if (kind in _ASKED and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):
             return NotImplemented
         if issubclass(kind, type):
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001
