@@ -161,11 +161,11 @@ _written: list[list[Any]] = [[], []]  # they are the same run after run
 
 
 def _text(pattern: Any) -> Any:
-    return (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else pattern
+    return (pattern.pattern, pattern.flags) if isinstance(pattern, (re.Pattern, _Pattern)) else pattern
 
 
 def _set_filters(wanted: list[tuple[Any, ...]]) -> None:
-    known = {_text(pattern): pattern for each in _filters_now() for pattern in (each[1], each[3])}  # compiling takes longer than all else
+    known = {_text(pattern): pattern for each in _filters_now() for pattern in (each[1], each[3])}
     read = [(action, _pattern(text, known), _category(*kind), _pattern(where, known), line) for action, text, kind, where, line in wanted]
     if hasattr(warnings, "_filters_mutated"):
         warnings.filters[:] = read  # type: ignore[index]
@@ -177,7 +177,24 @@ def _set_filters(wanted: list[tuple[Any, ...]]) -> None:
 
 
 def _pattern(text: Any, known: dict[Any, Any]) -> Any:
-    return known[text] if text in known else re.compile(*text) if isinstance(text, tuple) else text
+    return known[text] if text in known else _Pattern(*text) if isinstance(text, tuple) else text
+
+
+class _Pattern:
+    """A pattern that is compiled when a warning is first compared with it, as most never are: each takes 0.1 ms of a worker's start."""
+
+    def __init__(self, pattern: str, flags: int) -> None:
+        self.pattern = pattern
+        self.flags = flags
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(re.compile(self.pattern, self.flags), name)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(_text(self) == _text(other))
+
+    def __hash__(self) -> int:
+        return hash(re.compile(self.pattern, self.flags))
 
 
 def _category(module: str, name: str) -> Any:
