@@ -208,6 +208,18 @@ def test_an_item_that_holds_a_name_and_parts_of_it(ip, order, before):
     assert ip.space["there"].results == [(True,) * 4, True, (True,) * 4]
 
 
+def test_items_that_hold_one_name_then_another_then_both(ip):
+    """What was found for the items before is no guess at those behind them: thousands, which are packed part by part."""
+    ip(f"{PARTS}\nother = {{'rows': [inner]}}; rows = other['rows']")
+    ip("items = [(config, inner)] * 3_000 + [(other, rows)] * 3_000 + [(config, inner, other, rows)] * 3_000 + [(rows, rows)] * 3_000 + [(config, inner)] * 3_000")
+    ip(
+        "%%parallel procs=2 -q --once -o there for item in items\n"
+        "item[0] is config and item[1] is config['limits'], item[-2] is other and item[-1] is other['rows']"
+    )
+    expected = [(True, False), (False, True), (True, True), (False, False), (True, False)]
+    assert ip.space["there"].results == [each for each in expected for _ in range(3_000)]
+
+
 def test_a_part_by_itself_is_the_items_own(ip):
     """What is done to it is not done to the name: an item is its body's own, but where it holds what the name holds."""
     ip(PARTS)

@@ -38,6 +38,7 @@ class Parts:
         self._doubtful: set[int] = set()
         self._packer: Packer | None = None
         self._found: dict[frozenset[int], dict[int, tuple[int, Any]]] = {}  # by the values that they are parts of
+        self._last: tuple[set[int], dict[int, tuple[int, Any]]] = (set(), {})  # the values that were met last, and their parts
 
     def add(self, place: int, value: Any, packer: Packer, *, doubtful: bool) -> None:
         """Know what a name holds, which ``packer`` has packed. It is ``doubtful`` whether it has buffers: those of a name before."""
@@ -57,6 +58,14 @@ class Parts:
 
         None where no value is. One that is, and proves to have buffers, is not known from then on.
         """
+        values, parts = self._last
+        if values:  # most items hold what those before them held: one look is enough then
+            met = _met(what, self._values().keys() | parts.keys())
+            if met & self._values().keys() == values:
+                return [parts[each] for each in met]
+        return self._looked_for(what)
+
+    def _looked_for(self, what: Any) -> Known | None:
         met = self._met_by(what)
         if not met:
             return None
@@ -65,12 +74,17 @@ class Parts:
             met = self._met_by(what)  # with what is within those, too
         self._doubtful -= set(map(id, met))
         parts = self._parts_of(met)
-        return [parts[each] for each in _met(what, parts)]
+        found = _met(what, parts)
+        self._last = found & self._values().keys(), parts
+        return [parts[each] for each in found]
 
     def _met_by(self, what: Any) -> list[Any]:
         """Return which values of names something holds, but for what is within one of them."""
-        values = {id(value): value for _, value in self.known if not isinstance(value, _WHOLE)}
+        values = self._values()
         return [values[each] for each in _met(what, values)]
+
+    def _values(self) -> dict[int, Any]:
+        return {id(value): value for _, value in self.known if not isinstance(value, _WHOLE)}
 
     def _parts_of(self, met: list[Any]) -> dict[int, tuple[int, Any]]:
         """Return what some of these values hold, themselves among it, by its id; and the values of other names that are whole."""
