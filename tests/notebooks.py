@@ -268,7 +268,7 @@ def _class(b: Notebook) -> Name:
         (f"class @@(Exception):\n    def __init__(self, a, b=2): super().__init__(a); self.b = b, {one}\n    def __str__(self): return 'odd'", "repr(@@(1)), str(@@(1))"),
         (f"@functools.total_ordering\nclass @@:\n    def __init__(self, n=0): self.n = n\n    def __eq__(self, other): return self.n == other.n\n    def __lt__(self, other): return self.n < other.n\n    def __hash__(self): return hash(self.n)\n    more = [{one}, {two}]", "@@(1) <= @@(2), hash(@@(3)), @@.more"),
         ("class @@(typing.Protocol):\n    def go(self) -> int: ...\n    n: int", "@@.__name__, typing.get_type_hints(@@)"),
-        (f"class @@(typing.TypedDict, total=False):\n    n: int\n    more: list[int]\nextra@@ = {one}", "@@(n=1), sorted(@@.__optional_keys__)"),
+        (f"class @@(typing.TypedDict, total=False):\n    n: int\n    more: list[int]\n@@.extra = {one}", "@@(n=1), sorted(@@.__optional_keys__), @@.extra"),
         (f"class @@:\n    def __new__(cls, *a):\n        self = super().__new__(cls)\n        self.given = a\n        return self\n    def __class_getitem__(cls, k): return cls.__name__, k, {two}\n    kept = {one}", "@@[3], @@(1).given"),
         (f"class @@:\n    pass\n@@.patched = lambda self: ({two}, 1)\n@@.kept = [{one}]", "@@().patched()"),
     ])  # fmt: skip
