@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -35,6 +36,28 @@ with listener() as ours:
         assert mine.gettimeout() is None and mine.getblocking()
 print("fine")
 """
+
+
+def test_a_filters_pattern_in_a_process(ip):
+    """It is as good as the notebook's, also where nothing has been compared with it yet."""
+    ip("import copy, pickle, re, warnings\nwarnings.filterwarnings('error', 'odd.y', UserWarning)")
+    run = ip("""
+%%parallel procs=1 --once -q
+pattern = next(message for _, message, *_ in warnings.filters if getattr(message, "pattern", "") == "odd.y")
+same = re.compile("odd.y", re.I)
+try:
+    warnings.warn("Oddly")
+    raised = False
+except UserWarning:
+    raised = True
+warnings.filterwarnings("error", "odd.y", UserWarning)
+pattern == same == pattern, hash(pattern) == hash(same), copy.copy(pattern), copy.deepcopy(pattern), pickle.loads(pickle.dumps(pattern)), raised, sum(
+    getattr(message, "pattern", "") == "odd.y" for _, message, *_ in warnings.filters)
+""".lstrip())
+    ip("warnings.filters[:] = [each for each in warnings.filters if getattr(each[1], 'pattern', '') != 'odd.y']")
+    same = re.compile("odd.y", re.IGNORECASE)
+    assert run.results == [(True, True, same, same, same, True, 1)]
+
 
 
 @pytest.mark.parametrize("timeout", [5, 0.1, 0])

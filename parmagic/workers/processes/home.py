@@ -58,16 +58,13 @@ _PLAIN = frozenset({Values, Errors, *(value for value in vars(recording).values(
 """What recordings are made of, and made by: what every process has, and cloudpickle need not look up."""
 
 
-_ASKED = (type, BuiltinFunctionType)
-"""Those of these types are asked for their hash; a class of the user's might have a metaclass that has it do something."""
-
-
 class _ResultPickler(Pickler):
     """Ships results home: a class that came from the notebook goes back as that class."""
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if (kind in _ASKED and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):
+        # not asking a class of the user's for its hash, nor whether it is equal to one
+        if ((kind is type or kind is BuiltinFunctionType) and obj in _PLAIN) or (type(kind) is type and kind in _PLAIN):
             return NotImplemented
         if issubclass(kind, type):
             tracked = cloud._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)  # noqa: SLF001

@@ -187,14 +187,18 @@ class _Pattern:
         self.pattern = pattern
         self.flags = flags
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(re.compile(self.pattern, self.flags), name)
+    def match(self, text: str) -> re.Match[str] | None:
+        """Match as the pattern does."""
+        return re.compile(self.pattern, self.flags).match(text)
 
     def __eq__(self, other: object) -> bool:
         return bool(_text(self) == _text(other))
 
     def __hash__(self) -> int:
-        return hash(re.compile(self.pattern, self.flags))
+        return hash(re.compile(self.pattern, self.flags))  # that of what it equals
+
+    def __reduce__(self) -> tuple[Any, tuple[str, int]]:
+        return re.compile, (self.pattern, self.flags)
 
 
 def _category(module: str, name: str) -> Any:
