@@ -90,7 +90,7 @@ class _Crew:
         try:
             work(
                 job.call, lambda claim: job.items[claim.start : claim.stop], deck, worker, gauge, self.board,
-                lambda batch, readings: self.reports.put(Recording(me, batches=(batch,), readings=readings)), lambda: None,
+                lambda batch, readings: self.reports.put(Recording(me, batches=(batch,), readings=readings)),
                 keep_going=job.plan.keep_going,
             )  # fmt: skip
         finally:
