@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import kernels
@@ -15,8 +16,9 @@ def kernel() -> Iterator[Callable[[str], str]]:
     with kernels.kernel(allow_errors=False) as run_in:
 
         def run(source: str) -> str:
-            shown = [output for output in run_in(source) if output.output_type == "stream"]
-            return "".join(f"{each.name}: {line}\n" for each in shown for line in each.text.splitlines())
+            shown = groupby((output for output in run_in(source) if output.output_type == "stream"), key=lambda output: output.name)
+            whole = [(name, "".join(each.text for each in parts)) for name, parts in shown]  # a kernel may send one print in two
+            return "".join(f"{name}: {line}\n" for name, text in whole for line in text.splitlines())
 
         run("%config ParallelMagics.baseline = False\nimport warnings\nwarnings.simplefilter('default')")
         yield run
