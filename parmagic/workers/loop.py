@@ -27,8 +27,8 @@ def work(
     meter: Meter,
     board: Board,
     report: Callable[[Batch, Readings], None],
-    before: Callable[[], object] = bool,  # which does nothing
-    after: Callable[[], object] = bool,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
     *,
     keep_going: bool,
 ) -> None:

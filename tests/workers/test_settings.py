@@ -59,7 +59,6 @@ pattern == same == pattern, hash(pattern) == hash(same), copy.copy(pattern), cop
     assert run.results == [(True, True, same, same, same, True, 1)]
 
 
-
 @pytest.mark.parametrize("timeout", [5, 0.1, 0])
 def test_the_default_timeout_of_sockets(timeout, tmp_path):
     """The body has it, in every model; our own sockets wait as long as it takes, however short it is."""

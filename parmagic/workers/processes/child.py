@@ -94,9 +94,7 @@ def _cargo_of_nothing() -> Cargo:
     reader.settings()
     call = reader.body()
     unpicklers.clear()  # it has the file
-    home.know_classes()
-    surroundings.fill_main({}, reader.named())
-    feeders.known_by(names_around(call))
+    _settle_in(call, reader)
     fresh.take_over(dict(os.environ))
     return call, reader.load
 
@@ -241,9 +239,7 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
     call = _body(reader, orders.manifest.variables, notes)
     channel.unpack_s += perf_counter() - begin
     channel.shared = orders.manifest.shared
-    home.know_classes()
-    surroundings.fill_main(names_around(call), reader.named())
-    feeders.known_by(names_around(call))
+    _settle_in(call, reader)
 
     def load(claim: range) -> Any:
         begin = perf_counter()
@@ -254,6 +250,14 @@ def _cargo(orders: Orders, at: Descriptors, beside: list[int], inherited: Any, c
         return items
 
     return call, load
+
+
+def _settle_in(call: Any, reader: Reader) -> None:
+    """Know what has come with the body: classes, names, what queues are called."""
+    around = names_around(call)
+    home.know_classes()
+    surroundings.fill_main(around, reader.named())
+    feeders.known_by(around)
 
 
 def _body(reader: Reader, variables: dict[tuple[str, str], bytes], notes: list[str]) -> Any:

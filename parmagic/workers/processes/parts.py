@@ -60,8 +60,9 @@ class Parts:
         """
         values, parts = self._last
         if values:  # most items hold what those before them held: one look is enough then
-            met = _met(what, self._values().keys() | parts.keys())
-            if met & self._values().keys() == values:
+            known = self._values().keys()
+            met = _met(what, known | parts.keys())
+            if met & known == values:
                 return [parts[each] for each in met]
         return self._looked_for(what)
 
