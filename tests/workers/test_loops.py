@@ -75,7 +75,7 @@ def test_failures_and_a_break(ip, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_an_error_in_a_body_that_may_break(ip, model):
     """Its traceback begins in the cell: none of our frames is there."""
-    error = ip.fails(f"%%parallel {model} -q --once for i in range(9)\nif i == 5: break\n1 / (i - 2)")
+    error = ip.fails(f"%%parallel {model} -q --once --chunk 9 for i in range(9)\nif i == 5: break\n1 / (i - 2)")
     trace = error.__traceback__
     while trace.tb_frame.f_code.co_name != "fail":
         trace = trace.tb_next

@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from arms import MODELS
+from arms import MODELS, spread
 
 import parmagic
 from parmagic import current_worker
@@ -95,10 +95,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("body", "before", "expected"), WAYS.values(), ids=WAYS)
-def test_what_can_make_something(ip, told, model, body, before, expected):
+@pytest.mark.parametrize(("model", "name"), spread(MODELS, WAYS, "one that knows the worker", "beside others"))
+def test_what_can_make_something(ip, told, model, name):
     """Whatever can be called with nothing, known again at each item; a name that two functions share is not confused."""
+    body, before, expected = WAYS[name]
     if before:
         ip(before)
     run = ip(f"%%parallel {model} -q --once for i in range(6)\n{body}")
@@ -134,10 +134,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("body", "why"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused(ip, told, model, body, why):
+@pytest.mark.parametrize(("model", "name"), spread(MODELS, REFUSED, "a factory's of the body"))
+def test_what_is_refused(ip, told, model, name):
     """At the first item that asks, whichever that is, and with the reason; nothing has been made."""
+    body, why = REFUSED[name]
     error = ip.fails(f"%%parallel {model} -q --once for i in range(4)\n{body}")
     assert why in str(error)
     run = ip(f"%%parallel {model} -q --once --keep-going for i in range(4)\n{body}")
