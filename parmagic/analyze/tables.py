@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from parmagic.analyze.ledger import ledger
-from parmagic.model.kinds import KIND, OWN, SAMPLED, WORKER_STATES
+from parmagic.model.kinds import KIND, OWN, SAMPLED, STATES, WORKER_STATES
 from parmagic.model.recording import Total
 from parmagic.model.timeline import Baseline, Lane, Timeline
 from parmagic.model.words import describe_all
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]
-_OF_ITEMS = ("running", "gil_wait", "lock_wait", "io_wait")
-"""The states that items are told of."""
+_OF_ITEMS = tuple(state.name for state in STATES if state.source != "span" and state.name != "idle")
+"""The states that an item can be in: its row adds up to its ``wall_s``."""
 
 
 def workers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:

@@ -83,7 +83,9 @@ def test_tables_have_their_columns(ip):
     assert list(run.summary.columns) == ["model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used", "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil"]
     states = "startup_s running_s native_s gil_wait_s lock_wait_s io_wait_s sleep_s cpu_wait_s transfer_s idle_s unknown_s"
     assert list(run.workers.columns) == f"pid tid n_items wall_s {states} cpu_s ctx_voluntary ctx_involuntary rss_mb measured".split()
-    assert list(run.items.columns) == ["rank", "start_s", "wall_s", "running_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "tries", "error"]
+    of_items = ["running_s", "native_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "sleep_s", "cpu_wait_s", "unknown_s"]
+    assert list(run.items.columns) == ["rank", "start_s", "wall_s", *of_items, "tries", "error"]
+    assert (run.items[of_items].sum(axis=1) - run.items["wall_s"]).abs().max() < 1e-9
     assert list(run.waits.columns) == ["kind", "object", "line", "n", "total_s", "max_s"]
     assert run.summary.index.tolist() == ["threads=2", "procs=2"]
     assert run.workers.index.names == run.waits.index.names == ["arm", "rank"]
