@@ -153,15 +153,19 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
 static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until)
 {
     struct lane *lane = lane_here();
-    if (!lane || lane->depth)
-        return real_pthread_cond_timedwait(cond, mutex, until);
+    bool ours = lane && !lane->depth;
     if ((void *)cond == gil_cond) {
-        if (!lane->contended) {
+        if (ours && !lane->contended) {
             lane->contended = true;
             lane->holder = gil_held_by();
         }
-        return real_pthread_cond_timedwait(cond, mutex, until);
+        int outcome = real_pthread_cond_timedwait(cond, mutex, until);
+        if (outcome == ETIMEDOUT)
+            __atomic_store_n(&gil_asked, gil_taken() + 1, __ATOMIC_RELAXED);
+        return outcome;
     }
+    if (!ours)
+        return real_pthread_cond_timedwait(cond, mutex, until);
     int64_t begin = lane_enter(lane, K_LOCK);
     int outcome = real_pthread_cond_timedwait(cond, mutex, until);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
@@ -199,6 +203,7 @@ static int hook_pthread_cond_signal(pthread_cond_t *cond)
             lane->held = false;
             lane->dropped = lane->mark;
             lane->takes = gil_taken();
+            lane->asked = __atomic_load_n(&gil_asked, __ATOMIC_RELAXED) == lane->takes + 1;
         }
     } else { /* taken */
         __atomic_store_n(&gil_takes, gil_taken() + 1, __ATOMIC_RELAXED); /* one has the GIL, and this is it */

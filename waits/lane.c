@@ -26,6 +26,12 @@ __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
 /* A switch costs a few microseconds that no clock claims; they belong to the queueing. */
 #define SWITCH_COST 20000
 
+/* And until a thread is back that was woken on a core which others have used meanwhile: up to this much on the core. */
+#define RETURN_COST 200000
+
+/* Who creates a thread takes a while from reading the clock to the thread's first chance to run. */
+#define BIRTH_COST 100000
+
 #define NEAR 4096 /* bytes: of a stack, what the functions that called us use */
 
 #define STATE_OF(kind, state, name) state,
@@ -83,7 +89,7 @@ static int32_t line_of(struct lane *lane, int64_t spent)
     return spent >= SHORTEST ? frame_line(lane) : 0;
 }
 
-void lane_open(struct lane *lane, int rank)
+void lane_open(struct lane *lane, int rank, int64_t born)
 {
     lane->rank = rank;
     lane->held = true;
@@ -95,8 +101,28 @@ void lane_open(struct lane *lane, int rank)
     lane->queue = lane->queue < 0 ? 0 : lane->queue;
     lane->magic = MAGIC;
     lane->cpu = clock_cpu();
-    lane->mark = clock_now();
+    lane->opened = clock_now();
+    lane->mark = born && born < lane->opened ? born : lane->opened;
     __atomic_store_n(&lane->generation, generation, __ATOMIC_RELEASE);
+}
+
+/* What a thread was blocked for before its first bytecode was the GIL: there is nothing else on that way. */
+void lane_birth(struct lane *lane)
+{
+    int64_t life = lane->opened - lane->mark;
+    int64_t on = between(0, lane->cpu, life);
+    int64_t waited = between(0, lane->queue, life - on);
+    int64_t blocked = life - on - waited;
+    if (lane->queue_unknown || !gil_mutex || blocked < BIRTH_COST) {
+        on += blocked; /* the start itself, as far as is known */
+        blocked = 0;
+    }
+    lane->spent[RUNNING] += on;
+    lane->spent[CPU_WAIT] += waited;
+    lane->mark = lane->opened;
+    lane->spent[GIL_WAIT] += blocked;
+    if (blocked)
+        keep(lane, K_GIL, 0, 0, lane->mark - blocked, lane->mark, blocked, NOBODY);
 }
 
 /* Read the clocks that take long; returns how long this thread was on a core since they were
@@ -195,7 +221,11 @@ void lane_heal(struct lane *lane)
 
 /* Who is asked to give the GIL away drops it and wants it back at once. The thread that
  * it wakes may take its core as well: then it has done nothing in between and wakes up
- * to find the GIL taken. The time in the run queue lies within a wait for the GIL. */
+ * to find the GIL taken. The time in the run queue lies within a wait for the GIL.
+ *
+ * Who dropped it unasked is on its way to a native call, which may be as short as a switch; who was asked may be as
+ * well. What it was on a core for is native, where that is more than a switch costs; more than a
+ * return costs was a call, and then it queued for a core to go on with that. */
 void lane_want(struct lane *lane)
 {
     bool gone_meanwhile = lane->mark == lane->dropped && lane->takes != gil_taken();
@@ -206,10 +236,12 @@ void lane_want(struct lane *lane)
     lane->depth++;
     int64_t now, queued;
     int64_t on = read_clocks(lane, &now, &queued);
-    int64_t off = now - lane->mark - between(0, on, now - lane->mark);
-    if (on > SWITCH_COST || off - queued > SWITCH_COST) {
+    int64_t blocked = now - lane->mark - between(0, on, now - lane->mark) - queued;
+    if (on > (lane->asked ? RETURN_COST : SWITCH_COST) || (blocked > SWITCH_COST && !lane->asked)) {
         divide(lane, now, on, queued); /* it was at work, or blocked, after all */
     } else {
+        if (on > SWITCH_COST || blocked > SWITCH_COST)
+            divide(lane, now - between(0, queued, now - lane->mark), on, 0);
         lane->contended = lane->unsynced = true;
         lane->holder = gil_held_by();
     }

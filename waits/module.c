@@ -216,7 +216,8 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
 {
     (void)self;
     int rank, box = -1;
-    if (!PyArg_ParseTuple(arguments, "i|i", &rank, &box))
+    double born = 0;
+    if (!PyArg_ParseTuple(arguments, "i|id", &rank, &box, &born))
         return NULL;
     if (!generation || my_lane) {
         PyErr_SetString(PyExc_RuntimeError, generation ? "this thread is attached already" : "no run is on");
@@ -227,9 +228,14 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
         return PyErr_SetFromErrno(PyExc_OSError);
     lane->thread_state = PyThreadState_Get();
     enlist(lane);
-    lane_open(lane, rank);
+    lane_open(lane, rank, (int64_t)(born * 1e9));
     handed_over(lane, lane->mark);
-    PyObject *handle = add_row(lane, lane->mark) ? NULL : PyLong_FromUnsignedLongLong(lane->serial);
+    bool failed = add_row(lane, lane->mark);
+    if (born && !failed) {
+        lane_birth(lane);
+        failed = add_row(lane, lane->mark);
+    }
+    PyObject *handle = failed ? NULL : PyLong_FromUnsignedLongLong(lane->serial);
     if (!handle) {
         core_disarm();
         old_lane(lane);

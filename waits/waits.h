@@ -110,7 +110,9 @@ struct lane {
     int32_t holder;      /* who held the GIL when we began to want it */
     int64_t dropped;     /* when it last dropped the GIL, or was through with a forced switch */
     uint64_t takes;      /* how often anybody had taken the GIL by then */
+    bool asked;          /* and whether it had been asked to drop it */
     int64_t mark;        /* everything before is accounted for */
+    int64_t opened;      /* its own readings begin here */
     int64_t item;        /* the last reading was then: the current item began no earlier */
     int64_t cpu, queue;  /* the clocks when they were last read */
     int64_t on_core;     /* accounted as on a core since then */
@@ -185,7 +187,8 @@ static inline struct lane *lane_here(void)
     struct lane *lane = my_lane;
     return lane && lane->generation == __atomic_load_n(&generation, __ATOMIC_RELAXED) ? lane : NULL;
 }
-void lane_open(struct lane *, int rank);
+void lane_open(struct lane *, int rank, int64_t born);   /* born: when the thread was created, or 0 */
+void lane_birth(struct lane *);                          /* account for all until the opening */
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
 int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait begins */
@@ -210,6 +213,7 @@ struct site frame_site(struct lane *);                   /* the same, and what w
 extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond; /* NULL: there is none */
 extern int32_t gil_holder;   /* a rank, or NOBODY; written by who has the GIL, read by who wants it */
 extern uint64_t gil_takes;   /* by any thread */
+extern uint64_t gil_asked;   /* how many of these there were when a thread last lost patience, and asked for it; plus 1 */
 static inline int32_t gil_held_by(void)
 {
     return __atomic_load_n(&gil_holder, __ATOMIC_RELAXED);

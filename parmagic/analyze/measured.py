@@ -6,7 +6,8 @@ the tally has seconds for it (a call that copied data was at work for a part of 
 time). What is left of the tally's seconds, waits that were too short or too many
 to be kept among them, is spread over what is left of the interval.
 
-A worker that waits for the GIL on the way to its first item is not idle.
+A worker that waits for the GIL on the way to its first item is not idle. Of its start-up, what it waited for the GIL
+or for a core is that: others made it late.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
-from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
+from parmagic.model.kinds import DELAYS, KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import WAIT_LAYOUT, WAITED, Tally, Wait
 from parmagic.model.timeline import Lane, Timeline
 
@@ -41,16 +42,17 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     begins, ends = waits["begin"] * 1e-9, waits["end"] * 1e-9
     cells = Cells(timeline, lane, rows[:, 0], begins, ends)
     parts = cells.parts()
-    busy = cells.kind == "busy"
+    busy, starting = cells.kind == "busy", cells.kind == "startup"
     interval = np.searchsorted(rows[:, 0], cells.middle, side="right") - 1
     spent = np.maximum(np.nan_to_num(np.diff(rows[:, 1:], axis=0)), 0.0)
     # between a dead worker's last reading and its successor's first one, nothing was counted
     counted = np.append(spent.sum(axis=1) > 0, False)
-    known = busy & (interval >= 0) & counted[np.clip(interval, 0, len(rows) - 1)]
-    parts["unknown"] += np.where(busy & ~known, cells.width, 0.0)
     state_of_wait = _waiting(begins, ends, _PLACES[waits["kind"]], cells.middle)
     first = cells.busy[0, 0] if len(cells.busy) else timeline.begin
-    wants_the_gil = (cells.kind == "idle") & (state_of_wait == _GIL) & (cells.middle < first)
+    waits_for_work = (cells.kind == "idle") & (cells.middle < first)
+    wants_the_gil = waits_for_work & (state_of_wait == _GIL)
+    known = (busy | starting | waits_for_work) & (interval >= 0) & counted[np.clip(interval, 0, len(rows) - 1)]
+    parts["unknown"] += np.where(busy & ~known, cells.width, 0.0)
     parts["gil_wait"] = np.where(wants_the_gil, cells.width, 0.0)
     parts["idle"] = np.where(wants_the_gil, 0.0, parts["idle"])
     no_queue = bool(np.isnan(rows[:, 1:]).any())  # it could not be read (any more)
@@ -60,8 +62,12 @@ def divide(timeline: Timeline, lane: Lane, tally: Tally) -> tuple[Floats, dict[s
     if known.any():
         division = _Division(spent, interval[known], cells.width[known])
         waiting = state_of_wait[known]
+        parts["startup"][known] = 0.0
         for place, state in enumerate([*MEASURED, "unknown"][: spent.shape[1]]):
-            parts[state][known] = division.seconds_in(place, waiting)
+            seconds = division.seconds_in(place, waiting)
+            late = starting[known] & (state in DELAYS)
+            parts[state][known] = np.where(busy[known] | late, seconds, parts[state][known])
+            parts["startup"][known] += np.where(starting[known] & ~late, seconds, 0.0)
     if no_queue:
         parts["unknown"] += parts["cpu_wait"]  # what was known of it is not all of it
         parts["cpu_wait"] = np.zeros(len(cells.width))

@@ -17,7 +17,7 @@ class State(NamedTuple):
     ``code`` of 256; in a stack of all states, ``layer`` says from below where. ``source`` is who tells of it. Hooks
     measure ``hooks`` and ``clocks``; where nothing is hooked, a worker's clocks tell the second, and the first is
     inferred from samples, or not known. A ``span`` is noted by the worker itself, ``rest`` is what is left.
-    ``own`` says that a serial run would have to spend it as well.
+    ``own`` says that a serial run would have to spend it as well, ``delays`` that it also delays a worker's start, and is no part of it.
     """
 
     name: str
@@ -29,6 +29,7 @@ class State(NamedTuple):
     layer: int
     source: Literal["clocks", "hooks", "span", "rest"]
     own: bool = False
+    delays: bool = False
 
 
 # In the order of the columns. The colours are Okabe and Ito's (2008), which most kinds of colour blindness can tell
@@ -37,11 +38,11 @@ STATES = (
     State("startup", "start-up", "#8c8c8c", "s", "s", 245, 8, "span"),
     State("running", "running", "#009e73", "█", "#", 35, 0, "clocks", own=True),
     State("native", "native code", "#0072b2", "n", "n", 25, 1, "hooks", own=True),
-    State("gil_wait", "GIL wait", "#d55e00", "G", "G", 166, 2, "hooks"),
+    State("gil_wait", "GIL wait", "#d55e00", "G", "G", 166, 2, "hooks", delays=True),
     State("lock_wait", "lock wait", "#e69f00", "L", "L", 214, 3, "hooks"),
     State("io_wait", "I/O wait", "#56b4e9", "I", "I", 74, 4, "hooks", own=True),
     State("sleep", "sleep", "#cc79a7", "z", "z", 175, 5, "hooks", own=True),
-    State("cpu_wait", "core wait", "#f0e442", "C", "C", 227, 6, "clocks"),
+    State("cpu_wait", "core wait", "#f0e442", "C", "C", 227, 6, "clocks", delays=True),
     State("transfer", "transfer", "#882255", "T", "T", 89, 7, "span"),
     State("idle", "idle", "#8080802e", "·", ".", 0, 10, "rest"),
     State("unknown", "unknown", "#555555", "?", "?", 240, 9, "rest"),
@@ -104,6 +105,9 @@ REST = tuple(state.name for state in STATES if state.source == "rest")
 
 OWN = tuple(state.name for state in STATES if state.own)
 """The states of work that no other worker causes."""
+
+DELAYS = frozenset(state.name for state in STATES if state.delays)
+"""The states that others cause while a worker starts."""
 
 WAIT_KINDS = tuple(kind.name for kind in KINDS if kind.hooked)
 """What hooks tell apart: an event's ``kind`` is a place in it."""

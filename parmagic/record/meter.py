@@ -99,16 +99,17 @@ class Meter(Protocol):
         ...
 
 
-def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1) -> Meter:
+def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1, born: float = 0.0) -> Meter:
     """Return a meter for the calling thread; ``measuring`` is what :class:`~parmagic.record.hooks.hooked` yielded.
 
-    ``box`` is a file of :func:`box_size` bytes that the account survives in.
+    ``box`` is a file of :func:`box_size` bytes that the account survives in. ``born`` is when the thread was created: where waits
+    are measured, the account begins there.
     """
     waits, _ = extension()
     used = Used(own_process=own_process)
     if not measuring or waits is None:
         return InferringMeter(used)
-    return MeasuringMeter(waits, rank, box, used)
+    return MeasuringMeter(waits, rank, box, used, born)
 
 
 def runtime_address() -> int:
@@ -127,13 +128,13 @@ class MeasuringMeter:
     every = 50e-6
     measures = True
 
-    def __init__(self, extension: ModuleType, rank: int, box: int, used: Used) -> None:
+    def __init__(self, extension: ModuleType, rank: int, box: int, used: Used, born: float) -> None:
         self._extension = extension
         self._used = used
         self._function: Any = None
         self.read = extension.mark
         self._thread = get_ident()
-        self._handle: int | None = extension.attach(rank, box)
+        self._handle: int | None = extension.attach(rank, box, born)
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it; only its own thread can end it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from time import perf_counter
@@ -23,6 +22,7 @@ from parmagic.workers import Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.doing import Doing
 from parmagic.workers.endings import GRACE, cut_off, over_time
+from parmagic.workers.gate import Gate
 from parmagic.workers.loop import InTurn, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
@@ -108,9 +108,9 @@ class _Crew:
         self._call = InTurn(job.call, len(job.items)) if job.sharing.in_turn else job.call
         self._n_items = sum(map(len, job.sharing.claims)) or len(job.items)
         self._counter = Counter(len(job.items))
-        together = job.sharing.together or debugger.is_attached()  # which loses sight of threads that are born while it holds another
-        self._gate = threading.Barrier(self.count) if together else None
+        self._gate = Gate(self.count)
         self._begin = perf_counter()
+        self._born = [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
@@ -118,7 +118,8 @@ class _Crew:
     def start(self) -> None:
         heed_forks()
         lead_the_loop()
-        for thread in self._threads:
+        for rank, thread in enumerate(self._threads):
+            self._born[rank] = perf_counter()
             limits.start(thread)
 
     def listen(self) -> Iterator[Report]:
@@ -212,9 +213,8 @@ class _Crew:
         """
         self.board[STOP] = 1
         self._ending = self._ending or perf_counter()
-        if self._gate:
-            with held_back():  # the lock within would stay locked
-                self._gate.abort()
+        with held_back():  # the lock within would stay locked
+            self._gate.abort()
         alive = [thread for thread in self._threads if thread.is_alive()]
         interrupted = bool(alive) and sys.exc_info()[0] is not None
         if interrupted:
@@ -267,18 +267,17 @@ class _Crew:
         """Do a step; what it raises is not the body's, which is recorded: the run ends, and the main thread raises it."""
         try:
             step(*arguments)
-        except (Ended, threading.BrokenBarrierError):
+        except Ended:
             pass  # the run is over: what was done is reported
         except BaseException as error:  # noqa: BLE001  (raised by the main thread)
             self._fault = self._fault or error
             self.board[STOP] = 1
-            if self._gate:
-                self._gate.abort()
+            self._gate.abort()
 
     def _work(self, rank: int) -> None:
         worker = self._them[rank] = Worker(rank, self.count, self.job.arm.model.name, self.job.plan)
         worker.guard = self._late.alarm(rank)
-        gauge = meter.meter(rank, own_process=False, measuring=self.measuring)
+        gauge = meter.meter(rank, own_process=False, measuring=self.measuring, born=self._born[rank])
         self.gauges[rank] = gauge
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
@@ -289,9 +288,11 @@ class _Crew:
             self._of.attach(self.count)
         self.trace.attach(rank)
         self.heard[rank] = ready = perf_counter()
-        self.reports.put(Recording(me, spans=(Span("startup", self._begin, ready),)))
-        if self._gate:
-            self._gate.wait()
+        readings = gauge.take()
+        try:
+            self._gate.wait(rank)
+        finally:
+            self.reports.put(Recording(me, spans=(Span("startup", self._begin, self._gate.opened or ready),), readings=readings))
         try:
             work(
                 self._call, lambda claim: self.job.items[claim.start : claim.stop], self._deck(rank), worker, gauge, self.board,

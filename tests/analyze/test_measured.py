@@ -141,10 +141,19 @@ def test_items_get_their_own_waits():
 
 def test_waiting_for_the_gil_is_not_idle():
     """A worker that is ready and waits for the GIL to begin its first item is not idle."""
-    arm = timeline((tally((0.5, {}), (3.0, {"gil_wait": 1.5, "lock_wait": 0.5}), (9.0, {"gil_wait": 1.5, "lock_wait": 0.5, "running": 6.0})),
+    arm = timeline((tally((0.5, {}), (3.0, {"gil_wait": 1.5, "lock_wait": 1.0}), (9.0, {"gil_wait": 1.5, "lock_wait": 1.0, "running": 6.0})),
                     waits(("gil", 1.5, 3.0, {}))), items=((3.0, 9.0),))  # fmt: skip
     found = row(arm)
     assert (found["startup"], found["idle"], found["gil_wait"], found["running"]) == pytest.approx((1.0, 1.5, 1.5, 6.0))
+
+
+def test_what_others_make_of_a_start_is_theirs():
+    """Of a worker's start-up, what it waited for the GIL or for a core is that, also before its first own reading."""
+    arm = timeline((tally((0.0, {}), (0.5, {"running": 0.1, "cpu_wait": 0.1, "gil_wait": 0.3}), (1.0, {"running": 0.4, "cpu_wait": 0.3, "gil_wait": 0.3}),
+                           (9.0, {"running": 8.4, "cpu_wait": 0.3, "gil_wait": 0.3})), waits(("gil", 0.2, 0.5, {}))), items=((1.0, 9.0),))  # fmt: skip
+    found = row(arm)
+    assert (found["startup"], found["cpu_wait"], found["gil_wait"], found["idle"]) == pytest.approx((0.4, 0.3, 0.3, 1.0))
+
 
 
 def test_beyond_the_last_reading_nothing_is_known():
