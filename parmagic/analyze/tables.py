@@ -202,7 +202,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> 
     sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
     active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
     serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
-    speedup = serial_s / wall if timeline.n_items else float("nan")
+    speedup = serial_s / wall if timeline.n_done else float("nan")
     return {
         "model": timeline.arm.model.name,
         "n_workers": timeline.arm.count,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding, is_rough
 from parmagic.model.kinds import LOCKS
 from parmagic.model.traits import PROCS, Model
@@ -48,7 +49,7 @@ def verdict(tables: Tables, error: str | None) -> Finding:
     arms = summary.loc[[label for label in summary.index if not tables.models[label].one_at_a_time]]
     if arms.empty:
         wall = float(summary["wall_s"].iloc[0])
-        text = f"A serial run of {_seconds(wall)}: the baseline that threads and processes have to beat."
+        text = f"A serial run of {seconds(wall)}: the baseline that threads and processes have to beat."
         return Finding("serial_only", text, evidence={"wall_s": wall})
     if tables.all_failed:
         return Finding("all_failed", "Every item failed: run.items['error'] tells how. There is no speedup to report.", severity="error")
@@ -68,11 +69,11 @@ def _nothing_to_tell(arms: pd.DataFrame) -> Finding | None:
         return Finding("no_items", "There were no items: nothing was run.", severity="warning")
     figures = {"serial_s": serial, "items": items}
     if serial < BRIEF:
-        text = f"Too short to tell: a serial run takes {_seconds(serial)}, which is less than starting workers does."
+        text = f"Too short to tell: a serial run takes {seconds(serial)}, which is less than starting workers does."
         return Finding("too_short", text, severity="warning", evidence=figures)
     if serial / items < TINY:
         text = (
-            f"The items are too small to tell: {_seconds(serial / items)} each, most of which is the cost of handing one out. "
+            f"The items are too small to tell: {seconds(serial / items)} each, most of which is the cost of handing one out. "
             "Give each item more work, say a range instead of a number."
         )
         return Finding("too_small", text, severity="warning", evidence=figures)
@@ -169,10 +170,3 @@ def _times(tables: Tables, label: Any) -> str:
     row = tables.summary.loc[label]
     tilde = "~" if is_rough(row["baseline"], row["trace_overhead"], broke=label in tables.broke) else ""
     return f"{tilde}{row['speedup']:.2f}×"
-
-
-def _seconds(value: float) -> str:
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"

@@ -106,6 +106,8 @@ def unknown_option(option: str, text: str, following: str) -> str:
         return f"there is no option `{option}`{_did_you_mean(count)}"
     if name in {"h", "help", "?"}:
         return f"there is no option `{option}`: run `%parallel?` to see all of them with examples"
+    if get_close_matches(name, traits.by_word(), n=1, cutoff=0.8):
+        return f"there is no option `{option}`{model_hint(f'{name}={text or following}')}"
     known = {**FLAGS, **VALUES}
     names = ", ".join(f"`{each}`" for each in known)
     return f"there is no option `{option}`: expected {names}{suggest(option.replace('_', '-'), known)}"

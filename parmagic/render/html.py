@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from parmagic.model.durations import UNKNOWN, seconds
 from parmagic.model.kinds import INFERRED, WORKER_STATES
 from parmagic.render import svg
 from parmagic.render.figures import (
     FAILED,
     HEADINGS,
     LOOKS,
-    UNKNOWN,
     ArmRow,
     Drawn,
     arm_rows,
@@ -28,7 +28,6 @@ from parmagic.render.figures import (
     legend_words,
     number,
     present,
-    seconds,
     state_words,
 )
 

@@ -22,9 +22,10 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from parmagic.model.durations import UNKNOWN
 from parmagic.model.kinds import INFERRED, WORKER_STATES
 from parmagic.render import html
-from parmagic.render.figures import HEADINGS, LOOKS, UNKNOWN, arm_rows, clean, inferred, number
+from parmagic.render.figures import HEADINGS, LOOKS, arm_rows, clean, inferred, number
 from parmagic.render.scene import scene
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parmagic.render.figures import LOOKS, arm_rows, bins, clean, drawn, legend_words, present, seconds, seconds_of
+from parmagic.model.durations import seconds
+from parmagic.render.figures import LOOKS, arm_rows, bins, clean, drawn, legend_words, present, seconds_of
 
 try:
     from matplotlib.figure import Figure

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from parmagic.model.durations import seconds
 from parmagic.model.kinds import INFERRED
-from parmagic.render.figures import FAILED, LOOKS, Drawn, bins, inferred, seconds, seconds_of
+from parmagic.render.figures import FAILED, LOOKS, Drawn, bins, inferred, seconds_of
 
 if TYPE_CHECKING:
     from parmagic.model.timeline import Timeline

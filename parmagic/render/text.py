@@ -7,7 +7,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from parmagic.render.figures import HEADINGS, LOOKS, ArmRow, Drawn, arm_rows, bins, clean, drawn, legend_words, present, seconds
+from parmagic.model.durations import seconds
+from parmagic.render.figures import HEADINGS, LOOKS, ArmRow, Drawn, arm_rows, bins, clean, drawn, legend_words, present
 
 if TYPE_CHECKING:
     from parmagic.model.timeline import Timeline

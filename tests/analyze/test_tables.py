@@ -178,6 +178,14 @@ def test_an_arm_without_workers_has_its_row():
     assert math.isnan(summary.loc["procs=2", "gil_wait_share"])
 
 
+def test_an_arm_in_which_no_item_ended_has_no_speedup():
+    """Its wall time is no time of theirs: nothing is divided by it."""
+    arm = _timeline(_lane(spans=[Span("startup", 0.0, 3.0)]))
+    summary = tables.summary_table([arm], tables.workers_table([arm]), [Baseline(10.0, "measured")])
+    assert summary[["speedup", "efficiency"]].isna().all(axis=None)
+    assert (summary.iloc[0]["wall_s"], summary.iloc[0]["serial_s"]) == (10.0, 10.0)
+
+
 def test_items_of_an_arm_in_which_none_started():
     """Arms join without a warning, also where one of them started no item; it says so."""
     timelines = [_timeline(_lane(batches=[_batch(0, (0.0, 1.0))])), _timeline(_lane(), arm=Arm.named("procs", 1))]

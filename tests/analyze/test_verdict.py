@@ -128,6 +128,7 @@ def test_too_few_or_too_small_items_tell_nothing():
     """Without items, with a serial run of microseconds, or with items that cost less than handing them out, no gain is claimed."""
     assert _verdict(("procs", 2, 0.0, {"n_items": 0})) == "There were no items: nothing was run."
     assert _verdict(("procs", 2, 1.3, {"serial_s": 12e-6})).startswith("Too short to tell: a serial run takes 12 µs")
+    assert _verdict(("procs", 2, 1.3, {"serial_s": 999.7e-6})).startswith("Too short to tell: a serial run takes 1 ms")
     found = _verdict(("threads", 2, 1.34, {"n_items": 1_000_000, "serial_s": 0.43}))
     assert found.startswith("The items are too small to tell: 430 ns each")
 

@@ -222,6 +222,10 @@ def test_reserved_models(word: str) -> None:
         ("--tracee off", 0, "did you mean `--trace`?"),
         ("--keep_going", 0, "did you mean `--keep-going`?"),
         ("-x", 0, "there is no option `-x`: expected `-q`, `--once`"),
+        ("--threads 4 for i in x", 0, "there is no option `--threads`; did you mean `threads=4`?"),
+        ("--thread=4-8 for i in x", 0, "there is no option `--thread`; did you mean `threads=4-8`?"),
+        ("--proc for i in x", 0, "there is no option `--proc`; did you mean `procs=auto`?"),
+        ("--trac off for i in x", 0, "`--seed`; did you mean `--trace`?"),
         ("-h", 0, "run `%parallel?`"),
         (
             "--trace=ful",
