@@ -66,7 +66,7 @@ class _Story:
         task, left_out = _without_deadlock(replace(task, plan=plan, call=tried(task.call, plan)))
         supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
-        return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere()])
+        return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere(), *_inferred()])
 
     def prepare(self) -> None:
         """Start what the arms need, and park the baseline's worker while memory is as it was."""
@@ -189,6 +189,14 @@ def _nowhere() -> list[Finding]:
         text = f"{why}: relative paths do not work in the body, nor elsewhere in this process. os.chdir() to one that is there."
         return [Finding("nowhere", text, severity="warning")]
     return []
+
+
+def _inferred() -> list[Finding]:
+    """Say why waits cannot be measured here, where that was not asked for."""
+    why = hooks.why_inferred()
+    if not why or why == hooks.OFF:
+        return []
+    return [Finding("inferred", f"Waits are inferred, and marked with ~: {why}.", severity="warning")]
 
 
 def _without_deadlock(task: Task) -> tuple[Task, list[Finding]]:

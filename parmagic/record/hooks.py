@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +15,25 @@ from parmagic.model.recording import WAIT_LAYOUT, Wait
 from parmagic.system.interrupts import held_back, undo
 from parmagic.system.real import Lock
 
+OFF = "PARMAGIC_WAITS is off"
+
 _loading = Lock()
 _loaded: tuple[ModuleType | None, str] | None = None
+
+
+def _not_built() -> str:
+    if not sys.platform.startswith("linux"):
+        return "they are measured on Linux only"
+    if (Path(__file__).parents[2] / "pyproject.toml").exists():  # which hides an installed package from who works in it
+        return "the C extension was not built in this source folder; `pip install -e .` in it builds it where there is a C compiler"
+    return "the C extension was not built when parmagic was installed; where there is a C compiler, installing it again builds it"
 
 
 def _load() -> tuple[ModuleType | None, str]:
     try:
         import parmagic.record._waits as _waits  # noqa: PLC0415, PLR0402  (it may not have been built)
     except ImportError:
-        return None, "the C extension was not built when parmagic was installed"
+        return None, _not_built()
     differ = mismatch(getattr(_waits, "tables", dict)())
     if differ:
         return None, f"the C extension was built for another parmagic, which differs in {', '.join(differ)}: install parmagic again"
@@ -76,7 +87,7 @@ def extension() -> tuple[ModuleType | None, str]:
     """Return the extension, or None and why waits have to be inferred."""
     global _loaded  # noqa: PLW0603  (asked once per process, by one thread: it looks at the GIL while it drops it)
     if os.environ.get("PARMAGIC_WAITS", "").lower() in {"off", "0", "no"}:
-        return None, "PARMAGIC_WAITS is off"
+        return None, OFF
     with _loading:
         if _loaded is None:
             _loaded = _load()

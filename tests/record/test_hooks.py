@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,16 @@ print(run.workers["measured"].any(), hooks.why_inferred(), run.notes)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith("False the C extension was built for another parmagic, which differs in kinds: install parmagic again")
+
+
+@pytest.mark.parametrize(("beside", "says"), [(["pyproject.toml"], "in this source folder; `pip install -e .` in it"), ([], "installing it again")])
+def test_a_house_without_its_extension_says_what_to_do(tmp_path, beside, says):
+    """Also a source folder, which hides an installed package from who works in it; a run says that it infers, and why."""
+    house = Path(hooks.__file__).parents[2]
+    shutil.copytree(house / "parmagic", tmp_path / "parmagic", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in beside:
+        (tmp_path / name).touch()
+    ask = "import parmagic; print(*parmagic.run(abs, [1, 2], 'threads=2').notes, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert says in done.stdout, done.stderr
+    assert "was not built" in done.stdout
