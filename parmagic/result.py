@@ -87,7 +87,7 @@ class Shown:
 class Run:
     """What a run was: results, tables, notes, timeline. See the README for every column.
 
-    ``title`` is the magic line; ``show_items`` tells whether saved pages may
+    ``title`` is the magic line, ``name`` what the notebook has the run under (``-o``); ``show_items`` tells whether saved pages may
     show item values. ``baselines`` are by arm label.
     """
 
@@ -99,6 +99,7 @@ class Run:
         error: BaseException | None = None,
         *,
         title: str = "",
+        name: str = "",
         show_items: bool = False,
     ) -> None:
         self.timelines: tuple[Timeline, ...] = tuple(timelines)
@@ -106,6 +107,7 @@ class Run:
         self.notes = notes_of(self._findings)
         self.error = error
         self.title = title
+        self.name = name
         self.show_items = show_items
         self._baselines = baselines
 
@@ -197,7 +199,7 @@ class Run:
         hosts = public_hosts(self.timelines)
         timelines = [public_timeline(timeline, hosts) for timeline in self.timelines]
         findings = map(public_finding, self._findings)
-        saved = Run(timelines, self._baselines, findings, public_error(self.error), title=self.title)
+        saved = Run(timelines, self._baselines, findings, public_error(self.error), title=self.title, name=self.name)
         saved.notes = [*map(public, self.notes)]
         for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
             vars(saved)[name] = vars(self)[name]

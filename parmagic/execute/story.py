@@ -177,7 +177,8 @@ def execute(task: Task, screen: Screen) -> Run:
             undo(story.give_back)
     story.fail(lost())  # in a finalizer, say, behind the last item
     _tell(story)
-    return Run(story.timelines, story.baselines, story.findings, story.error, title=task.title, show_items=task.show_items)
+    outcome = story.timelines, story.baselines, story.findings, story.error
+    return Run(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items)
 
 
 def _nowhere() -> list[Finding]:

@@ -69,6 +69,11 @@ class View(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """What the notebook has it under; empty where that is not known."""
+        ...
+
+    @property
     def saved(self) -> View:
         """What a file may hold of it: all that leaves this process is drawn from that."""
         ...

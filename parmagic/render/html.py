@@ -61,15 +61,15 @@ def report(view: View, link: str = "") -> str:
     ]
     if view.timelines:
         parts += [arms_table(view), *pictures(view), legend(view)]
-        parts.append(_ways_on(link))
+        parts.append(_ways_on(view, link))
     parts += [notes(view), *((workers_table(view), waits_table(view)) if view.timelines else ()), "</div>"]
     return "\n".join(part for part in parts if part)
 
 
-def _ways_on(link: str) -> str:
+def _ways_on(view: View, link: str) -> str:
     """Say where there is more to see."""
     page = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">the timeline, to zoom into</a> (while this kernel runs)'
-    show = "<code>run.timeline.show()</code> (a run is <code>_</code>)"
+    show = f"<code>{safe(view.name)}.timeline.show()</code>" if view.name else "<code>run.timeline.show()</code> (a run is <code>_</code>)"
     return f'<div style="margin:4px 0;font-size:90%">More: {page if link else show}</div>'
 
 

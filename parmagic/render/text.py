@@ -40,9 +40,16 @@ def report(view: View, width: int = 80, color: bool = False, unicode: bool = Tru
         for timeline in view.timelines:
             _lanes(view, timeline, paper)
         _legend(view, paper)
+        paper.wrap(_ways_on(view))
     for note in view.notes:
         paper.wrap(note, first="· ", rest="  ")
     return "\n".join(paper.lines)
+
+
+def _ways_on(view: View) -> str:
+    """Say where there is more to see."""
+    show = "timeline.save('timeline.html')"
+    return f"More: {view.name}.{show}" if view.name else f"More: run.{show} (a run is _)"
 
 
 def wants_color(stream: Any) -> bool:
