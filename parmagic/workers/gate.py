@@ -1,6 +1,7 @@
 """Where threads wait until all of them are there: none computes while another is still being made.
 
-A thread that is made beside others that compute has to wait for the GIL to be born, and so has who makes it.
+A thread that is made beside others that compute has to wait for the GIL to be born, and so has who makes it. (And a
+debugger loses sight of threads that are made while it holds another.)
 """
 
 from __future__ import annotations
