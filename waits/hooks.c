@@ -141,7 +141,7 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
     if (outcome == EBUSY) {
         outcome = real_pthread_mutex_lock(mutex);
         if (dropping)
-            lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), NOBODY);
+            lane_waited(lane, K_GIL, 0, lane->mark, NOBODY);
         else if (!lane->contended) {
             lane->contended = true;
             lane->holder = gil_held_by();
@@ -180,7 +180,7 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
     if ((void *)cond == gil_switch_cond) {
         /* a forced switch: who was asked for the GIL waits until another thread has it */
         int outcome = real_pthread_cond_wait(cond, mutex);
-        lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), gil_held_by());
+        lane_waited(lane, K_GIL, 0, lane->mark, gil_held_by());
         lane->dropped = lane->mark;
         return outcome;
     }
@@ -210,7 +210,7 @@ static int hook_pthread_cond_signal(pthread_cond_t *cond)
         gil_is_held_by(lane ? lane->rank : NOBODY);
         if (lane && !lane->depth) {
             if (lane->contended)
-                lane_waited(lane, K_GIL, 0, lane->mark, clock_now(), lane->holder);
+                lane_waited(lane, K_GIL, 0, lane->mark, lane->holder);
             lane->held = true;
             lane->wanting = lane->contended = false;
         }

@@ -339,15 +339,15 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
 
 /* The GIL is ours after a wait. Its mutex is held now: nothing here may be a system
  * call, so the clocks are read later (unsynced). */
-void lane_waited(struct lane *lane, enum kind kind, uint64_t object, int64_t begin, int64_t end, int32_t holder)
+void lane_waited(struct lane *lane, enum kind kind, uint64_t object, int64_t begin, int32_t holder)
 {
+    lane->unsynced |= core_left();
+    if (lane->unsynced)
+        core_arm(); /* before the clock: who is preempted between the two has left its core behind the wait */
+    int64_t end = clock_now();
     lane->spent[state_of[kind]] += end - begin;
     lane->mark = end;
-    if (core_left() || lane->unsynced) {
-        core_arm();
-        lane->unsynced = true;
-    } else {
+    if (!lane->unsynced)
         lane->on_core += end - begin; /* it never slept for it: the CPU clock ran on */
-    }
     keep(lane, kind, object, line_of(lane, end - begin), begin, end, end - begin, holder);
 }

@@ -195,7 +195,7 @@ int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
 void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
-void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int64_t end, int32_t holder);
+void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int32_t holder); /* until now */
 
 /* frames.c */
 enum { SITE_KEEP = -1, SITE_PASS = -2 }; /* in place of a kind: what was hooked; the caller's frame tells */

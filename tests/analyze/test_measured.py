@@ -155,7 +155,6 @@ def test_what_others_make_of_a_start_is_theirs():
     assert (found["startup"], found["cpu_wait"], found["gil_wait"], found["idle"]) == pytest.approx((0.4, 0.3, 0.3, 1.0))
 
 
-
 def test_beyond_the_last_reading_nothing_is_known():
     """A worker that was killed within an item left no reading behind: from the last one on its time is unknown."""
     found = row(timeline((tally((1.0, {}), (4.0, {"running": 3.0})), waits())))
