@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parmagic.model import kept
-from parmagic.model.finding import Finding, notes_of
+from parmagic.model.finding import NOTHING_TOLD, Finding, notes_of, rough
 from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
@@ -159,18 +159,30 @@ class Run:
 
         return tables.transfers_table(self.timelines)
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
+        return self._judgement.text
+
+    @property
+    def tells(self) -> bool:
+        """Whether the verdict says something about the models; else only that nothing can be told."""
+        return self._judgement.rule not in NOTHING_TOLD
+
+    @cached_property
+    def _judgement(self) -> Finding:
         from parmagic.analyze import verdict  # noqa: PLC0415  (it looks at tables)
 
         error = describe(self.error) if self.error is not None else None
         if not self.timelines:
-            return f"The run ended before its first arm: {error}"
-        models = {timeline.arm.label: timeline.arm.model for timeline in self.timelines}
-        all_failed = all(timeline.all_failed for timeline in self.timelines)
-        broke = frozenset(timeline.arm.label for timeline in self.timelines if timeline.broke is not None)
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, models, all_failed, broke), error).text
+            return Finding("ended_early", f"The run ended before its first arm: {error}", severity="error")
+        arms = {timeline.arm.label: timeline for timeline in self.timelines}
+        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, arms, self._findings, self.rough), error)
+
+    @property
+    def rough(self) -> frozenset[str]:
+        """The arms, by label, whose speedups are rough."""
+        return rough({label: baseline.how for label, baseline in self._baselines.items()}, self._findings)
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.

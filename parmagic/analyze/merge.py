@@ -10,6 +10,7 @@ from operator import itemgetter
 from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
 from parmagic.model.kinds import MEASURED
+from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
@@ -27,13 +28,14 @@ def merge(
     gil: bool = True,
     error: BaseException | None = None,
     packed: Packed | None = None,
+    load: Load | None = None,
 ) -> Timeline:
     """Join the parts that an arm's workers reported into its timeline.
 
     Parts from other machines are put on our clock. ``samples`` are ours, by rank. ``cpu_s`` is the arm's CPU time where it was
     measured as a whole (threads); where it is NaN and every worker had a
     process to itself, it is the sum over these. ``error`` is what ended the arm; without one,
-    it is the first that an item raised.
+    it is the first that an item raised. ``load`` is what else went on.
     """
     parts = [on_ours(part) for part in parts]
     ranks = sorted({part.worker.rank for part in parts})
@@ -44,7 +46,7 @@ def merge(
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load)
 
 
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:

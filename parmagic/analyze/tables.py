@@ -193,6 +193,7 @@ def summary_table(timelines: Sequence[Timeline], workers: pd.DataFrame, baseline
     columns = [
         "model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used",
         "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil",
+        "others_cores", "throttled_s",
     ]  # fmt: skip
     return pd.DataFrame(rows, index=pd.Index([t.arm.label for t in timelines], name="arm"), columns=columns)
 
@@ -217,6 +218,8 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> 
         "gil_wait_share": sums["gil_wait_s"] / active if active > 0 else float("nan"),
         "trace_overhead": timeline.overhead,
         "gil": timeline.gil,
+        "others_cores": timeline.load.others_cores if timeline.load else float("nan"),
+        "throttled_s": timeline.load.throttled_s if timeline.load else float("nan"),
         **{name: sums[name] for name in ("gil_wait_s", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s")},
     }
 

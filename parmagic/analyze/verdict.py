@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from parmagic.analyze import loads
 from parmagic.model.durations import seconds
-from parmagic.model.finding import Finding, is_rough
+from parmagic.model.finding import Finding
 from parmagic.model.kinds import LOCKS
-from parmagic.model.traits import PROCS, Model
+from parmagic.model.timeline import Timeline
+from parmagic.model.traits import PROCS
 
 GAIN = 1.15
 """A speedup below this is called none: it is within what a busy machine does to two runs."""
@@ -21,37 +25,59 @@ WEAK = 0.7
 TINY = 2e-6
 """Seconds: items shorter than this mostly measure what handing them out costs (0.3 to 0.5 µs)."""
 
-BRIEF = 2e-3
-"""Seconds: a serial run shorter than this is over before a second worker is there."""
+BRIEF = 0.01
+"""Seconds: a serial run shorter than this is over before a second process is there."""
 
 MUCH = 0.25
 """A share of the workers' time that is worth a word."""
 
+LONG = 0.5
+"""The share of an arm's wall time from which one item is why others had nothing to do."""
+
+LARGE = 10.0
+"""Megabytes that are worth a word where moving them took much of the time."""
+
+NEVER = 0.05
+"""A worker that waits for others less than this share of its time does not wait for them."""
+
 
 class Tables(NamedTuple):
-    """What a verdict is made from: a run's tables."""
+    """What a verdict is made from: a run's tables, its arms by their labels, what was found, and whose speedups are rough."""
 
     summary: pd.DataFrame
     workers: pd.DataFrame
     waits: pd.DataFrame
-    models: Mapping[Any, Model]
-    """Each arm's, by its label."""
-    all_failed: bool = False
-    broke: frozenset[Any] = frozenset()
-    """The labels of arms whose loops broke."""
+    arms: Mapping[Any, Timeline]
+    findings: Sequence[Finding] = ()
+    rough: frozenset[str] = frozenset()
+
+    def cpus(self, label: Any) -> float:
+        """Return how many CPUs an arm could use at a time; infinity where that is not known."""
+        load = self.arms[label].load
+        return math.inf if load is None else max(1.0, math.ceil(load.usable))
+
+    def most(self, label: Any) -> float:
+        """Return the speedup that an arm's own account allows, where what was seen is more; else infinity."""
+        return next((finding.evidence["most"] for finding in self.findings if (finding.rule, finding.arm) == ("beyond", label)), math.inf)
 
 
 def verdict(tables: Tables, error: str | None) -> Finding:
     """Return what a finished run comes to, in a sentence that says what to do next; ``error`` says what ended it early."""
     if error is not None:
         return Finding("ended_early", f"The run ended early: {error}", severity="error")
+    finding = _verdict(tables)
+    first = loads.first(tables.findings)
+    return replace(finding, text=f"{first} {finding.text}") if first else finding
+
+
+def _verdict(tables: Tables) -> Finding:
     summary = tables.summary
-    arms = summary.loc[[label for label in summary.index if not tables.models[label].one_at_a_time]]
+    arms = summary.loc[[label for label in summary.index if not tables.arms[label].arm.model.one_at_a_time]]
     if arms.empty:
         wall = float(summary["wall_s"].iloc[0])
         text = f"A serial run of {seconds(wall)}: the baseline that threads and processes have to beat."
         return Finding("serial_only", text, evidence={"wall_s": wall})
-    if tables.all_failed:
+    if all(timeline.all_failed for timeline in tables.arms.values()):
         return Finding("all_failed", "Every item failed: run.items['error'] tells how. There is no speedup to report.", severity="error")
     known = arms[arms["speedup"].notna()]
     nothing = _nothing_to_tell(arms)
@@ -59,7 +85,8 @@ def verdict(tables: Tables, error: str | None) -> Finding:
         return nothing
     if known.empty:
         return Finding("no_baseline", "No serial run to compare with, so there is no speedup to report.", severity="warning")
-    return _gain(known, tables) if float(known["speedup"].max()) >= GAIN else _no_gain(known, tables)
+    can_be = known["speedup"].clip(upper=pd.Series({label: tables.most(label) for label in known.index}))
+    return _gain(can_be, known, tables) if float(can_be.max()) >= GAIN else _no_gain(can_be, tables)
 
 
 def _nothing_to_tell(arms: pd.DataFrame) -> Finding | None:
@@ -69,7 +96,7 @@ def _nothing_to_tell(arms: pd.DataFrame) -> Finding | None:
         return Finding("no_items", "There were no items: nothing was run.", severity="warning")
     figures = {"serial_s": serial, "items": items}
     if serial < BRIEF:
-        text = f"Too short to tell: a serial run takes {seconds(serial)}, which is less than starting workers does."
+        text = f"Too short to tell: a serial run takes {seconds(serial)}, and starting workers takes as long. Give it more work."
         return Finding("too_short", text, severity="warning", evidence=figures)
     if serial / items < TINY:
         text = (
@@ -80,15 +107,17 @@ def _nothing_to_tell(arms: pd.DataFrame) -> Finding | None:
     return None
 
 
-def _gain(known: pd.DataFrame, tables: Tables) -> Finding:
-    """Name the best arm, with what keeps it from more, and another that gains nothing."""
-    best, place = known["speedup"].idxmax(), known["speedup"].argmax()
+def _gain(can_be: pd.Series[float], known: pd.DataFrame, tables: Tables) -> Finding:
+    """Name the best arm, what keeps it from more, and another that gains nothing; ``can_be`` are their speedups, as far as these can be."""
+    best, place = can_be.idxmax(), can_be.argmax()
     speedup, efficiency = (float(known[name].to_numpy()[place]) for name in ("speedup", "efficiency"))
     reason = _reason(best, tables) if efficiency < WEAK else None
     weak = f", though {reason.text}" if reason else ""
-    others = known.index[(known["speedup"] < GAIN) & (known.index != best)]
+    others = can_be.index[(can_be < GAIN) & (can_be.index != best)]
     tail = f"; {_no_use(others[0], tables)}" if len(others) else ""
     text = f"Use {best}: {_times(tables, best)} of the serial speed{weak}{tail}."
+    if reason and reason.rule in {"idle", "transfer"}:
+        text += _advice(best, tables)
     return Finding("gain", text, str(best), evidence={"speedup": speedup, "efficiency": efficiency})
 
 
@@ -97,21 +126,21 @@ def _no_use(label: Any, tables: Tables) -> str:
     return f"{label} gains nothing ({_times(tables, label)})" + (f": {reason.text}" if reason else "")
 
 
-def _no_gain(known: pd.DataFrame, tables: Tables) -> Finding:
+def _no_gain(can_be: pd.Series[float], tables: Tables) -> Finding:
     """Say why the best arm gains nothing, and what to do about it."""
-    best = known["speedup"].idxmax()
+    best = can_be.idxmax()
     reason = _reason(best, tables)
     because = f", because {reason.text}" if reason else ""
     text = f"No gain: {best} is the best at {_times(tables, best)} of the serial speed{because}.{_advice(best, tables)}"
-    return Finding("no_gain", text, str(best), "warning", {"speedup": float(known["speedup"].max())})
+    return Finding("no_gain", text, str(best), "warning", {"speedup": float(can_be.max())})
 
 
 _LOST_TO = {
     "startup": "starting workers took {share} of the time",
     "transfer": "moving items and results took {share} of the time",
     "lock_wait": "its workers spent {share} of the time waiting for {locks}",
-    "cpu_wait": "its workers spent {share} of the time waiting for a core",
-    "idle": "its workers had nothing to do for {share} of the time (too few or too uneven items)",
+    "cpu_wait": "its workers spent {share} of the time waiting for a core{cpus}",
+    "idle": "its workers had nothing to do for {share} of the time ({uneven})",
 }
 
 
@@ -125,10 +154,29 @@ def reasons(label: Any, tables: Tables) -> list[Finding]:
         found.append(Finding("gil_wait", text, label, "warning", {"share": gil}))
     shares = {state: mine[f"{state}_s"].sum() / mine["wall_s"].sum() for state in _LOST_TO}
     for state in sorted((state for state, share in shares.items() if share > MUCH), key=lambda state: -shares[state]):
-        locks = _locks(label, tables)[1] if state == "lock_wait" else ""
         share = f"{tilde if state == 'lock_wait' else ''}{shares[state]:.0%}"
-        found.append(Finding(state, _LOST_TO[state].format(share=share, locks=locks), label, "warning", {"share": shares[state]}))
+        words = {name: words_of(label, tables) for name, words_of in _WORDS.items() if f"{{{name}}}" in _LOST_TO[state]}
+        found.append(Finding(state, _LOST_TO[state].format(share=share, **words), label, "warning", {"share": shares[state]}))
     return found
+
+
+def _few_cpus(label: Any, tables: Tables) -> str:
+    """Say that there are fewer CPUs than workers, where that is so."""
+    cpus, count = tables.cpus(label), tables.arms[label].arm.count
+    return f" ({cpus:.0f} CPU{'s' if cpus > 1 else ''} here, {count} workers)" if cpus < count else ""
+
+
+def _uneven(label: Any, tables: Tables) -> str:
+    """Name the item that took most of an arm's time, where one did."""
+    found = longest(tables.arms[label])
+    return "too few or too uneven items" if found is None else f"item {found[0]} took {found[1]:.0%} of the wall time"
+
+
+def longest(timeline: Timeline) -> tuple[int, float] | None:
+    """Return the item that took more than half of an arm's wall time, and its share of it; None where there is none."""
+    by_item = [(took, item) for item, took in enumerate(timeline.seconds_by_item) if took == took]
+    took, item = max(by_item, default=(0.0, 0))
+    return (item, took / timeline.wall_s) if len(by_item) > 1 and took > LONG * timeline.wall_s else None
 
 
 def _reason(label: Any, tables: Tables) -> Finding | None:
@@ -148,25 +196,52 @@ def _locks(label: Any, tables: Tables) -> tuple[str, str]:
     return kind, f"the {kind} `{name}`" + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
 
 
+def _pace(label: Any, tables: Tables) -> str:
+    """Say which worker sets the pace: the only one that never waits for the others, where each has one item to do."""
+    mine = tables.workers.loc[[label]]
+    if (mine["n_items"] > 1).any() or len(mine) < 2:  # noqa: PLR2004  (of one, there is nobody to wait for)
+        return ""
+    shares = (mine["lock_wait_s"] / mine["wall_s"]).to_numpy()
+    never = shares < NEVER
+    if never.sum() != 1 or not (shares[~never] > MUCH).all():
+        return ""
+    return f"; worker {mine.index.get_level_values(-1)[int(never.argmax())]} never waits: it sets the pace"
+
+
+_WORDS = {"locks": lambda label, tables: _locks(label, tables)[1] + _pace(label, tables), "cpus": _few_cpus, "uneven": _uneven}
+
 _SHARED = {"queue": "", "interpreter": "", "object": " Give each worker one of its own."}
 
 
 def _advice(label: Any, tables: Tables) -> str:
     """Say what to do about what took much of an arm's time."""
     rules = {reason.rule for reason in reasons(label, tables)}
-    if "gil_wait" in rules and all(model.shares_gil for model in tables.models.values()):
-        return f" Try {PROCS.with_count(tables.summary.loc[label]['n_workers'])}."
+    if "gil_wait" in rules and all(timeline.arm.model.shares_gil for timeline in tables.arms.values()):
+        count = min(tables.summary.loc[label]["n_workers"], tables.cpus(label))
+        return f" Try {PROCS.with_count(int(count))}." if count > 1 else " There is one CPU here, so processes cannot gain either."
     mine = tables.workers.loc[[label]]
     overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
-    if not tables.models[label].shares_memory and overhead > MUCH:
+    if not tables.arms[label].arm.model.shares_memory and overhead > MUCH:
+        moved = _moved(tables.arms[label])
+        if "transfer" in rules and moved > LARGE:
+            return f" {moved:,.0f} MB were moved: send paths or ranges, not contents, and return what is small."
         return " Give each item more work, or stay serial."
+    if "idle" in rules and longest(tables.arms[label]) is not None:
+        return " Start that item first, or split it."
     if "lock_wait" in rules:
         kind, _ = _locks(label, tables)
         return _SHARED.get(kind, " Hold the lock for less of the body.")
     return ""
 
 
+def _moved(timeline: Timeline) -> float:
+    """Return the megabytes that were pickled for an arm's processes, and by them."""
+    sizes = [lane.moved.unpacked + lane.moved.returned for lane in timeline.lanes if lane.moved]
+    return (sum(sizes) + (timeline.packed.size if timeline.packed else 0)) / 1e6
+
+
 def _times(tables: Tables, label: Any) -> str:
-    row = tables.summary.loc[label]
-    tilde = "~" if is_rough(row["baseline"], row["trace_overhead"], broke=label in tables.broke) else ""
-    return f"{tilde}{row['speedup']:.2f}×"
+    """Write an arm's speedup, and how much of it can be."""
+    most, tilde = tables.most(label), "~" if label in tables.rough else ""
+    beyond = f" (it can be {most:.2f}× at most, see the notes)" if math.isfinite(most) else ""
+    return f"{tilde}{tables.summary.loc[label]['speedup']:.2f}×{beyond}"

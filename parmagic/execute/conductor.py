@@ -15,10 +15,11 @@ from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
 from parmagic.model.finding import Finding, told
+from parmagic.model.load import Load
 from parmagic.model.progress import Displayed, InLine, Logged, Printed, Pulse, Standing
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
-from parmagic.record import sampler
+from parmagic.record import machine, sampler
 from parmagic.system.gil import gil_enabled, gil_notes
 from parmagic.system.interrupts import is_interrupt, raise_lost
 from parmagic.workers import Job, Report, Workers
@@ -39,16 +40,28 @@ class Policy(Protocol):
 class Heard:
     """What a job's workers reported from ``begin`` to ``end`` (seconds on our clock), and what ended it, where something did.
 
-    ``cpu_begin`` and ``cpu_end`` are this process's CPU seconds then; ``lost`` is how many bytes each rank printed that are not shown.
+    ``cpu_begin`` and ``cpu_end`` are this process's CPU seconds then; ``lost`` is how many bytes each rank printed that are not shown;
+    ``load`` is what else went on.
     """
 
-    begin: float
-    cpu_begin: float
+    begin: float = 0.0
+    cpu_begin: float = 0.0
     end: float = 0.0
     cpu_end: float = 0.0
     parts: list[Recording] = field(default_factory=list)
     lost: Counter[int] = field(default_factory=Counter)
     error: BaseException | None = None
+    load: Load | None = None
+
+    def begins(self) -> machine.Look:
+        """Note that it begins now; return how the machine looks."""
+        seen = machine.look()
+        self.begin, self.cpu_begin = perf_counter(), time.process_time()
+        return seen
+
+    def ends(self) -> None:
+        """Note that it ends now."""
+        self.end, self.cpu_end = perf_counter(), time.process_time()
 
 
 def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
@@ -60,17 +73,18 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
     """
     policy.screen.begin(job.arm.label, len(job.items))
     reports = workers.map(job)
-    heard = Heard(perf_counter(), time.process_time())
+    heard = Heard()
+    seen = heard.begins()
     try:
         for report in reports:
             if isinstance(report, Recording):
                 heard.parts.append(report)  # at once: a Ctrl-C at the begin of a call would lose it
                 heard.parts[-1] = on_ours(report)
                 if report.batches:
-                    heard.end, heard.cpu_end = perf_counter(), time.process_time()
+                    heard.ends()
                     policy.screen.done(report.n_done)
             elif isinstance(report, InLine):
-                heard.begin, heard.cpu_begin = perf_counter(), time.process_time()
+                seen = heard.begins()
             else:
                 _show(policy.screen, report, job.arm.model.name, heard.lost)
             raise_lost()
@@ -78,16 +92,17 @@ def listen(workers: Workers, job: Job, policy: Policy) -> Heard:
                 reports.close()  # type: ignore[attr-defined]
                 break
         if not any(part.batches for part in heard.parts):
-            heard.end, heard.cpu_end = perf_counter(), time.process_time()
+            heard.ends()
     except BaseException as stopped:  # noqa: BLE001  (whatever it is, it ends the job, and is raised when that has been told)
         heard.error = stopped
-        heard.end, heard.cpu_end = perf_counter(), time.process_time()
+        heard.ends()
         heard.parts += _close(reports, stopped)
         if is_interrupt(stopped):  # not what it took to end the workers
             ends = (part.last_end for part in heard.parts if part.last_end is not None)
             heard.end = min(heard.end, max(ends, default=heard.end))
     finally:
         policy.screen.end()
+    heard.load = machine.since(seen)
     return heard
 
 
@@ -129,6 +144,7 @@ def conduct(
     timeline = merge(
         job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
         cpu_s=heard.cpu_end - heard.cpu_begin if workers.in_this_process else float("nan"), gil=gil, error=heard.error, packed=packed,
+        load=heard.load,
     )  # fmt: skip
     label = job.arm.label
     findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *rules.helpers(timeline)]

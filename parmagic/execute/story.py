@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
-from parmagic.analyze import compare, rules
+from parmagic.analyze import compare, laws, loads, rules
 from parmagic.errors import LimitReached, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
@@ -229,7 +229,10 @@ def _tell(story: _Story) -> None:
     found += _differences(story)
     found += _times_run(story)
     for timeline in story.timelines:
+        baseline = story.baselines[timeline.arm.label]
         found += rules.slowed(timeline, in_windows=plan.trace == "auto")
+        found += [*loads.of_arm(timeline), *loads.unlike(timeline, baseline)]
+        found += [*laws.beyond(timeline, baseline), *laws.too_many_cores(timeline)]
     if story.error is not None:
         found += [*_annotate(story), *_not_run(story)]
     if plan.keep_going:

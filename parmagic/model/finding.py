@@ -8,6 +8,9 @@ from typing import Literal
 
 Severity = Literal["info", "warning", "error"]
 
+NOTHING_TOLD = frozenset({"no_items", "too_short", "too_small"})
+"""Verdicts that say only why there is none."""
+
 BENDS = 0.05
 """The share of an arm's wall time from which tracing bends its times and its speedup."""
 
@@ -43,9 +46,14 @@ def bends(overhead: float) -> bool:
     return overhead > BENDS
 
 
-def is_rough(baseline: str, overhead: float, *, broke: bool) -> bool:
-    """Tell whether a speedup is rough (and shown with ``~``).
+_ROUGH = frozenset({"broke", "slowed", "unlike", "beyond"})
+"""What makes a speedup rough: its loop broke (other items may have run serially), tracing bent it, loads were unlike, it cannot be."""
 
-    It is against a baseline that was not measured, bent by tracing, or of a loop that ``broke``: other items may have run in each.
+
+def rough(baselines: Mapping[str, str], findings: Iterable[Finding]) -> frozenset[str]:
+    """Return the arms, by label, whose speedups are rough (and shown with ``~``).
+
+    They are against a baseline that was not ``measured`` (``baselines`` tell how each is known), or something was found that makes them so.
     """
-    return baseline != "measured" or bends(overhead) or broke
+    found = {finding.arm for finding in findings if finding.rule in _ROUGH}
+    return frozenset(label for label, how in baselines.items() if how != "measured" or label in found)

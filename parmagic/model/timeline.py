@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from parmagic.model.kinds import MEASURED
+from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
 
@@ -104,7 +105,7 @@ class Timeline:
     """One arm on one clock: ``begin`` to ``end``, a lane per worker, in rank order.
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
-    ``failure`` is the one that ``error`` came from; None where it came from no item.
+    ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
     """
 
     arm: Arm
@@ -118,6 +119,7 @@ class Timeline:
     error: BaseException | None = None
     packed: Packed | None = None
     failure: Failure | None = None
+    load: Load | None = None
 
     @property
     def wall_s(self) -> float:
@@ -234,13 +236,14 @@ class Baseline:
     """The serial seconds that an arm is measured against, and how they are known: ``measured``, ``sampled`` or ``estimated``.
 
     An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
-    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison.
+    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison. ``load`` is what else went on meanwhile.
     """
 
     serial_s: float | None
     how: str
     isolated: bool = False
     results: dict[int, Any] = field(default_factory=dict)
+    load: Load | None = None
 
     @classmethod
     def estimated(cls) -> Baseline:

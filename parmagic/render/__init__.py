@@ -64,6 +64,16 @@ class View(Protocol):
         ...
 
     @property
+    def tells(self) -> bool:
+        """Whether that sentence says something about the models; else only that nothing can be told."""
+        ...
+
+    @property
+    def rough(self) -> frozenset[str]:
+        """The arms, by label, whose speedups are rough."""
+        ...
+
+    @property
     def title(self) -> str:
         """The magic line."""
         ...

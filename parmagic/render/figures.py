@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parmagic.model.durations import UNKNOWN, seconds
-from parmagic.model.finding import is_rough
 from parmagic.model.kinds import INFERRED, KIND, STATES
 from parmagic.model.private import described
 from parmagic.model.timeline import Lane, Slice, Timeline
@@ -88,12 +87,12 @@ HEADINGS = {
 
 def arm_rows(view: View) -> list[ArmRow]:
     """Return the rows of the arms table."""
-    return [_arm_row(view, timeline.arm.label, broke=timeline.broke is not None) for timeline in view.timelines]
+    return [_arm_row(view, timeline.arm.label) for timeline in view.timelines]
 
 
-def _arm_row(view: View, label: str, *, broke: bool) -> ArmRow:
+def _arm_row(view: View, label: str) -> ArmRow:
     row: Any = view.summary.loc[label]
-    rough = is_rough(str(row["baseline"]), float(row["trace_overhead"]), broke=broke)
+    rough = label in view.rough
     speedup = float(row["speedup"])
     return ArmRow(
         label=clean(label),

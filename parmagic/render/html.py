@@ -57,13 +57,18 @@ def report(view: View, link: str = "") -> str:
     """Return the report as an HTML fragment of less than 200 KB; ``link`` is the address of the run's page."""
     parts = [
         '<div style="color:inherit;line-height:1.4;max-width:64em">',
-        f'<p style="margin:4px 0 8px"><strong>{safe(view.verdict)}</strong></p>',
+        f'<p style="margin:4px 0 8px">{_told(view)}</p>',
     ]
     if view.timelines:
         parts += [arms_table(view), *pictures(view), legend(view)]
         parts.append(_ways_on(view, link))
     parts += [notes(view), *((workers_table(view), waits_table(view)) if view.timelines else ()), "</div>"]
     return "\n".join(part for part in parts if part)
+
+
+def _told(view: View) -> str:
+    """Return the verdict; in bold, where it is one."""
+    return f"<strong>{safe(view.verdict)}</strong>" if view.tells else safe(view.verdict)
 
 
 def _ways_on(view: View, link: str) -> str:

@@ -34,7 +34,7 @@ def report(view: View, width: int = 80, color: bool = False, unicode: bool = Tru
     """
     width = max(width, NARROWEST)
     paper = _Paper(width, color, unicode)
-    paper.wrap(view.verdict, bold=True)
+    paper.wrap(view.verdict, bold=view.tells)
     if view.timelines:
         _arms(view, paper)
         for timeline in view.timelines:

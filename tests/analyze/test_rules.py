@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from parmagic.analyze import rules
-from parmagic.model.finding import Finding, is_rough, notes_of, told
+from parmagic.model.finding import Finding, notes_of, rough, told
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Tally, TraceFile, Usage, WorkerId
 from parmagic.model.timeline import Lane, Timeline
@@ -51,7 +51,7 @@ def test_tracing_that_bends_figures(seconds, holds):
     found = [*rules.slowed(traced(seconds), in_windows=True)]
     assert [(each.rule, each.evidence["traced_s"]) for each in found] == [("slowed", seconds)] * holds
     assert all("about 6% longer (short runs pay up to 50 ms for it): its times" in each.text for each in found)
-    assert is_rough("measured", traced(seconds).overhead, broke=False) is holds
+    assert rough({"threads=2": "measured"}, found) == ({"threads=2"} if holds else set())
 
 
 def test_tracing_all_of_the_time_needs_no_excuse():
@@ -61,9 +61,9 @@ def test_tracing_all_of_the_time_needs_no_excuse():
 
 
 def test_a_baseline_that_was_not_measured_is_rough():
-    """Whatever tracing took, a speedup against a scaled or an estimated baseline is rough, and so is that of a loop that broke."""
-    assert [is_rough(how, 0.0, broke=False) for how in ("measured", "sampled", "estimated")] == [False, True, True]
-    assert is_rough("measured", 0.0, broke=True)
+    """A speedup against a scaled or an estimated baseline is rough, and so is that of a loop that broke; no other arm's is."""
+    assert rough({"a": "measured", "b": "sampled", "c": "estimated"}, []) == {"b", "c"}
+    assert rough({"a": "measured", "b": "measured"}, [Finding("broke", "Item 3 broke the loop.", "a"), Finding("lost_waits", "Some.", "b")]) == {"a"}
 
 
 def test_items_that_failed():

@@ -12,7 +12,6 @@ import pytest
 from parmagic.analyze import compare, tables, verdict
 from parmagic.analyze.merge import merge
 from parmagic.execute import baseline
-from parmagic.model import traits
 from parmagic.model.kinds import SEEN, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, TraceFile, WorkerId
@@ -203,8 +202,8 @@ def _verdict(rows: list[tuple[str, int, float, float]], error: str | None = None
     states = dict.fromkeys((f"{state}_s" for state in WORKER_STATES), 0.0)
     index = pd.MultiIndex.from_tuples([(label, 0) for label in labels])
     workers = pd.DataFrame([{**states, "wall_s": 1.0, "measured": False}] * len(rows), index=index)
-    models = {label: traits.of(model) for label, (model, *_) in zip(labels, rows, strict=True)}
-    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([]), models), error).text
+    arms = {f"{model}={n}": Timeline(Arm.named(model, n), 0.0, 1.0, 10, ()) for model, n, _, _ in rows}
+    return verdict.verdict(verdict.Tables(summary, workers, tables.waits_table([]), arms), error).text
 
 
 def test_verdict_names_what_to_do():

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import pandas as pd
 import pytest
 
 from parmagic.analyze.verdict import Tables, reasons, verdict
-from parmagic.model import traits
+from parmagic.model.finding import Finding
 from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.load import Load
+from parmagic.model.plan import Arm
+from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
+from parmagic.model.timeline import Lane, Timeline
+
+NOTHING = array("d")
 
 
-def _tables(*arms, measured=False):
+def _tables(*arms, measured=False, findings=()):
     """Each arm: (model, count, speedup, and what differs: states' shares, `gil_wait_share`, `baseline`, `waits`)."""
     summary, workers, waits = {}, {}, []
     for model, count, speedup, more in arms:
@@ -24,15 +31,26 @@ def _tables(*arms, measured=False):
         }  # fmt: skip
         waits += [(label, *row) for row in more.get("waits", ())]
         for rank in range(count):
-            workers[label, rank] = {**{f"{s}_s": 2.0 * more.get(s, 0.0) for s in WORKER_STATES}, "wall_s": 2.0, "measured": measured}
-    models = {f"{model}={count}": traits.of(model) for model, count, *_ in arms}
+            states = {**more, **more.get("ranks", {}).get(rank, {})}
+            seconds = {f"{s}_s": 2.0 * states.get(s, 0.0) for s in WORKER_STATES}
+            workers[label, rank] = {**seconds, "wall_s": 2.0, "measured": measured, "n_items": more.get("each", 50)}
+    told = {f"{model}={count}": _arm(model, count, more) for model, count, _, more in arms}
+    rough = frozenset(label for label, row in summary.items() if row["baseline"] != "measured")
     table = pd.DataFrame(waits, columns=["arm", "rank", "kind", "object", "line", "total_s"]).set_index(["arm", "rank"])
-    return Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table, models)
+    return Tables(pd.DataFrame.from_dict(summary, orient="index"), pd.DataFrame.from_dict(workers, orient="index"), table, told, findings, rough)
 
 
-def _verdict(*arms, measured=False):
+def _arm(model, count, more):
+    """Return an arm of 2 s, with a load where it has some, and items in its first lane that took `took` seconds each."""
+    took = more.get("took", ())
+    batches = [Batch(item, array("d", [0.0]), array("d", [seconds]), [None]) for item, seconds in enumerate(took)]
+    lane = Lane(WorkerId(0, 1, 1), (), tuple(batches), Clocks(NOTHING, NOTHING, NOTHING), Samples(NOTHING, array("b")), None)
+    return Timeline(Arm.named(model, count), 0.0, 2.0, len(took), (lane,) if took else (), load=more.get("load"))
+
+
+def _verdict(*arms, measured=False, findings=()):
     """Return the sentence on these arms."""
-    return verdict(_tables(*arms, measured=measured), None).text
+    return verdict(_tables(*arms, measured=measured, findings=findings), None).text
 
 
 @pytest.mark.parametrize(
@@ -128,15 +146,17 @@ def test_too_few_or_too_small_items_tell_nothing():
     """Without items, with a serial run of microseconds, or with items that cost less than handing them out, no gain is claimed."""
     assert _verdict(("procs", 2, 0.0, {"n_items": 0})) == "There were no items: nothing was run."
     assert _verdict(("procs", 2, 1.3, {"serial_s": 12e-6})).startswith("Too short to tell: a serial run takes 12 µs")
+    assert _verdict(("procs", 2, 1.3, {"serial_s": 0.0099})).startswith("Too short to tell: a serial run takes 9.9 ms, and starting workers")
     assert _verdict(("procs", 2, 1.3, {"serial_s": 999.7e-6})).startswith("Too short to tell: a serial run takes 1 ms")
     found = _verdict(("threads", 2, 1.34, {"n_items": 1_000_000, "serial_s": 0.43}))
     assert found.startswith("The items are too small to tell: 430 ns each")
 
 
 def test_a_dear_trace_makes_a_speedup_rough():
-    """Where tracing took more than 5 % of an arm, its speedup is marked."""
-    assert "~1.80×" in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.3}))
-    assert "~" not in _verdict(("threads", 2, 1.8, {"trace_overhead": 0.04}))
+    """Where tracing bent an arm, its speedup is marked."""
+    tables = _tables(("threads", 2, 1.8, {}))
+    assert "~1.80×" in verdict(tables._replace(rough=frozenset({"threads=2"})), None).text
+    assert "~" not in verdict(tables, None).text
 
 
 def test_reasons_are_findings():
@@ -162,3 +182,68 @@ def test_the_verdict_is_a_finding(arm, rule, severity):
     found = verdict(_tables(arm), None)
     assert (found.rule, found.severity) == (rule, severity)
     assert found.evidence.get("speedup") == (arm[2] if "gain" in rule else None)
+
+
+@pytest.mark.parametrize(
+    ("load", "advice"),
+    [
+        (Load(8), "Try procs=4."),
+        (Load(2), "Try procs=2."),
+        (Load(8, quota=1.5), "Try procs=2."),
+        (Load(1), "There is one CPU here, so processes cannot gain either."),
+    ],
+)
+def test_no_more_processes_are_advised_than_can_run(load, advice):
+    """As many as there are CPUs for, by the scheduler and by the container's quota; none where there is one."""
+    assert _verdict(("threads", 4, 0.9, {"gil_wait_share": 0.7, "load": load})).endswith(advice)
+
+
+def test_more_workers_than_cpus():
+    """Who waits for a core is told how many there are, where that is less than there are workers."""
+    arm = {"cpu_wait": 0.5, "running": 0.5}
+    assert "waiting for a core (2 CPUs here, 4 workers)." in _verdict(("procs", 4, 1.0, {**arm, "load": Load(2)}))
+    assert "waiting for a core." in _verdict(("procs", 4, 1.0, {**arm, "load": Load(4)}))
+
+
+def test_a_long_item_is_named():
+    """The item that took most of the time, which is why others had nothing to do; one item of many that took less is not."""
+    text = _verdict(("procs", 4, 1.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 1.78, 0.1]}))
+    assert "had nothing to do for 60% of the time (item 1 took 89% of the wall time). Start that item first, or split it." in text
+    assert "(too few or too uneven items)." in _verdict(("procs", 4, 1.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 0.9, 0.1]}))
+    text = _verdict(("procs", 4, 2.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 1.78, 0.1]}))
+    assert text.startswith("Use procs=4")
+    assert text.endswith("Start that item first, or split it.")
+
+
+def test_who_sets_the_pace():
+    """Where each worker has one thing to do and all but one wait for the others, that one is named; where nobody or more never wait, none is."""
+    waits = [(1, "queue", "jobs", 3, 1.2)]
+    arm = {"lock_wait": 0.6, "each": 1, "waits": waits}
+    text = _verdict(("threads", 2, 0.9, {**arm, "ranks": {0: {"lock_wait": 0.01}}}), measured=True)
+    assert "waiting for the queue `jobs` (line 3); worker 0 never waits: it sets the pace." in text
+    assert "pace" not in _verdict(("threads", 2, 0.9, arm), measured=True)
+    assert "pace" not in _verdict(("threads", 2, 0.9, {**arm, "each": 7, "ranks": {0: {"lock_wait": 0.01}}}), measured=True)
+    assert "pace" not in _verdict(("threads", 3, 0.9, {**arm, "ranks": {0: {"lock_wait": 0.0}, 1: {"lock_wait": 0.0}}}), measured=True)
+
+
+def test_a_gain_that_cannot_be_is_no_gain():
+    """A speedup beyond what the arm's own account allows is shown with how much can be, and is not recommended by it."""
+    impossible = Finding("beyond", "…", "threads=2", "warning", {"speedup": 1.4, "most": 1.0})
+    text = _verdict(("threads", 2, 1.4, {}), findings=[impossible])
+    assert text.startswith("No gain: threads=2 is the best at 1.40× (it can be 1.00× at most, see the notes) of the serial speed")
+    text = _verdict(("threads", 2, 1.4, {}), ("procs", 2, 1.3, {}), findings=[impossible])
+    assert text.startswith("Use procs=2: 1.30× of the serial speed; threads=2 gains nothing (1.40× (it can be")
+    more = Finding("beyond", "…", "procs=2", "warning", {"speedup": 2.6, "most": 2.0})
+    assert _verdict(("procs", 2, 2.6, {}), findings=[more]).startswith("Use procs=2: 2.60× (it can be 2.00× at most, see the notes)")
+
+
+def test_what_bends_all_figures_is_said_first():
+    """Other programs, a container's limit: before what the verdict says, the worst one once."""
+    crowd = Finding("crowded", "…", "procs=2", "warning", {"others_cores": 1.42, "cpus": 2})
+    held = Finding("throttled", "…", "procs=2", "warning", {"quota": 2.0, "throttled_s": 3.0, "share": 0.341})
+    text = _verdict(("procs", 2, 1.3, {}), findings=[crowd])
+    assert text == (
+        "Other programs took 1.4 of 2 cores: figures are too low, try again when it is quiet. Use procs=2: 1.30× of the serial speed."
+    )
+    text = _verdict(("procs", 2, 1.3, {}), findings=[crowd, held, held])
+    assert text.startswith("This container may use 2.0 CPUs and was held back 34% of the time. Use procs=2")

@@ -80,7 +80,7 @@ class TestEveryModel:
 def test_tables_have_their_columns(ip):
     """Every table has exactly the columns that the README names."""
     run = ip("%parallel threads=2 procs=2 -q n for n in range(10)")
-    assert list(run.summary.columns) == ["model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used", "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil"]
+    assert list(run.summary.columns) == ["model", "n_workers", "n_items", "wall_s", "serial_s", "speedup", "efficiency", "baseline", "cpu_s", "cores_used", "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil", "others_cores", "throttled_s"]
     states = "startup_s running_s native_s gil_wait_s lock_wait_s io_wait_s sleep_s cpu_wait_s transfer_s idle_s unknown_s"
     assert list(run.workers.columns) == f"pid tid n_items wall_s {states} cpu_s ctx_voluntary ctx_involuntary rss_mb measured".split()
     of_items = ["running_s", "native_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "sleep_s", "cpu_wait_s", "unknown_s"]

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from parmagic.errors import NotShippable, WorkerDied
+from parmagic.record import machine
 from parmagic.system.cpus import available_cpus
 from parmagic.system.descriptors import Descriptor, high, socketpair
 from parmagic.system.interrupts import held_back
@@ -220,6 +221,7 @@ class Hub:
             told = Handle(pid, descriptors[0] if descriptors else -1)
             if self._server is None:
                 self._server = told
+                machine.apart.add(pid)
             else:  # we have forked it, and knew
                 told.close()
             if self._process is not None and self._process.pid != pid:
@@ -265,6 +267,7 @@ class Hub:
                 self._wait()
         finally:
             if self._server is not None:
+                machine.apart.discard(self._server.pid)
                 self._server.close()
             self._errors.close()
 

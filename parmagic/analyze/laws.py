@@ -1,0 +1,80 @@
+"""What cannot be: figures beyond what the workers' own account, or the number of CPUs, allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+
+from parmagic.model.finding import Finding
+from parmagic.model.kinds import MEASURED, OWN
+from parmagic.model.timeline import Baseline, Lane, Timeline
+
+SLACK = 1.1
+"""How far above a bound a speedup may be: two runs on a quiet machine differ by less."""
+
+_TOLD = 0.1
+"""A difference of cores that clocks which tick can tell."""
+
+_CLOCK_SLACK = 1.05
+_TICKS = 0.05
+"""Seconds of CPU time that may be counted beside an arm's own: what came before its begin and behind its end."""
+
+
+def bound(timeline: Timeline) -> float:
+    """Return the most that an arm's workers can gain on a serial run of the same work.
+
+    Of n workers that did U seconds of work, R of them holding the one GIL that they share, the wall time is at least the
+    larger of U / n and R: the gain is at most U / max(U / n, R), which is 1 where all is Python code (Amdahl's law with
+    the GIL as what is serial). Without such a GIL, or where it is not known who held it, R is 0.
+    """
+    n = timeline.arm.count
+    if not (timeline.gil and timeline.arm.model.shares_gil) or any(lane.tally is None for lane in timeline.lanes):
+        return float(n)
+    work = sum(_seconds(lane, *OWN) for lane in timeline.lanes)
+    running = sum(_seconds(lane, "running") for lane in timeline.lanes)
+    return max(1.0, work / max(work / n, running)) if work > 0 else float(n)
+
+
+def _seconds(lane: Lane, *states: str) -> float:
+    """Return the seconds that a worker's hooks counted in these states."""
+    rows, width = lane.tally.rows if lane.tally else (), 1 + len(MEASURED)
+    places = [1 + MEASURED.index(state) for state in states]
+    return sum(rows[place - width] - rows[place] for place in places) if len(rows) else 0.0
+
+
+def beyond(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
+    """Yield that an arm's speedup is more than its workers can have gained, with what may be the reason."""
+    if baseline.serial_s is None or not timeline.n_done or timeline.arm.model.one_at_a_time:
+        return
+    speedup, most = baseline.serial_s / timeline.wall_s, bound(timeline)
+    if not speedup > SLACK * most:
+        return
+    arm, label = timeline.arm, timeline.arm.label
+    whose = "Python code under one GIL" if most < arm.count else f"{arm.count} {arm.model.called if arm.count > 1 else 'worker'}"
+    text = (
+        f"{label} seems to be {speedup:.2f}× as fast as the serial run, and {whose} can be {most:.2f}× at most: "
+        f"{_why(timeline, baseline)}. Run the cell again before you rely on it."
+    )
+    yield Finding("beyond", text, label, "warning", {"speedup": speedup, "most": most})
+
+
+def _why(timeline: Timeline, baseline: Baseline) -> str:
+    mine, serial = timeline.load, baseline.load
+    if mine is not None and serial is not None and serial.lost_cores > mine.lost_cores + _TOLD:
+        return f"others hindered the serial run (they took {serial.lost_cores:.1f} cores then, and {mine.lost_cores:.1f} during the arm)"
+    if timeline.arm.model.shares_memory:
+        return "the serial run was hindered, or did work that the arm found done (caches, imports, files read before)"
+    return "the serial run was hindered, or each worker's data fits the caches of its own core better, or an earlier run has left work done"
+
+
+def too_many_cores(timeline: Timeline) -> Iterable[Finding]:
+    """Yield that an arm's CPU time is more than its CPUs have."""
+    load = timeline.load
+    if load is None or not isfinite(timeline.cpu_s) or not timeline.cpu_s > _CLOCK_SLACK * load.cpus * timeline.wall_s + _TICKS:
+        return
+    label, used = timeline.arm.label, timeline.cpu_s / timeline.wall_s
+    text = (
+        f"cores_used of {label} is {used:.2f}, and this process may use {load.cpus} CPU{'s' if load.cpus > 1 else ''}: "
+        "CPU time from before the arm, or from beside it, is in it."
+    )
+    yield Finding("too_many_cores", text, label, "warning", {"cores_used": used, "cpus": load.cpus})
