@@ -20,7 +20,7 @@ from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
 
-from parmagic.model.kinds import KIND, WAIT_KINDS
+from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 from parmagic.record import objects
 from parmagic.record.hooks import STOPPED, extension
@@ -110,6 +110,51 @@ def meter(rank: int, *, own_process: bool, measuring: bool, box: int = -1, born:
     if not measuring or waits is None:
         return InferringMeter(used)
     return MeasuringMeter(waits, rank, box, used, born)
+
+
+WORTH = 1e-3
+"""Seconds of a birth in a run queue that are worth a reading."""
+
+_waited_before = 0.0  # in run queues, by a process that was made ahead, until it only waited for what to do
+
+
+def made_ahead() -> None:
+    """Note that from now on this process, which was made ahead, waits for what to do: until now nobody has waited for it."""
+    global _waited_before  # noqa: PLW0603  (a process has one birth)
+    _waited_before = _queued_so_far()
+
+
+def birth(begin: float, *, measuring: bool) -> Readings | None:
+    """Return the account of a process before its own one begins: how long it stood in run queues since it was forked, or woken.
+
+    It is told as if that had been right before now, and not before ``begin``, when it was asked for. None where that is not worth
+    it, the system does not tell, or waits are not measured.
+    """
+    now = perf_counter()
+    late = min(_queued_so_far() - _waited_before, now - begin)
+    if not measuring or not late > WORTH:
+        return None
+    rows = [0.0] * (2 * (1 + len(MEASURED)))
+    rows[0], rows[1 + len(MEASURED)], rows[-len(MEASURED) + MEASURED.index("cpu_wait")] = now - late, now, late
+    return Readings(tally=Tally(array("d", rows)))
+
+
+def _queued_so_far() -> float:
+    """Return the seconds for which the calling thread has stood in run queues; NaN where the system does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb", buffering=0, opener=opened) as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return math.nan
+
+
+def _born() -> None:
+    global _waited_before  # noqa: PLW0603
+    _waited_before = 0.0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_born)  # the kernel counts anew
 
 
 def runtime_address() -> int:

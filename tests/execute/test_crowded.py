@@ -15,7 +15,10 @@ import pytest
 from crowd import crowd, spin, used
 
 import parmagic
+from parmagic.model.kinds import MEASURED
+from parmagic.record import hooks
 from parmagic.record.machine import held_back_s
+from parmagic.workers.processes import hub
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell")
 
@@ -66,9 +69,11 @@ def half_a_cpu():
     except OSError as error:
         pytest.skip(f"no control group may be made here ({error.strerror}): throttling was not tried")
     try:
-        limit = ("cpu.cfs_quota_us", "50000") if old.is_dir() else ("cpu.max", "50000 100000")
+        quota = {"cpu.cfs_quota_us": "50000"} if old.is_dir() else {"cpu.max": "50000 100000"}
+        weight = {"cpu.shares": "262144"} if old.is_dir() else {"cpu.weight": "10000"}  # others leave it all that it may use
         try:
-            (folder / limit[0]).write_text(limit[1])
+            for name, value in (quota | weight).items():
+                (folder / name).write_text(value)
         except OSError as error:
             pytest.skip(f"no quota may be set here ({error.strerror}): throttling was not tried")
         yield folder
@@ -103,3 +108,47 @@ def test_a_quota_is_seen_and_said_first():
     assert 0.1 * float(wall) < float(throttled) <= counted
     assert verdict.startswith("This container may use 0.5 CPUs and was held back ")
     assert "Try procs" not in second
+
+
+def test_a_process_that_waits_for_a_core_to_be_born():
+    """What a process stood in the run queue for since it was forked is a wait for a core, and no start-up."""
+    if hooks.why_inferred():
+        pytest.skip("waits are not measured here")
+    cpus, width = len(os.sched_getaffinity(0)), 1 + len(MEASURED)
+    label, born_late = f"procs={4 * cpus}", 0
+    with crowd(4 * cpus):
+        while not born_late:
+            hub.close()  # no process is made ahead
+            run = parmagic.run(spin, [0.01] * 8 * cpus, label, once=True, trace="off")
+            timeline = run.timelines[0]
+            for lane in timeline.lanes:
+                rows = lane.tally.rows
+                if rows[2 * width - 1] == pytest.approx(rows[width] - rows[0]):  # the first reading has nothing but that
+                    born_late += 1
+                    assert min(span.begin for span in lane.spans if span.kind == "startup") <= rows[0]
+                    within = min(rows[width], timeline.end) - rows[0]
+                    assert run.workers.loc[(label, lane.worker.rank), "cpu_wait_s"] >= 0.99 * within
+
+
+AHEAD = """
+import time
+from parmagic.record import meter
+def queued():
+    begin = time.perf_counter()
+    while not (account := meter.birth(begin, measuring=True)):
+        pass
+    return account.tally.rows[-1]
+first = queued()
+begin = time.perf_counter()
+meter.made_ahead()
+assert meter.birth(begin - 60, measuring=False) is None
+account = meter.birth(begin - 60, measuring=True)
+print(first > 0.001, account is None or account.tally.rows[-1] <= time.perf_counter() - begin)
+"""
+
+
+def test_what_a_process_made_ahead_has_waited_before_is_nobodys():
+    """Only from when it waits for what to do on does its time in the run queue count."""
+    with crowd(2 * len(os.sched_getaffinity(0))):
+        done = subprocess.run([sys.executable, "-c", AHEAD], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["True", "True"], done.stderr

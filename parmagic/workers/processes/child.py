@@ -126,6 +126,7 @@ _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 
 def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
     worker = Worker(orders.rank, orders.count, orders.model, orders.plan)
+    born = meter.birth(orders.begin, measuring=measuring)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)
@@ -151,7 +152,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         surroundings.reseed()
         call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
         trace.attach(worker.rank)
-        channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),)))
+        channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),), readings=born))
         if orders.sharing.together:
             channel.wait()
         deck = _deck(orders, worker, at.board, board)

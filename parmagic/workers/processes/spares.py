@@ -108,6 +108,9 @@ class Spares:
         for _ in entries.call(prepare):
             if readable(theirs.fileno()):
                 break
+        from parmagic.record import meter  # noqa: PLC0415  (what prepares has it; the server needs none of it)
+
+        meter.made_ahead()
         with suppress(EOFError):
             wire = Wire(theirs)
             (entry, arguments), descriptors = wire.next()
