@@ -125,8 +125,7 @@ _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 
 
 def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
-    worker = Worker(orders.rank, orders.count, orders.model, orders.plan)
-    born = meter.birth(orders.begin, measuring=measuring)
+    born, worker = meter.birth(orders.begin, measuring=measuring), Worker(orders.rank, orders.count, orders.model, orders.plan)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
     notes = _move_in(orders, worker, at)

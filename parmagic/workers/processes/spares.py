@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from parmagic.record import meter
 from parmagic.system.descriptors import readable, socketpair
 from parmagic.workers.processes import entry as entries
 from parmagic.workers.processes.handle import call_me
@@ -108,8 +109,6 @@ class Spares:
         for _ in entries.call(prepare):
             if readable(theirs.fileno()):
                 break
-        from parmagic.record import meter  # noqa: PLC0415  (what prepares has it; the server needs none of it)
-
         meter.made_ahead()
         with suppress(EOFError):
             wire = Wire(theirs)
