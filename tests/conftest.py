@@ -23,6 +23,8 @@ import parmagic
 from parmagic.record import hooks
 from parmagic.workers.processes import hub, watch
 
+os.environ["PARMAGIC_LOAD"] = "off"  # what other programs do to the figures of a test is none of its business, but of those that look
+
 
 def _threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("parmagic")}

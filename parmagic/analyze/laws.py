@@ -12,6 +12,9 @@ from parmagic.model.timeline import Baseline, Lane, Timeline
 SLACK = 1.1
 """How far above a bound a speedup may be: two runs on a quiet machine differ by less."""
 
+JUDGED = 0.2
+"""Seconds of an arm from which on its speedup is judged: two shorter runs differ by more than that slack."""
+
 _TOLD = 0.1
 """A difference of cores that clocks which tick can tell."""
 
@@ -44,7 +47,7 @@ def _seconds(lane: Lane, *states: str) -> float:
 
 def beyond(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
     """Yield that an arm's speedup is more than its workers can have gained, with what may be the reason."""
-    if baseline.serial_s is None or not timeline.n_done or timeline.arm.model.one_at_a_time:
+    if baseline.serial_s is None or timeline.wall_s < JUDGED or not timeline.n_done or timeline.arm.model.one_at_a_time:
         return
     speedup, most = baseline.serial_s / timeline.wall_s, bound(timeline)
     if not speedup > SLACK * most:

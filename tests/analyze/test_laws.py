@@ -61,6 +61,7 @@ def test_bounds(timeline, most):
         (arm("procs", PYTHON, PYTHON), 4.3, None),
         (arm("procs", PYTHON, PYTHON), 4.7, 2.0),
         (arm("serial", {"running": 2.0}), 9.0, None),
+        (arm("procs", PYTHON, PYTHON, wall_s=0.19), 0.9, None),  # too short to judge
         (arm("procs", PYTHON, PYTHON), None, None),
     ],
 )

@@ -23,6 +23,11 @@ from parmagic.workers.processes import hub
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell")
 
 
+@pytest.fixture(autouse=True)
+def _looks(monkeypatch):
+    """Have the machine be looked at, as users do."""
+    monkeypatch.delenv("PARMAGIC_LOAD", raising=False)
+
 @pytest.mark.parametrize("model", ["procs=2", "threads=2", "serial"])
 def test_a_crowd_is_seen_and_said_first(model):
     """What others took is what their own clocks say, or more, as this machine may have others still; the verdict begins with it."""

@@ -6,12 +6,19 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from parmagic.record import machine
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the files are Linux's")
+
+
+@pytest.fixture(autouse=True)
+def _looks(monkeypatch):
+    """Have the machine be looked at, as users do."""
+    monkeypatch.delenv("PARMAGIC_LOAD", raising=False)
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -83,3 +90,11 @@ def test_an_arm_that_is_too_short():
     assert load.cpus == len(os.sched_getaffinity(0))
     assert math.isnan(load.others_cores)
     assert math.isnan(load.throttled_s)
+
+
+def test_nobody_looks_where_that_is_off(monkeypatch):
+    """PARMAGIC_LOAD=off leaves all but the number of CPUs unknown, however long it was."""
+    monkeypatch.setenv("PARMAGIC_LOAD", "off")
+    seen = machine.look()
+    assert math.isnan(seen.busy)
+    assert math.isnan(machine.since(replace(seen, at=seen.at - 10)).others_cores)
