@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from math import isfinite
 
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import MEASURED, OWN
+from parmagic.model.kinds import MEASURED
 from parmagic.model.timeline import Baseline, Lane, Timeline
 
 SLACK = 1.1
 """How far above a bound a speedup may be: two runs on a quiet machine differ by less."""
 
-JUDGED = 0.2
-"""Seconds of an arm from which on its speedup is judged: two shorter runs differ by more than that slack."""
+JITTER = 0.2
+"""Seconds by which a serial run may be longer beside that: a busy machine does that to any."""
+
+_HINDERED = frozenset({"gil_wait", "cpu_wait"})
+"""The states of a worker in an item that a serial run has nothing of, or none that is its work's; its locks may be waited for in either."""
 
 _TOLD = 0.1
 """A difference of cores that clocks which tick can tell."""
@@ -28,12 +31,13 @@ def bound(timeline: Timeline) -> float:
 
     Of n workers that did U seconds of work, R of them holding the one GIL that they share, the wall time is at least the
     larger of U / n and R: the gain is at most U / max(U / n, R), which is 1 where all is Python code (Amdahl's law with
-    the GIL as what is serial). Without such a GIL, or where it is not known who held it, R is 0.
+    the GIL as what is serial). Waits are work here, but for those for the GIL and for a core. Without such a GIL, or where
+    it is not known who held it, R is 0.
     """
     n = timeline.arm.count
     if not (timeline.gil and timeline.arm.model.shares_gil) or any(lane.tally is None for lane in timeline.lanes):
         return float(n)
-    work = sum(_seconds(lane, *OWN) for lane in timeline.lanes)
+    work = sum(_seconds(lane, *(state for state in MEASURED if state not in _HINDERED)) for lane in timeline.lanes)
     running = sum(_seconds(lane, "running") for lane in timeline.lanes)
     return max(1.0, work / max(work / n, running)) if work > 0 else float(n)
 
@@ -47,10 +51,10 @@ def _seconds(lane: Lane, *states: str) -> float:
 
 def beyond(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
     """Yield that an arm's speedup is more than its workers can have gained, with what may be the reason."""
-    if baseline.serial_s is None or timeline.wall_s < JUDGED or not timeline.n_done or timeline.arm.model.one_at_a_time:
+    if baseline.serial_s is None or not timeline.n_done or timeline.arm.model.one_at_a_time:
         return
     speedup, most = baseline.serial_s / timeline.wall_s, bound(timeline)
-    if not speedup > SLACK * most:
+    if not baseline.serial_s > SLACK * most * timeline.wall_s + JITTER:
         return
     arm, label = timeline.arm, timeline.arm.label
     whose = "Python code under one GIL" if most < arm.count else f"{arm.count} {arm.model.called if arm.count > 1 else 'worker'}"

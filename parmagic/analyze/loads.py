@@ -30,20 +30,33 @@ def of_arm(timeline: Timeline) -> list[Finding]:
     return [finding for rule in (_throttled, _crowded, _stolen, _short_of_memory, _slow) for finding in rule(timeline, load)]
 
 
-FIRST = {
+_FIRST = {
     "throttled": "This container may use {quota:.1f} CPUs and was held back {share:.0%} of the time.",
-    "crowded": "Other programs took {others_cores:.1f} of {cpus} cores: figures are too low, try again when it is quiet.",
-    "stolen": "The hypervisor gave {steal_cores:.1f} of {cpus} cores to other machines: figures are too low.",
-    "unlike": "Other programs were busier in one run than in the other: speedups are rough, try again when it is quiet.",
+    "stolen": "The hypervisor gave {steal_cores:.1f} of {cpus} cores to other machines: {whose} are too low.",
+    "unlike": (
+        "Other programs took {serial_others_cores:.1f} of {cpus} cores during the serial run and {others_cores:.1f} during {arm}: "
+        "its speedup is too {way}, try again when it is quiet."
+    ),
+    "crowded": "Other programs took {others_cores:.1f} of {cpus} cores: {whose} are too low, try again when it is quiet.",
 }
-"""What a verdict begins with where such a rule holds, the most important first: it bends all that the verdict says."""
+"""What a verdict begins with where such a rule holds, the most important first: it bends what the verdict says."""
 
 
-def first(findings: Iterable[Finding]) -> str:
-    """Return what a verdict has to begin with, by what was found; empty where nothing bends it."""
-    places = [*FIRST]
-    worst = min((each for each in findings if each.rule in FIRST), key=lambda each: places.index(each.rule), default=None)
-    return "" if worst is None else FIRST[worst.rule].format(**worst.evidence)
+def first(arm: str, findings: Iterable[Finding]) -> str:
+    """Return what a verdict on an arm has to begin with, by what was found, of that arm before others; empty where nothing bends it."""
+    places = [*_FIRST]
+    found = [each for each in findings if each.rule in _FIRST]
+    worst = min(found, key=lambda each: (each.arm != arm, places.index(each.rule)), default=None)
+    if worst is None:
+        return ""
+    whose = "figures" if worst.arm == arm or not arm else f"figures of {worst.arm}"
+    way = _way(worst.evidence.get("serial_others_cores", 0.0), worst.evidence.get("others_cores", 0.0))
+    return _FIRST[worst.rule].format(arm=worst.arm, whose=whose, way=way, **worst.evidence)
+
+
+def _way(serial: float, mine: float) -> str:
+    """Say how a speedup is bent by what others took."""
+    return "high" if serial > mine else "low"
 
 
 def _throttled(timeline: Timeline, load: Load) -> Iterable[Finding]:
@@ -111,7 +124,7 @@ def unlike(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
     mine, serial = timeline.load, baseline.load
     if mine is None or serial is None or not mine.unlike(serial):
         return
-    label, way = timeline.arm.label, "high" if serial.lost_cores > mine.lost_cores else "low"
+    label, way = timeline.arm.label, _way(serial.lost_cores, mine.lost_cores)
     text = (
         f"{label}: other programs took {_cores(serial.lost_cores, serial)} during the serial run "
         f"and {mine.lost_cores:.1f} during this arm, so its speedup is too {way}."

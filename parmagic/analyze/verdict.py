@@ -34,6 +34,9 @@ MUCH = 0.25
 LONG = 0.5
 """The share of an arm's wall time from which one item is why others had nothing to do."""
 
+ALIKE = 0.7
+"""The share of the longest item's time from which on another one is as long: to split one would not help."""
+
 LARGE = 10.0
 """Megabytes that are worth a word where moving them took much of the time."""
 
@@ -66,7 +69,7 @@ def verdict(tables: Tables, error: str | None) -> Finding:
     if error is not None:
         return Finding("ended_early", f"The run ended early: {error}", severity="error")
     finding = _verdict(tables)
-    first = loads.first(tables.findings)
+    first = loads.first(finding.arm, tables.findings)
     return replace(finding, text=f"{first} {finding.text}") if first else finding
 
 
@@ -168,15 +171,21 @@ def _few_cpus(label: Any, tables: Tables) -> str:
 
 def _uneven(label: Any, tables: Tables) -> str:
     """Name the item that took most of an arm's time, where one did."""
-    found = longest(tables.arms[label])
-    return "too few or too uneven items" if found is None else f"item {found[0]} took {found[1]:.0%} of the wall time"
+    found, timeline = longest(tables.arms[label]), tables.arms[label]
+    if found is not None:
+        return f"item {found[0]} took {found[1]:.0%} of the wall time"
+    if timeline.n_items < timeline.arm.count:
+        return f"{timeline.n_items} item{'s' if timeline.n_items > 1 else ''} for {timeline.arm.count} workers"
+    return "too few or too uneven items"
 
 
 def longest(timeline: Timeline) -> tuple[int, float] | None:
-    """Return the item that took more than half of an arm's wall time, and its share of it; None where there is none."""
-    by_item = [(took, item) for item, took in enumerate(timeline.seconds_by_item) if took == took]
-    took, item = max(by_item, default=(0.0, 0))
-    return (item, took / timeline.wall_s) if len(by_item) > 1 and took > LONG * timeline.wall_s else None
+    """Return the item that took more than half of an arm's wall time, as no other did, and its share of it; None where there is none."""
+    by_item = sorted((took, item) for item, took in enumerate(timeline.seconds_by_item) if took == took)
+    if len(by_item) < 2 or by_item[-2][0] > ALIKE * by_item[-1][0]:  # noqa: PLR2004  (of one, there is none beside)
+        return None
+    took, item = by_item[-1]
+    return (item, took / timeline.wall_s) if took > LONG * timeline.wall_s else None
 
 
 def _reason(label: Any, tables: Tables) -> Finding | None:

@@ -42,7 +42,7 @@ MIXED = {"running": 0.5, "native": 1.0, "gil_wait": 0.5}
         (arm("threads", {"sleep": 2.0}, {"sleep": 2.0}), 2.0),
         (arm("threads", *[MIXED] * 4), 3.0),  # six seconds of work, two of which hold the GIL
         (arm("threads", *[{"running": 0.1, "native": 1.9}] * 2), 2.0),
-        (arm("threads", {"lock_wait": 2.0}, {"lock_wait": 2.0}), 2.0),  # nothing is known of its work
+        (arm("threads", *[{"running": 0.5, "gil_wait": 0.5, "lock_wait": 1.0}] * 2), 2.0),  # it may wait for a timer
         (arm("threads", PYTHON, PYTHON, gil=False), 2.0),
         (arm("threads", PYTHON, PYTHON, measured=False), 2.0),  # running may be native there
         (arm("procs", PYTHON, PYTHON, PYTHON), 3.0),
@@ -57,11 +57,12 @@ def test_bounds(timeline, most):
     ("timeline", "serial_s", "most"),
     [
         (arm("threads", PYTHON, PYTHON), 2.1, None),
-        (arm("threads", PYTHON, PYTHON), 2.6, 1.0),
-        (arm("procs", PYTHON, PYTHON), 4.3, None),
-        (arm("procs", PYTHON, PYTHON), 4.7, 2.0),
+        (arm("threads", PYTHON, PYTHON), 2.39, None),
+        (arm("threads", PYTHON, PYTHON), 2.41, 1.0),
+        (arm("procs", PYTHON, PYTHON), 4.59, None),
+        (arm("procs", PYTHON, PYTHON), 4.61, 2.0),
         (arm("serial", {"running": 2.0}), 9.0, None),
-        (arm("procs", PYTHON, PYTHON, wall_s=0.19), 0.9, None),  # too short to judge
+        (arm("procs", PYTHON, PYTHON, wall_s=0.01), 0.2, None),  # too short to judge
         (arm("procs", PYTHON, PYTHON), None, None),
     ],
 )

@@ -209,7 +209,8 @@ def test_a_long_item_is_named():
     """The item that took most of the time, which is why others had nothing to do; one item of many that took less is not."""
     text = _verdict(("procs", 4, 1.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 1.78, 0.1]}))
     assert "had nothing to do for 60% of the time (item 1 took 89% of the wall time). Start that item first, or split it." in text
-    assert "(too few or too uneven items)." in _verdict(("procs", 4, 1.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 0.9, 0.1]}))
+    assert "(too few or too uneven items)." in _verdict(("procs", 3, 1.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 0.9, 0.1]}))
+    assert "(3 items for 4 workers)." in _verdict(("procs", 4, 1.1, {"idle": 0.6, "running": 0.4, "took": [1.3, 1.8, 0.1]}))
     text = _verdict(("procs", 4, 2.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 1.78, 0.1]}))
     assert text.startswith("Use procs=4")
     assert text.endswith("Start that item first, or split it.")
@@ -240,10 +241,15 @@ def test_a_gain_that_cannot_be_is_no_gain():
 def test_what_bends_all_figures_is_said_first():
     """Other programs, a container's limit: before what the verdict says, the worst one once."""
     crowd = Finding("crowded", "…", "procs=2", "warning", {"others_cores": 1.42, "cpus": 2})
+    unlike = Finding("unlike", "…", "procs=2", "warning", {"serial_others_cores": 1.61, "others_cores": 0.8, "cpus": 2})
     held = Finding("throttled", "…", "procs=2", "warning", {"quota": 2.0, "throttled_s": 3.0, "share": 0.341})
     text = _verdict(("procs", 2, 1.3, {}), findings=[crowd])
     assert text == (
         "Other programs took 1.4 of 2 cores: figures are too low, try again when it is quiet. Use procs=2: 1.30× of the serial speed."
     )
+    text = _verdict(("procs", 2, 1.3, {}), findings=[crowd, unlike])
+    assert text.startswith("Other programs took 1.6 of 2 cores during the serial run and 0.8 during procs=2: its speedup is too high, try again")
+    text = _verdict(("threads", 2, 1.9, {}), ("procs", 2, 1.3, {}), findings=[crowd])
+    assert text.startswith("Other programs took 1.4 of 2 cores: figures of procs=2 are too low, try again when it is quiet. Use threads=2")
     text = _verdict(("procs", 2, 1.3, {}), findings=[crowd, held, held])
     assert text.startswith("This container may use 2.0 CPUs and was held back 34% of the time. Use procs=2")
