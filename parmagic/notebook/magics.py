@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from IPython.core import completer
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Int, Unicode
 
@@ -35,36 +36,6 @@ class ParallelMagics(Magics):  # type: ignore[misc]
     def parallel(self, line: str, cell: str | None = None) -> Run:
         """Run a cell, or an expression, under threads or processes and see where every second went.
 
-        ::
-
-            %%parallel [MODEL[=COUNTS]]... [OPTIONS] [for TARGET in ITERABLE [if CONDITION]]
-            %parallel  [MODEL[=COUNTS]]... [OPTIONS] [--] EXPRESSION for TARGET in ITERABLE [if CONDITION]
-
-        MODEL is serial, threads or procs; COUNTS is 4, or 1,2,4, or 1-8, or auto
-        (the CPUs that this process may use). Without a model: serial threads procs.
-
-        With ``for``, the body runs once per item, each item on whichever worker is
-        free, and the value of its last expression is the item's result. Without
-        ``for``, every worker runs the body once, all starting together; ``worker.rank``
-        and ``worker.count`` tell them apart. With ``for``, ``continue`` and ``break``
-        are as in a loop; ``worker.item`` is the item's number, ``worker.rng`` its own
-        random generator, and ``worker.once(make)`` what this worker has made for all
-        of its items. Names that the body binds are private to each item; names that
-        it only reads come from the notebook.
-
-        Options:
-          -o NAME               store the run under NAME (it is also ``_``)
-          -q                    hide report and progress; the run is still returned
-          --once                run no serial baseline
-          --trace auto|full|off functions in the timeline: within 5 % cost, all, none
-          --timeout SECONDS     end the arms after that long
-          --item-timeout S      end a try of an item after that long
-          --retry N             try an item again that failed, up to N times
-          --keep-going          go on after a failed item, and raise nothing
-          --chunk N             hand out N items at a time
-          --start-method fork|forkserver|spawn
-          --seed N              the same numbers from ``worker.rng`` in every run
-
         Examples::
 
             %%parallel threads=4 procs=4 for path in paths
@@ -75,6 +46,39 @@ class ParallelMagics(Magics):  # type: ignore[misc]
 
             %%parallel threads=1,2,4 --once
             sum(range(worker.rank, 10_000_000, worker.count))
+
+        The run is ``_``; with ``-o run``, look at ``run.results``, ``run.summary``, ``run.timeline.show()``.
+        The tab key completes the whole line.
+
+        ::
+
+            %%parallel [MODEL[=COUNTS]]... [OPTIONS] [for TARGET in ITERABLE [if CONDITION]]
+            %parallel  [MODEL[=COUNTS]]... [OPTIONS] [--] EXPRESSION for TARGET in ITERABLE [if CONDITION]
+
+        MODEL is serial, threads or procs; COUNTS is 4, or 1,2,4, or 1-8, or auto
+        (the CPUs that this process may use). Without a model: serial threads procs.
+
+        Options:
+          -o NAME               store the run under NAME (it is also ``_``)
+          -q                    hide report and progress; the run is still returned
+          --once                run no serial baseline
+          --trace auto|full|off functions in the timeline: within 5 % cost, all, none
+          --timeout SECONDS     end the arms after that long, together
+          --item-timeout S      end a try of an item after that long
+          --retry N             try an item again that failed, up to N times
+          --keep-going          go on after a failed item, and raise nothing
+          --chunk N             hand out N items at a time
+          --start-method fork|forkserver|spawn
+          --seed N              the same numbers from ``worker.rng`` in every run
+
+        With ``for``, the body runs once per item, each item on whichever worker is
+        free, and the value of its last expression is the item's result. Without
+        ``for``, every worker runs the body once, all starting together; ``worker.rank``
+        and ``worker.count`` tell them apart. With ``for``, ``continue`` and ``break``
+        are as in a loop; ``worker.item`` is the item's number, ``worker.rng`` its own
+        random generator, and ``worker.once(make)`` what this worker has made for all
+        of its items. Names that the body binds are private to each item; names that
+        it only reads come from the notebook.
         """
         __tracebackhide__ = True  # IPython leaves such frames out: the user's come first
         cell_runner = _apart(_load)
@@ -100,6 +104,7 @@ def load(shell: Any) -> None:
     """Register the magics, the displays, and a look at what a cell has imported."""
     shell.register_magics(ParallelMagics(shell=shell))
     _register(shell)
+    _complete(shell)
     shell.events.register("post_run_cell", _cell_has_ended)
 
 
@@ -110,11 +115,49 @@ def unload(shell: Any) -> None:
         from parmagic.notebook import syntax  # noqa: PLC0415  (loads with the first cell)
 
         syntax.end(shell)
+    _complete_no_more(shell)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("parallel", None)
     for mime in ("text/html", "text/plain"):
         for shown in (_RUN, _TRACE):
             shell.display_formatter.formatters[mime].pop(".".join(shown), None)
+
+
+def _complete(shell: Any) -> None:
+    """Have the tab key know the magic line, and offer nothing else where it has something to offer."""
+
+    def parallel_matches(line: str) -> list[str]:
+        before = shell.Completer.text_until_cursor
+        start, words = _found(shell, line, len(before))
+        return _in_place_of(shell.Completer.splitter.split_line(before), before[start:], words) if words else []
+
+    def parallel_matcher(context: Any) -> dict[str, Any]:
+        start, words = _found(shell, context.line_with_cursor, context.cursor_position)
+        found = [completer.SimpleCompletion(word) for word in words]
+        return {"completions": found, "matched_fragment": context.text_until_cursor[start:], "suppress": True, "ordered": True}
+
+    second = getattr(completer, "context_matcher", None)  # the matchers' second interface, from IPython 8.6 on
+    shell.Completer.magic_arg_matchers.append(second()(parallel_matcher) if second else parallel_matches)
+
+
+def _complete_no_more(shell: Any) -> None:
+    matchers = shell.Completer.magic_arg_matchers
+    matchers[:] = [each for each in matchers if each.__module__ != __name__]
+
+
+def _found(shell: Any, line: str, cursor: int) -> tuple[int, list[str]]:
+    if "%parallel" not in line:
+        return cursor, []
+    from parmagic.notebook import completion  # noqa: PLC0415  (loads with the first tab key in a line of ours)
+
+    return completion.found(shell, line, cursor)
+
+
+def _in_place_of(token: str, fragment: str, words: list[str]) -> list[str]:
+    """Return words for what IPython takes for the one before the cursor, which may begin before our ``fragment``, or behind its begin."""
+    if token.endswith(fragment):
+        return [token.removesuffix(fragment) + word for word in words]
+    return [word[len(fragment) - len(token) :] for word in words]
 
 
 def _cell_has_ended(_: Any) -> None:

@@ -17,7 +17,7 @@ from parmagic.errors import LineError
 from parmagic.model.plan import Loop
 from parmagic.parse.options import FLAGS, VALUES
 
-__all__ = ["read_clause"]
+__all__ = ["read_clause", "words_of"]
 
 GRAMMAR = "`for TARGET in ITERABLE [if CONDITION]`"
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
@@ -156,6 +156,11 @@ def _outline(text: str) -> _Outline:
         outline.words.append((word, begin, end))
     outline.open = stack[-1] if stack else None
     return outline
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text that may be unfinished, as far as it can be read."""
+    return [word for word, _, _ in _tokens(text)]
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int, int]]:

@@ -57,7 +57,7 @@ def parse(
     ``known`` tells whether the notebook has a name.
     Raises LineError with the place in ``line`` and what was expected there.
     """
-    front = _Front(line, cell, expand or str, cpus)
+    front = Front(line, cell, expand or str, cpus)
     start = front.read()
     expression: str | None = None
     loop: Loop | None = None
@@ -76,12 +76,12 @@ def parse_models(text: str, **options: object) -> Plan:
     Raises LineError, also for an option.
     """
     checked = check_keywords(options)
-    front = _Front(text, cell=True, expand=str, cpus=available_cpus, clause=False)
+    front = Front(text, cell=True, expand=str, cpus=available_cpus, clause=False)
     front.read()
     return Plan(arms=front.all_arms(), **{**front.options, **checked})
 
 
-def _read_expression(line: str, start: int, front: _Front, known: Callable[[str], bool]) -> tuple[str | None, Loop]:
+def _read_expression(line: str, start: int, front: Front, known: Callable[[str], bool]) -> tuple[str | None, Loop]:
     """Read the rest of a ``%parallel`` line; a word that was meant as a model gets that message."""
     end = len(line.rstrip())
     shape = "expected `EXPRESSION for TARGET in ITERABLE`"
@@ -101,7 +101,7 @@ def _read_expression(line: str, start: int, front: _Front, known: Callable[[str]
         raise error from None
 
 
-class _Front:
+class Front:
     """The models and options at the front of a line."""
 
     def __init__(
