@@ -18,7 +18,7 @@ from common import median, where
 from IPython.core.interactiveshell import InteractiveShell
 
 from parmagic.render import html, text
-from parmagic.result import Run
+from parmagic.result import Run, study
 
 ROUNDS = 5
 WAITING = "import time\nfor _ in range(6_250):\n    time.sleep(0)\n    lock.acquire(timeout=1e-5)\n"
@@ -29,9 +29,9 @@ CHROMIUM = "/usr/bin/chromium"
 def cell(shell: InteractiveShell, line: str, body: str) -> tuple[Run, float]:
     """Run a cell; return the run, and the seconds from its last result to the end of the cell with both reports made."""
     run: Run = shell.run_cell_magic("parallel", line, body)
-    html.report(run)
-    text.report(run)
-    return run, perf_counter() - run.timelines[-1].end
+    html.report(study(run))
+    text.report(study(run))
+    return run, perf_counter() - study(run).timelines[-1].end
 
 
 def in_a_browser(page: Path) -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         run, seconds = cell(shell, "threads=4 -q --once --trace off", WAITING)
         took.append(seconds)
-    kept = sum(len(list(lane.waits)) for lane in run.timelines[0].lanes)
+    kept = sum(len(list(lane.waits)) for lane in study(run).timelines[0].lanes)
     print(f"{f'report of 4 workers with {kept:,} intervals':45} {median(took) * 1e3:8.1f} ms")
     run, _ = cell(shell, "threads=4 -q --once --trace full", CALLING)
     run, _ = cell(shell, "threads=5 -q --once --trace full", CALLING)
@@ -84,7 +84,7 @@ def main() -> None:
         begin = time.perf_counter()
         run.timeline.save(page)
         took.append(perf_counter() - begin)
-    slices = sum(len(calls) for _, arm in run.functions() for calls in arm)
+    slices = sum(len(calls) for _, arm in study(run).functions() for calls in arm)
     print(f"{f'page of {slices:,} calls written':45} {median(took):8.2f} s  ({page.stat().st_size / 1e6:.1f} MB)")
     if Path(CHROMIUM).exists() and importlib.util.find_spec("playwright"):
         in_a_browser(page)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from common import interleaved, median, seconds, where
 
 import parmagic
+from parmagic.result import study
 
 ROUNDS = 7
 
@@ -42,7 +43,7 @@ def main() -> None:
             interleaved({kind: lambda kind=kind: walls[kind].append(arm(kind)) for kind in walls}, ROUNDS)
             off, auto = median(walls["off"]), median(walls["auto"])
             run = parmagic.run(fibonacci, [n, n], models, once=True)
-            functions = sum(len(calls) for _, arm in run.functions() for calls in arm)
+            functions = sum(len(calls) for _, arm in study(run).functions() for calls in arm)
             bound = max(0.05 * off, 0.05)
             print(
                 f"{models:10} off {off:6.3f} s  auto {auto:6.3f} s  +{(auto - off) * 1e3:6.1f} ms ({auto / off - 1:+.1%}), "

@@ -1,52 +1,44 @@
 """What a run was: results, tables, notes, timeline.
 
-In: timelines, baselines, findings. Out: ``Run``. Imported by: execute, notebook.
-
-Tables are made when they are first looked at, so that a run which nobody
-looks at costs nothing more.
+In: a ``Study``. Out: ``Run``, with what users need of it, and nothing else. Imported by: execute, notebook.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from parmagic.analyze.study import Study
 from parmagic.model import kept
-from parmagic.model.finding import NOTHING_TOLD, Finding, notes_of, rough
-from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
-from parmagic.model.words import describe
 from parmagic.system.interrupts import held_back
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-    from parmagic.model.timeline import Baseline, Calls, Lane, Slice
-    from parmagic.render import View
     from parmagic.render.plot import RunFigure
 
 
 class Trace:
     """All arms in sequence: ``show`` it, ``save`` it, ``open`` it in Perfetto, or let the notebook show its lanes."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    def __init__(self, study: Study) -> None:
+        self._study = study
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write the timeline; ``.html`` is a page, ``.json`` and ``.json.gz`` open in Perfetto and vizviewer."""
         from parmagic.render import save  # noqa: PLC0415  (only when asked to save)
 
-        save.save(self.view, path)
+        save.save(self._study, path)
         return str(path)
 
     def show(self, height: int = 640) -> Shown:
         """Show the page, to zoom and search in, under the cell: in a frame of ``height`` pixels, which needs no file and no server."""
         from parmagic.render import frame  # noqa: PLC0415  (only when asked to show)
 
-        return Shown(frame.page_in_a_frame(self.view, height), "<the timeline is shown in notebooks; .save('x.html') writes it to a file>")
+        words = "<the timeline is shown in notebooks; .save('x.html') writes it to a file>"
+        return Shown(frame.page_in_a_frame(self._study, height), words)
 
     def open(self) -> str | Shown:
         """Show the trace in Perfetto, served on 127.0.0.1 only; return its address.
@@ -59,8 +51,8 @@ class Trace:
         from parmagic.render import chrome, frame, serve  # noqa: PLC0415  (only when asked to open)
 
         if serve.is_remote():
-            return Shown(frame.download(self.view), "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>")
-        url = serve.open_trace(chrome.dumps(self.view), self.view.title or "parmagic")
+            return Shown(frame.download(self._study), "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>")
+        url = serve.open_trace(chrome.dumps(self._study), self._study.title or "parmagic")
         serve.show(url)
         return url
 
@@ -85,194 +77,117 @@ class Shown:
 
 
 class Run:
-    """What a run was: results, tables, notes, timeline. See the README for every column.
+    """What a run was: results, tables, notes, timeline. See the README for every column."""
 
-    ``title`` is the magic line, ``name`` what the notebook has the run under (``-o``); ``show_items`` tells whether saved pages may
-    show item values. ``baselines`` are by arm label.
-    """
+    def __init__(self, study: Study) -> None:
+        self._study = study
 
-    def __init__(
-        self,
-        timelines: Sequence[Timeline],
-        baselines: Mapping[str, Baseline],
-        findings: Iterable[Finding],
-        error: BaseException | None = None,
-        *,
-        title: str = "",
-        name: str = "",
-        show_items: bool = False,
-    ) -> None:
-        self.timelines: tuple[Timeline, ...] = tuple(timelines)
-        self._findings = [*findings]
-        self.notes = notes_of(self._findings)
-        self.error = error
-        self.title = title
-        self.name = name
-        self.show_items = show_items
-        self._baselines = baselines
-
-    @cached_property
+    @property
     def results(self) -> list[Any]:
-        """The last arm's results in item order (rank order in SPMD)."""
-        return self.timelines[-1].results if self.timelines else []
+        """The last arm's results in item order (rank order without ``for``)."""
+        return self._study.results
 
     def arm(self, label: str) -> ArmView:
         """Return one arm by its label, say ``threads=4``; KeyError names the arms that there are."""
-        for timeline in self.timelines:
+        timelines = self._study.timelines
+        for timeline in timelines:
             if timeline.arm.label == label:
                 return ArmView(timeline)
-        raise KeyError(f"no arm {label!r}: this run has {', '.join(t.arm.label for t in self.timelines)}")
+        raise KeyError(f"no arm {label!r}: this run has {', '.join(t.arm.label for t in timelines)}")
 
-    @cached_property
+    @property
     def summary(self) -> pd.DataFrame:
-        """One row per arm."""
-        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
+        """One row per arm: wall time, speedup, and what the workers did with their time."""
+        return self._study.summary
 
-        baselines = [self._baselines[t.arm.label] for t in self.timelines]
-        return tables.summary_table(self.timelines, self.workers, baselines)
-
-    @cached_property
+    @property
     def workers(self) -> pd.DataFrame:
         """One row per (arm, rank): the states tile the wall time."""
-        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
+        return self._study.workers
 
-        return tables.workers_table(self.timelines)
-
-    @cached_property
+    @property
     def items(self) -> pd.DataFrame:
         """One row per (arm, item)."""
-        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
+        return self._study.items
 
-        return tables.items_table(self.timelines)
-
-    @cached_property
+    @property
     def waits(self) -> pd.DataFrame:
         """One row per (arm, rank, kind, object, line)."""
-        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
+        return self._study.waits
 
-        return tables.waits_table(self.timelines)
-
-    @cached_property
+    @property
     def transfers(self) -> pd.DataFrame:
-        """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
-        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
-
-        return tables.transfers_table(self.timelines)
+        """One row per (arm, rank) of processes: megabytes and seconds of pickling, both ways."""
+        return self._study.transfers
 
     @property
     def verdict(self) -> str:
         """What to do next, in a sentence with its evidence."""
-        return self._judgement.text
+        return self._study.verdict
 
     @property
-    def tells(self) -> bool:
-        """Whether the verdict says something about the models; else only that nothing can be told."""
-        return self._judgement.rule not in NOTHING_TOLD
-
-    @cached_property
-    def _judgement(self) -> Finding:
-        from parmagic.analyze import verdict  # noqa: PLC0415  (it looks at tables)
-
-        error = describe(self.error) if self.error is not None else None
-        if not self.timelines:
-            return Finding("ended_early", f"The run ended before its first arm: {error}", severity="error")
-        arms = {timeline.arm.label: timeline for timeline in self.timelines}
-        return verdict.verdict(verdict.Tables(self.summary, self.workers, self.waits, arms, self._findings, self.rough), error)
+    def notes(self) -> list[str]:
+        """What you must know about the figures."""
+        return self._study.notes
 
     @property
-    def rough(self) -> frozenset[str]:
-        """The arms, by label, whose speedups are rough."""
-        return rough({label: baseline.how for label, baseline in self._baselines.items()}, self._findings)
+    def error(self) -> BaseException | None:
+        """What ended the run early, or None."""
+        return self._study.error
+
+    @property
+    def timeline(self) -> Trace:
+        """All arms on one clock, with VizTracer's functions."""
+        return Trace(self._study)
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write everything, the timeline and all tables, into one static ``.html`` file; return its path.
 
-        Item values, and error messages that may hold them, only where ``show_items`` is set.
+        Item values, and error messages that may hold them, only with ``%config ParallelMagics.show_items = True``.
         """
         from parmagic.render import page, save  # noqa: PLC0415  (only when asked to save)
 
-        save.save_page(path, page.page(self, tables=True))
+        save.save_page(path, page.page(self._study, tables=True))
         return str(path)
 
     def plot(self) -> RunFigure:
         """Draw lanes, speedups and states with matplotlib (``pip install 'parmagic[plot]'``), for papers and slides."""
         from parmagic.render import plot  # noqa: PLC0415  (matplotlib is an extra)
 
-        return plot.figure(self)
-
-    @property
-    def saved(self) -> Run:
-        """The run as files have it: with ``show_items`` as it is, else without any text from items, results, errors or the environment.
-
-        Tables, verdict and pictures come from what is left: they cannot tell more.
-        """
-        if self.show_items:
-            return self
-        hosts = public_hosts(self.timelines)
-        timelines = [public_timeline(timeline, hosts) for timeline in self.timelines]
-        findings = map(public_finding, self._findings)
-        saved = Run(timelines, self._baselines, findings, public_error(self.error), title=self.title, name=self.name)
-        saved.notes = [*map(public, self.notes)]
-        for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
-            vars(saved)[name] = vars(self)[name]
-        return saved
-
-    @property
-    def timeline(self) -> Trace:
-        """All arms on one clock, with VizTracer's functions."""
-        return Trace(self)
-
-    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Return the seconds of each state of a lane in each bin between ``edges``."""
-        from parmagic.analyze.ledger import ledger  # noqa: PLC0415  (NumPy loads when it is looked at)
-
-        return ledger(timeline, lane).shares(edges)
-
-    def slices(self, lane: Lane) -> list[Slice]:
-        """Return what a worker did instead of its work: its waits, and the spans that it recorded."""
-        from parmagic.analyze import waits  # noqa: PLC0415  (only when drawn)
-
-        return waits.slices(lane)
-
-    def functions(self) -> list[tuple[int, list[Calls]]]:
-        """Return VizTracer's calls within items, by the arm's number; read from the traces."""
-        from parmagic.analyze import functions  # noqa: PLC0415  (NumPy loads when they are looked at)
-
-        found = []
-        for number, timeline in enumerate(self.timelines):
-            lanes = {lane.worker.rank: lane for lane in timeline.lanes}
-            calls = [each for trace in timeline.traces for each in functions.read(trace)]
-            found.append((number, [functions.within_items(each, lanes[each.rank]) for each in calls if each.rank in lanes]))
-        return found
+        return plot.figure(self._study)
 
     def __repr__(self) -> str:
-        """Show the report as text."""
+        """Show the report as text, as wide as the terminal."""
         from parmagic.render import text  # noqa: PLC0415  (only when shown)
 
-        return text.report(self)
+        return text.on_screen(self._study)
 
 
 class ArmView:
     """One arm of a run."""
 
     def __init__(self, timeline: Timeline) -> None:
-        self.timeline = timeline
+        self._timeline = timeline
         self.label = timeline.arm.label
 
     @cached_property
     def results(self) -> list[Any]:
         """This arm's results in item order."""
-        return self.timeline.results
+        return self._timeline.results
+
+
+def study(shown: Run | Trace) -> Study:
+    """Return all that is known of a run: for those who show it, not for users."""
+    return shown._study  # noqa: SLF001  (its own room)
 
 
 def to_plain(run: Run) -> dict[str, Any]:
     """Return what files may hold of a run as plain data, which JSON can hold; results are left out."""
     from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
 
-    saved = run.saved
-    baselines, findings = dict(saved._baselines), tuple(saved._findings)  # noqa: SLF001  (its own room)
-    story = plain.Story(run.title, saved.timelines, baselines, findings, tuple(saved.notes), saved.error, run.show_items)
-    return plain.written(story)
+    saved, show_items = study(run).saved, study(run).show_items
+    told = tuple(saved.findings), tuple(saved.notes)
+    return plain.written(plain.Story(saved.title, saved.timelines, dict(saved.baselines), *told, saved.error, show_items))
 
 
 def from_plain(data: Any) -> Run:
@@ -283,21 +198,14 @@ def from_plain(data: Any) -> Run:
     from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
 
     told = plain.read(data)
-    run = Run(told.timelines, told.baselines, told.findings, told.error, title=told.title, show_items=told.show_items)
-    run.notes = [*told.notes]
-    return run
-
-
-def tell(run: Run, findings: Iterable[Finding]) -> None:
-    """Add what was found out when the run was over: to its notes, in words."""
-    found = [*findings]
-    run._findings += found  # noqa: SLF001
-    run.notes += notes_of(found)
+    known = Study(told.timelines, told.baselines, told.findings, told.error, title=told.title, show_items=told.show_items)
+    known.notes = [*told.notes]
+    return Run(known)
 
 
 def let_go(run: Run) -> Run:
     """Have the run's errors keep nothing of what it was made with: to be called when that has returned."""
-    kept.let_go([*(error for timeline in run.timelines for error in timeline.errors.values()), *([run.error] if run.error else [])])
+    kept.let_go([*(error for timeline in study(run).timelines for error in timeline.errors.values()), *([run.error] if run.error else [])])
     return run
 
 

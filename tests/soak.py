@@ -472,10 +472,10 @@ def judge(cell: Cell, outcome: Outcome) -> Iterator[str]:
         yield f"the cell raised {raised!r}, the run's error is {run.error!r}"
     yield from _judge_error(cell, outcome)
     done = run.error is None
-    for timeline in run.timelines:
+    for timeline in run._study.timelines:
         yield from _judge_arm(cell, run, timeline.arm.label, complete=done)
-    if done and len(run.timelines) != len(_expected_arms(cell, run)):
-        yield f"arms {[t.arm.label for t in run.timelines]}"
+    if done and len(run._study.timelines) != len(_expected_arms(cell, run)):
+        yield f"arms {[t.arm.label for t in run._study.timelines]}"
     yield from _judge_tables(run)
     if done and cell.marks and not (cell.fault and cell.fault.abroad == "WorkerDied" and cell.bad):
         yield from _judge_prints(cell, outcome)
@@ -490,11 +490,11 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
     """A run may end early for a reason that the cell has, and must where it has one."""
     run, error = outcome.run, outcome.run.error
     name = type(error).__name__
-    bad = any(k < timeline.n_items for timeline in run.timelines for k in cell.bad)
+    bad = any(k < timeline.n_items for timeline in run._study.timelines for k in cell.bad)
     if error is None:
         if bad and not (cell.fault and (cell.fault.late or (cell.keep_going and not cell.fault.stops))):
             yield "bad items, and no error"
-        early = outcome.struck and outcome.struck < run.timelines[-1].end - 0.02
+        early = outcome.struck and outcome.struck < run._study.timelines[-1].end - 0.02
         # Python itself drops an exception in a finalizer, or in what it calls after a fork, and says so
         if early and not isinstance(outcome.raised, KeyboardInterrupt) and "Exception ignored in" not in outcome.printed:
             yield "Ctrl-C was swallowed"
@@ -506,7 +506,7 @@ def _judge_error(cell: Cell, outcome: Outcome) -> Iterator[str]:
             yield "RunTimeout from nowhere"
     elif not bad or (cell.keep_going and not (cell.fault and cell.fault.stops)):
         yield f"unexpected {error!r}"
-    elif name not in _names(cell, run.timelines[-1].arm.model.name):
+    elif name not in _names(cell, run._study.timelines[-1].arm.model.name):
         yield f"the wrong error {error!r}"
     elif name == "WorkerDied" and not cell.fault.late and int(re.findall(r"in item (\d+)", str(error))[-1]) not in cell.bad:
         yield f"the wrong item in {error!r}"

@@ -12,12 +12,12 @@ from itertools import groupby
 
 import numpy as np
 
+from parmagic.analyze.study import Study
 from parmagic.model import finding
 from parmagic.model.kinds import MEASURED, SAMPLED, SEEN, SPANS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Span, Tally, Usage, WorkerId
 from parmagic.model.timeline import Baseline, Calls, Lane, Timeline
-from parmagic.result import Run
 
 NAN = float("nan")
 PAUSE = 0.25
@@ -50,8 +50,8 @@ def run_of(
     error: BaseException | None = None,
     item_errors: Mapping[int, BaseException] | None = None,
     **given: object,
-) -> Run:
-    """Return the run of these arms, one behind another from 1000 s on; ``given`` are attributes that stand in for its own."""
+) -> Study:
+    """Return the study of a run of these arms, one behind another from 1000 s on; ``given`` are attributes that stand in for its own."""
     timelines, begin = [], 1000.0
     for arm, lanes in stories.items():
         told = [_lane(arm, rank, list(_steps(story, begin)), item_errors or {}, measured=measured) for rank, story in enumerate(lanes)]
@@ -59,9 +59,9 @@ def run_of(
         timelines.append(Timeline(arm, begin, end, sum(len(batch.begins) for lane in told for batch in lane.batches), tuple(told), cpu_s=1.0, error=error))
         begin = end + PAUSE
     baselines = {arm.label: Baseline(serial_s, baseline) for arm in stories}
-    run = Run(timelines, baselines, finding.told(notes, "told"), error, title=title, show_items=True)
-    vars(run).update(given)
-    return run
+    study = Study(timelines, baselines, finding.told(notes, "told"), error, title=title, show_items=True)
+    vars(study).update(given)
+    return study
 
 
 def _steps(story: Story, now: float) -> Iterator[Step]:
@@ -130,7 +130,7 @@ def _samples(steps: list[Step]) -> Samples:
     return Samples(at, states)
 
 
-def two_arms(**changes: object) -> Run:
+def two_arms(**changes: object) -> Study:
     """Return threads that wait for the GIL half of the time, and processes that start, run and finish unevenly."""
     stories = {
         Arm.named("threads", 2): [[("running", 0.8), ("gil_wait", 0.8)], [("gil_wait", 0.8), ("running", 0.8)]],

@@ -58,7 +58,7 @@ def test_cells_in_workers(ip):
         expected = programs.watched(lambda: programs.as_cell(text, names), names)  # noqa: B023  (called here and now)
         ip("q[:] = [1, 2, 3]; r.clear(); r['k'] = 1; g = 0; box.n = 1")
         run = ip(f"%%parallel threads=1 procs=1 -q --once --keep-going --trace off\n{text}")
-        for arm in run.timelines:
+        for arm in run._study.timelines:
             assert programs.plain(repr(run.arm(arm.arm.label).results[0])) == expected.value, text
         errors = [programs.plain(error).partition(":")[0] for error in run.items["error"].fillna("")]
         assert errors == [expected.error[0]] * 2, text

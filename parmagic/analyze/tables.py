@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from parmagic.analyze.ledger import ledger
+from parmagic.analyze.printed import Printed
 from parmagic.model.kinds import KIND, OWN, SAMPLED, STATES, WORKER_STATES
 from parmagic.model.recording import Total
 from parmagic.model.timeline import Baseline, Lane, Timeline
@@ -195,7 +196,7 @@ def summary_table(timelines: Sequence[Timeline], workers: pd.DataFrame, baseline
         "gil_wait_s", "gil_wait_share", "lock_wait_s", "io_wait_s", "startup_s", "transfer_s", "trace_overhead", "gil",
         "others_cores", "throttled_s",
     ]  # fmt: skip
-    return pd.DataFrame(rows, index=pd.Index([t.arm.label for t in timelines], name="arm"), columns=columns)
+    return Printed(rows, index=pd.Index([t.arm.label for t in timelines], name="arm"), columns=columns)
 
 
 def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> dict[str, Any]:

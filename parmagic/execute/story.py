@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from parmagic.analyze import compare, laws, loads, rules
+from parmagic.analyze.study import Study
 from parmagic.errors import LimitReached, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
@@ -178,7 +179,7 @@ def execute(task: Task, screen: Screen) -> Run:
     story.fail(lost())  # in a finalizer, say, behind the last item
     _tell(story)
     outcome = story.timelines, story.baselines, story.findings, story.error
-    return Run(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items)
+    return Run(Study(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items))
 
 
 def _nowhere() -> list[Finding]:

@@ -30,7 +30,7 @@ from parmagic.notebook.screen import NoBar, WithBar
 from parmagic.parse import body as door
 from parmagic.parse import line as grammar
 from parmagic.parse.helpers import changed_by_helpers
-from parmagic.result import Run, let_go, load_tables, remember, tell
+from parmagic.result import Run, let_go, load_tables, remember, study
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
 from parmagic.system.interrupts import forget, noticed, raise_lost
 from parmagic.system.limits import explained
@@ -74,7 +74,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
     except ParmagicError as refused:
         raise without_traceback(refused) from None
     let_go(run)
-    tell(run, _advice(shell, run, body, plan))
+    study(run).add(_advice(shell, run, body, plan))
     if plan.name:
         shell.user_ns[plan.name] = run
     if run.error is not None:
@@ -197,7 +197,7 @@ def _listed(shell: Any, iterable: str, filename: str) -> list[Any]:
 def _advice(shell: Any, run: Run, body: door.Body, plan: Plan) -> list[Finding]:
     """Return what the body meant to give back, and did not."""
     found = []
-    apart = ", ".join(dict.fromkeys(each.arm.model.called for each in run.timelines if not each.arm.model.shares_memory))
+    apart = ", ".join(dict.fromkeys(each.arm.model.called for each in study(run).timelines if not each.arm.model.shares_memory))
     if apart and body.shared:
         found.append(f"{_some(body.shared)}: what {apart} assign to a global name does not come back.")
     names = _names(shell)

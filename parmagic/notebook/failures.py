@@ -15,7 +15,7 @@ from parmagic.model import classes, words
 from parmagic.model.plan import Plan
 from parmagic.parse import body as door
 from parmagic.parse.unsent import unsent_help
-from parmagic.result import Run
+from parmagic.result import Run, study
 from parmagic.system.interrupts import is_interrupt
 
 
@@ -45,7 +45,7 @@ def fail(run: Run, body: door.Body, plan: Plan) -> NoReturn:
         without_traceback(error)
     elif not words.is_readable(error):
         _with_plain_traceback(error)
-    if not plan.quiet and run.timelines:
+    if not plan.quiet and study(run).timelines:
         display(run)
     if version_info < (8, 15):  # from there on, IPython prints the notes itself
         for note in words.notes_of(error):

@@ -177,22 +177,22 @@ def _register(shell: Any) -> None:
 def _html(run: Run) -> str:
     from parmagic.execute.task import own_stream  # noqa: PLC0415  (only when shown)
     from parmagic.render import html, serve  # noqa: PLC0415  (only when shown)
+    from parmagic.result import study  # noqa: PLC0415  (as above)
 
     in_a_kernel = type(own_stream("stdout")).__module__.startswith("ipykernel")
-    return html.report(run, serve.link(run) if in_a_kernel and not serve.is_remote() else "")
+    known = study(run)
+    return html.report(known, serve.link(known) if in_a_kernel and not serve.is_remote() else "")
 
 
 def _html_of_timeline(trace: Trace) -> str:
     from parmagic.render import html  # noqa: PLC0415  (only when shown)
+    from parmagic.result import study  # noqa: PLC0415  (as above)
 
-    return html.timeline(trace.view)
+    return html.timeline(study(trace))
 
 
 def _text(run: Run) -> str:
-    import shutil  # noqa: PLC0415  (only when shown)
-
     from parmagic.render import text  # noqa: PLC0415  (only when shown)
+    from parmagic.result import study  # noqa: PLC0415  (as above)
 
-    stream = sys.stdout
-    width = shutil.get_terminal_size((80, 24)).columns
-    return text.report(run, width=width, color=text.wants_color(stream), unicode=text.can_unicode(stream))
+    return text.on_screen(study(run), color=True)

@@ -1,6 +1,6 @@
 """A run becomes text, HTML, a page, or a trace file.
 
-In: a ``View``, which a ``Run`` is. Out: what is shown or written. Imported by: result, notebook.
+In: a ``View``, which a run's ``Study`` is. Out: what is shown or written. Imported by: result, notebook.
 
 Nothing here measures or computes a figure: figures come from the run's tables,
 pictures from :meth:`View.shares`, so they can't disagree.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,15 @@ def report(view: View, width: int = 80, color: bool = False, unicode: bool = Tru
     for note in view.notes:
         paper.wrap(note, first="· ", rest="  ")
     return "\n".join(paper.lines)
+
+
+def on_screen(view: View, color: bool = False) -> str:
+    """Return the report as wide as the terminal (80 cells where there is none), in characters that ``sys.stdout`` can show.
+
+    With ``color``, in colours where it shows them.
+    """
+    width = shutil.get_terminal_size((80, 24)).columns
+    return report(view, width, color=color and wants_color(sys.stdout), unicode=can_unicode(sys.stdout))
 
 
 def _ways_on(view: View) -> str:

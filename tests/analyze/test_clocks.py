@@ -11,6 +11,7 @@ import pytest
 from parmagic.analyze import functions, tables
 from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.merge import merge
+from parmagic.analyze.study import Study
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import (
@@ -31,7 +32,6 @@ from parmagic.model.recording import (
     Waits,
     WorkerId,
 )
-from parmagic.result import Run
 from parmagic.system.host import HOST
 from parmagic.workers.endings import cut_off
 
@@ -154,5 +154,5 @@ def test_a_file_names_no_machine():
     """What a file may hold tells machines apart, in all arms alike, and not what they are called."""
     parts = [recording(0), recording(1, zero=1000.5, host="far", clock=FAR), recording(2)]
     arms = [merge(Arm.named("procs", len(some)), 0.0, 10.0, 3, some, {}) for some in (parts, parts[1:])]
-    saved = Run(arms, {}, []).saved
+    saved = Study(arms, {}, []).saved
     assert [[lane.worker.host for lane in arm.lanes] for arm in saved.timelines] == [["host 0", "host 1", "host 0"], ["host 1", "host 0"]]

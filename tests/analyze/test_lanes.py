@@ -11,13 +11,13 @@ import pytest
 from parmagic.analyze import functions, tables
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.merge import merge
+from parmagic.analyze.study import Study
 from parmagic.analyze.waits import slices
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Wait, Waits, WorkerId
 from parmagic.model.timeline import Baseline, Slice
 from parmagic.render import chrome, page, scene, text
-from parmagic.result import Run
 
 
 def doubles(*values):
@@ -125,7 +125,7 @@ def test_summary_of_an_arm_without_items():
 )
 def test_it_is_drawn_as_any_other(found, samples):
     """Report, page and trace of a lane without items show its states and its waits."""
-    run = Run([timeline(found, samples=samples)], {"threads=1": Baseline.estimated()}, [])
+    run = Study([timeline(found, samples=samples)], {"threads=1": Baseline.estimated()}, [])
     report = text.report(run, width=80)
     assert "|??????????????" in report
     assert "L lock wait" in report

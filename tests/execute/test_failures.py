@@ -48,7 +48,7 @@ def test_one_exception_at_two_items_and_in_a_later_run(model, again):
     item, rank = _first_failed()
     assert item in {3, 7}
     assert notes == [f"in item {item} ({item}), worker {rank}, {model}"]
-    assert parmagic.last().timelines[0].failure == Failure(item, rank, error)
+    assert parmagic.last()._study.timelines[0].failure == Failure(item, rank, error)
 
     error, notes = _raised(_raising(error, 1), range(2), again)
     rank = _first_failed()[1]

@@ -16,6 +16,7 @@ import pytest
 
 import parmagic
 from parmagic.analyze.merge import merge
+from parmagic.analyze.study import Study
 from parmagic.model import plain, traits
 from parmagic.model.finding import Finding, told
 from parmagic.model.kinds import MEASURED, WAIT_KINDS
@@ -40,7 +41,7 @@ from parmagic.model.recording import (
 )
 from parmagic.model.timeline import Baseline, Packed
 from parmagic.render import chrome, page, text
-from parmagic.result import Run, from_plain, tell, to_plain
+from parmagic.result import Run, from_plain, to_plain
 
 TABLES = ("summary", "workers", "items", "waits", "transfers")
 
@@ -52,15 +53,15 @@ def again(run):
 
 def assert_same(run, other):
     """Compare all that is told of both, to the last digit."""
-    shown = run.saved
+    shown = run._study.saved
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(other, name), getattr(shown, name), check_exact=True)
-    assert text.report(other) == text.report(shown)
-    assert page.page(other, tables=True) == page.page(run, tables=True)
-    assert chrome.dumps(other) == chrome.dumps(run)
-    assert (other.title, other.notes, other.verdict, other.show_items) == (run.title, shown.notes, shown.verdict, run.show_items)
+    assert text.report(other._study) == text.report(shown)
+    assert page.page(other._study, tables=True) == page.page(run._study, tables=True)
+    assert chrome.dumps(other._study) == chrome.dumps(run._study)
+    assert (other._study.title, other.notes, other.verdict, other._study.show_items) == (run._study.title, shown.notes, shown.verdict, run._study.show_items)
     assert other.results == [None] * len(run.results)
-    assert other._findings == shown._findings
+    assert other._study.findings == shown.findings
 
 
 SETUP = """
@@ -103,12 +104,12 @@ def test_a_run_is_read_as_it_was_written(ip, name, leave):
     ip(f"%config ParallelMagics.show_items = {leave}")
     run = ip("\n".join(RUNS[name]))
     if name == "large traces":
-        assert [trace for timeline in run.timelines for trace in timeline.traces if trace.path]
+        assert [trace for timeline in run._study.timelines for trace in timeline.traces if trace.path]
     data = json.loads(json.dumps(to_plain(run)))
-    before = chrome.dumps(run)
+    before = chrome.dumps(run._study)
     shutil.move(".parmagic", "gone") if Path(".parmagic").exists() else None
     other = from_plain(data)
-    assert chrome.dumps(other) == before
+    assert chrome.dumps(other._study) == before
     shutil.move("gone", ".parmagic") if Path("gone").exists() else None
     assert_same(run, other)
 
@@ -176,22 +177,22 @@ def hand_written(**more):
     ]  # fmt: skip
     timeline = merge(Arm.named("threads", 2), 0.0, 10.0, 3, parts, {}, cpu_s=math.inf, packed=Packed(10, 0.5))
     findings = [Finding("one", "first"), Finding("two", "second", "threads=2", "warning", {"share": 0.5, "items": 3})]
-    return Run([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, findings, error, title="a title", show_items=True, **more)
+    return Run(Study([timeline], {"threads=2": Baseline(4.0, "sampled", True)}, findings, error, title="a title", show_items=True, **more))
 
 
 def test_every_field_is_kept():
     """All of a hand-written run is there, of every kind of part; its one error is one, and its missing trace has no calls."""
     run = hand_written()
     other = again(run)
-    (lane, far), (was, far_was) = other.timelines[0].lanes, run.timelines[0].lanes
+    (lane, far), (was, far_was) = other._study.timelines[0].lanes, run._study.timelines[0].lanes
     assert repr(lane) == repr(was).replace("values=[1, None]", "values=[None, None]").replace("KeyError(", 'KeyError("').replace("thing')", "thing'\")")
     assert repr(far) == repr(far_was)
     assert (far.worker.host, far.worker.takes_items, far.uncertainty) == ("far", False, 0.25)
-    assert repr(other.timelines[0].traces) == repr(run.timelines[0].traces).replace("/nowhere/at/all", "")
-    assert (other.timelines[0].arm, other.timelines[0].arm.model) == (run.timelines[0].arm, run.timelines[0].arm.model)
-    assert other.error is other.timelines[0].error is other.timelines[0].failure.error is lane.batches[0].errors[1]
+    assert repr(other._study.timelines[0].traces) == repr(run._study.timelines[0].traces).replace("/nowhere/at/all", "")
+    assert (other._study.timelines[0].arm, other._study.timelines[0].arm.model) == (run._study.timelines[0].arm, run._study.timelines[0].arm.model)
+    assert other.error is other._study.timelines[0].error is other._study.timelines[0].failure.error is lane.batches[0].errors[1]
     assert str(other.error) == "'there is no such thing'"
-    assert (other.timelines[0].packed, other.timelines[0].cpu_s) == (Packed(10, 0.5), math.inf)
+    assert (other._study.timelines[0].packed, other._study.timelines[0].cpu_s) == (Packed(10, 0.5), math.inf)
     assert_same(run, other)
 
 
@@ -200,18 +201,18 @@ def test_a_model_that_is_known_no_more():
     fibers = traits.Model("fibers", "fibers", shares_memory=True, own_process=False, shares_gil=True, also=("fibres",))
     traits.add(fibers)
     try:
-        run = Run([merge(Arm(fibers, 2), 0.0, 1.0, 0, [], {})], {"fibers=2": Baseline.estimated()}, [])
+        run = Run(Study([merge(Arm(fibers, 2), 0.0, 1.0, 0, [], {})], {"fibers=2": Baseline.estimated()}, []))
         data = to_plain(run)
     finally:
         traits.remove(fibers)
     other = from_plain(data)
-    assert (other.timelines[0].arm.model, other.timelines[0].arm.label) == (fibers, "fibers=2")
+    assert (other._study.timelines[0].arm.model, other._study.timelines[0].arm.label) == (fibers, "fibers=2")
     assert_same(run, other)
 
 
 def test_a_run_of_no_arms():
     """A run that ended before its first arm has its error and its notes."""
-    run = Run([], {}, told(["a note"], "rule"), KeyboardInterrupt(), title="a title")
+    run = Run(Study([], {}, told(["a note"], "rule"), KeyboardInterrupt(), title="a title"))
     assert_same(run, again(run))
 
 
@@ -325,8 +326,8 @@ def test_garbled_text(seed):
     except ValueError:
         return
     assert all(len(getattr(run, name)) >= 0 for name in TABLES)
-    assert text.report(run)
-    assert page.page(run, tables=True)
+    assert text.report(run._study)
+    assert page.page(run._study, tables=True)
 
 
 @pytest.mark.parametrize(("most", "fits"), [(39, False), (40, True)])
@@ -334,7 +335,7 @@ def test_what_unpacks_to_too_much_is_refused(monkeypatch, most, fits):
     """A few bytes can be made of very many: no more of these are unpacked than any run has; one wait takes 40."""
     monkeypatch.setattr(plain, "MOST_BYTES", most)
     if fits:
-        assert from_plain(DATA).timelines[0].lanes[0].waits.events
+        assert from_plain(DATA)._study.timelines[0].lanes[0].waits.events
     else:
         with pytest.raises(ValueError, match=r"waits.events has what cannot be read .*more than 39 bytes"):
             from_plain(DATA)
@@ -344,7 +345,7 @@ def test_what_unpacks_to_too_much_is_refused(monkeypatch, most, fits):
 def test_evidence_that_is_no_python_number(value):
     """It is refused by the rule's and the figure's name where the run is written, and not where nobody can mend it any more."""
     run = hand_written()
-    tell(run, [Finding("a_rule", "third", evidence={"n": value})])
+    run._study.add([Finding("a_rule", "third", evidence={"n": value})])
     with pytest.raises(TypeError, match=f"'a_rule' has a {type(value).__name__} as its n"):
         to_plain(run)
 
@@ -352,8 +353,8 @@ def test_evidence_that_is_no_python_number(value):
 def test_evidence_that_is_a_number():
     """Integers and floats, NumPy's own floats among them, are read as what they are worth."""
     run = hand_written()
-    tell(run, [Finding("a_rule", "third", evidence={"n": 3, "share": np.float64(0.5), "none": math.inf})])
-    assert again(run)._findings[-1].evidence == {"n": 3, "share": 0.5, "none": math.inf}
+    run._study.add([Finding("a_rule", "third", evidence={"n": 3, "share": np.float64(0.5), "none": math.inf})])
+    assert again(run)._study.findings[-1].evidence == {"n": 3, "share": 0.5, "none": math.inf}
 
 
 def test_nothing_is_unpickled():

@@ -50,7 +50,7 @@ threading.current_thread().name = 'hunter2worker'
 
 
 def _served(run: parmagic.Run) -> bytes:
-    parts = urlsplit(serve.link(run))
+    parts = urlsplit(serve.link(run._study))
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
     connection.request("GET", parts.path)
     answer = connection.getresponse()
@@ -74,7 +74,7 @@ def _saved(run: parmagic.Run) -> dict[str, bytes]:
     found = {str(path): path.read_bytes() for path in files if path.is_file()}
     found["trace.json.gz"] = gzip.decompress(found["trace.json.gz"])
     plain = to_plain(run)
-    traces = b"".join(trace.data for timeline in from_plain(plain).timelines for trace in timeline.traces)  # packed, elsewhere
+    traces = b"".join(trace.data for timeline in from_plain(plain)._study.timelines for trace in timeline.traces)  # packed, elsewhere
     found["plain"] = json.dumps(plain).encode() + traces
     return found | {"served": _served(run), "shown": run.timeline.show()._repr_html_().encode()}
 
@@ -99,7 +99,7 @@ if worker.model == 'serial': raise ValueError('hunter2baseline')
 [f'hunter2result', item]""")
     assert [each for each in run.items["error"].dropna() if "hunter2message" in each]
     assert any(result and result[0] == "hunter2result" for result in run.results)
-    assert any(Path(trace.path).stat().st_size for timeline in run.timelines for trace in timeline.traces)
+    assert any(Path(trace.path).stat().st_size for timeline in run._study.timelines for trace in timeline.traces)
     saved = _saved(run)
     assert _telling(saved, "hunter2") == set()
     assert _telling(saved, "ValueError") >= WITH_NOTES
@@ -153,7 +153,7 @@ def test_threads_and_names_that_keep_a_baseline_away(ip):
     finally:
         done.set()
     assert [note for note in run.notes if "hunter2thread" in note]
-    assert [note for note in run.saved.notes if "threads of yours are alive (1)" in note and "NotShippable" in note]
+    assert [note for note in run._study.saved.notes if "threads of yours are alive (1)" in note and "NotShippable" in note]
     assert _telling(_saved(run), "hunter2") == set()
 
 
@@ -161,9 +161,9 @@ def test_tables_of_figures_are_not_made_again(ip):
     """What a file has of a run is made from the run's own tables, where these are figures."""
     run = ip("%parallel threads=2 -q --once n for n in range(4)")
     summary, workers = run.summary, run.workers
-    assert run.saved.summary is summary
-    assert run.saved.workers is workers
-    assert run.saved.results == [None] * 4
+    assert run._study.saved.summary is summary
+    assert run._study.saved.workers is workers
+    assert run._study.saved.results == [None] * 4
 
 
 def test_a_private_text():

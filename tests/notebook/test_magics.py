@@ -27,7 +27,7 @@ def test_failed_run_is_kept_before_it_raises(ip):
     run = ip.space["mine"]
     assert run is parmagic.last()
     assert run.error is error
-    assert [timeline.arm.label for timeline in run.timelines] == ["threads=1"]
+    assert [timeline.arm.label for timeline in run._study.timelines] == ["threads=1"]
     assert ip.space["ran"] == [0, 1]
 
 
@@ -51,7 +51,7 @@ def test_failed_run_holds_nothing_of_the_notebooks(ip, cell):
     held = [weakref.ref(each) for each in (ip.space["read"], ip.space["unread"], *ip.space["items"][1:])]
     ip.shell.run_cell(cell)
     run = parmagic.last()
-    assert run.timelines[-1].errors
+    assert run._study.timelines[-1].errors
     ip("del read, unread, items")
     gc.collect()
     assert [ref() for ref in held] == [None] * 4
@@ -69,7 +69,7 @@ def test_expansion_stops_at_the_clause(ip):
     """{name} and $name expand in models and options; the clause and the body keep their braces and dollars."""
     ip("count = 2; option = '--once -q'")
     run = ip("%%parallel threads={count} $option for s in [f'{x}$count' for x in ('a', 'b')]\n{s}, f'{s}', '$count'")
-    assert run.timelines[0].arm.label == "threads=2"
+    assert run._study.timelines[0].arm.label == "threads=2"
     assert run.results == [({"a$count"}, "a$count", "$count"), ({"b$count"}, "b$count", "$count")]
 
 
@@ -193,8 +193,8 @@ def test_settings(ip):
     ip("%config ParallelMagics.baseline = False")
     assert ip("%parallel threads=1 -q n for n in range(2)").summary["baseline"].tolist() == ["estimated"]
     ip("%config ParallelMagics.trace = 'off'")
-    assert ip("%parallel threads=1 -q n for n in range(2)").timelines[0].traces == ()
-    assert len(ip("%parallel threads=1 -q --trace full n for n in range(2)").timelines[0].traces) == 1
+    assert ip("%parallel threads=1 -q n for n in range(2)")._study.timelines[0].traces == ()
+    assert len(ip("%parallel threads=1 -q --trace full n for n in range(2)")._study.timelines[0].traces) == 1
 
 
 def test_a_setting_that_there_is_not(ip, caplog):
@@ -222,7 +222,7 @@ def test_timeout_covers_the_arms_together(ip):
     assert isinstance(error, RunTimeout)
     run = parmagic.last()
     assert run.error is error
-    assert len(run.timelines) == 1
+    assert len(run._study.timelines) == 1
 
 
 def test_unload_and_load_again(ip):
@@ -255,7 +255,7 @@ def test_no_such_arm(ip):
 def test_expansion_sees_the_notebook_only(ip):
     """`{name}` in the front is the notebook's name; the magic's own variables are none of it."""
     ip("n_workers = 2")
-    assert [t.arm.label for t in ip("%parallel threads={n_workers} -q --once n for n in range(2)").timelines] == ["threads=2"]
+    assert [t.arm.label for t in ip("%parallel threads={n_workers} -q --once n for n in range(2)")._study.timelines] == ["threads=2"]
     for word in ("line", "word", "shell", "self"):
         assert isinstance(ip.fails(f"%parallel threads={{{word}}} n for n in range(2)"), UsageError)
 

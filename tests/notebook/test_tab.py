@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +62,30 @@ def test_looking_runs_nothing(ip):
     for line in ("%%parallel threads={loud} --", "%%parallel threads=$loud --", "%%parallel threads={ran.append(1)} --", "%%parallel for x in lo"):
         ip.shell.complete("", line, len(line))
     assert ip.space["ran"] == []
+
+
+PUBLIC = ["arm", "error", "items", "notes", "plot", "results", "save", "summary", "timeline", "transfers", "verdict", "waits", "workers"]
+
+
+@pytest.mark.parametrize("jedi", [True, False])
+def test_what_a_run_offers(ip, jedi):
+    """What the README names and nothing else, each with a docstring; so do a timeline and an arm, and a run that failed."""
+    ip.shell.Completer.use_jedi = jedi
+    ip("%parallel threads=1 -q --once -o run n for n in range(2)")
+    ip("timeline, arm = run.timeline, run.arm('threads=1')")
+    ip.fails("%parallel threads=1 -q --once -o failed 1 / n for n in range(2)")
+    for name, public in (("run", PUBLIC), ("failed", PUBLIC), ("timeline", ["open", "save", "show"]), ("arm", ["label", "results"])):
+        assert sorted(each.removeprefix(f"{name}.") for each in _completed(ip, f"{name}.")[1]) == public
+        shown = ip.space[name]
+        assert [each for each in dir(shown) if not each.startswith("_")] == public
+        assert all(each == "label" or getattr(type(shown), each).__doc__ for each in public)
+
+
+def test_the_readme_names_what_a_run_offers():
+    """Each of them is in its table."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## The run")[2].partition("\n## ")[0]
+    assert [name for name in PUBLIC if not re.search(rf"[`.]{name}[`(]", table)] == []
 
 
 @pytest.mark.parametrize("line", ["%parallel?", "%%parallel?", "?%parallel"])

@@ -61,7 +61,7 @@ def cell(ip, model, body, options="--once -q"):
 
 def traced_names(run):
     """Return the functions that are in a run's timeline."""
-    return {name for timeline in run.timelines for trace in timeline.traces for calls in functions.read(trace) for name in calls.names}
+    return {name for timeline in run._study.timelines for trace in timeline.traces for calls in functions.read(trace) for name in calls.names}
 
 
 @pytest.fixture(autouse=True)

@@ -163,10 +163,10 @@ def oldest(run):
 def test_threads_share_a_ring(trace):
     """Workers are named together, and the timeline begins where the note says; so it is with windows. A ring that fills at once has a bound."""
     run = parmagic.run(body, [3 * KEPT] * 3, "threads=2", once=True, trace=trace)
-    (timeline,) = run.timelines
+    (timeline,) = run._study.timelines
     ((who, least, lost, since),) = oldest(run)
     assert (who, least) == ("workers 0, 1", "at least ")
-    ((_, found),) = run.functions()
+    ((_, found),) = run._study.functions()
     kept = sum(name.startswith("called ") for calls in found for _, _, name in calls)
     assert 0 < int(lost.replace(",", "")) < 9 * KEPT - kept + 2 * KEPT  # and our own, before the first item
     assert min(calls.ends.min() for calls in found if len(calls)) == pytest.approx(timeline.begin + float(since), abs=0.002)
@@ -180,7 +180,7 @@ def test_a_full_ring_is_said_with_how_many(models):
     ((who, least, lost, since),) = oldest(run)
     assert (who, least) == ("worker 0", "")
     assert 100_000 <= int(lost.replace(",", "")) < 110_000
-    assert 0 < float(since) < run.timelines[0].end - run.timelines[0].begin
+    assert 0 < float(since) < run._study.timelines[0].end - run._study.timelines[0].begin
 
 
 def test_the_note_names_each_process():

@@ -90,7 +90,7 @@ def test_recording_falls_silent_once_without_a_gil():
     try:
         for _ in range(10):
             run = parmagic.run(lambda _: fib(16), range(100), "threads=4", once=True)
-            (arm,) = run.timelines
+            (arm,) = run._study.timelines
             assert any("windows" in note for note in run.notes)
             assert arm.traces[0].until < arm.end
     finally:
@@ -187,7 +187,7 @@ def test_what_a_worker_does_between_claims_is_not_recorded(ip, model):
     """What is recorded is what claims do: each costs, in time and in the trace, and nobody sees ours."""
     ip("def called(n): return [n]")
     run = ip(f"%%parallel {model}=2 --chunk 1 --once -q --trace full for n in range(40)\ncalled(n)")
-    recorded = b"".join(trace.data for timeline in run.timelines for trace in timeline.traces)
+    recorded = b"".join(trace.data for timeline in run._study.timelines for trace in timeline.traces)
     assert recorded.count(b"called (") == 40
     assert b"perform (" in recorded  # around them
     ours = ("Channel.report", "_Crew._report", "Channel.send", "pack", "BoardDeck.take", "SharedDeck.take", "MeasuringMeter.take", "work")

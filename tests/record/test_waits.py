@@ -39,10 +39,10 @@ def waits():
 def test_threads_that_compute_wait_for_each_other(ip, n):
     """While N CPU-bound threads are at work, each spends (N - 1) / N of its time waiting for the GIL, on a busy machine, too."""
     run = ip(f"%%parallel threads={n} -q --once --trace off\n{SPIN}")
-    (arm,) = run.timelines
+    (arm,) = run._study.timelines
     begin = max(batch.begins[0] for lane in arm.lanes for batch in lane.batches)
     end = min(batch.ends[-1] for lane in arm.lanes for batch in lane.batches)
-    waited = sum(run.shares(arm, lane, np.array([begin, end]))["gil_wait"][0] for lane in arm.lanes)
+    waited = sum(run._study.shares(arm, lane, np.array([begin, end]))["gil_wait"][0] for lane in arm.lanes)
     assert waited / (n * (end - begin)) == pytest.approx((n - 1) / n, abs=0.05)
     assert run.workers["measured"].all()
 

@@ -19,6 +19,7 @@ from test_page import dressed
 import parmagic
 from parmagic.render.figures import LOOKS
 from parmagic.render.page import page
+from parmagic.result import study
 
 pytestmark = [
     pytest.mark.skipif(not browser.CHROMIUM.exists(), reason="needs Debian's Chromium"),
@@ -204,7 +205,7 @@ def test_finding_and_choosing(chromium, tmp_path):
 @pytest.mark.parametrize("dark", [False, True])
 def test_many_slices(chromium, tmp_path, dark):
     """Many slices are drawn, in any theme; how fast half a million are is for the benchmark to say."""
-    run = parmagic.run(lambda n: n, range(4), "threads=2", once=True, trace="off")
+    run = study(parmagic.run(lambda n: n, range(4), "threads=2", once=True, trace="off"))
     lane = next(lane for lane in run.timelines[0].lanes if lane.batches)  # one may have had all of them
     begin, step = lane.batches[0].begins[0], 1e-7
     spans = [(f"f{k % 50} (x.py:{k % 50})", begin + k * step, begin + (k + 0.9) * step) for k in range(20_000)]

@@ -19,6 +19,7 @@ from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.timeline import Slice
 from parmagic.render import chrome, figures, scene
 from parmagic.render.page import embed, page
+from parmagic.result import study
 from parmagic.system.gil import gil_enabled
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\u2029\"'&amp;${title}\udc80\x00"
@@ -26,13 +27,13 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\u2029\"'&amp;${title}\udc
 
 @pytest.fixture(scope="module")
 def run():
-    """One real run of one arm."""
-    return parmagic.run(lambda _: sum(range(10000)), range(8), "threads=2", once=True, trace="off")
+    """The study of one real run of one arm."""
+    return study(parmagic.run(lambda _: sum(range(10000)), range(8), "threads=2", once=True, trace="off"))
 
 
 def dressed(run, **changes):
     """Return the run's view with some attributes changed."""
-    names = ("title", "verdict", "notes", "error", "timelines", "summary", "workers", "shares", "slices", "functions")
+    names = ("title", "verdict", "tells", "rough", "notes", "error", "timelines", "summary", "workers", "shares", "slices", "functions")
     view = SimpleNamespace(**{name: getattr(run, name) for name in names} | changes)
     view.saved = view
     return view

@@ -14,17 +14,17 @@ import pandas as pd
 import pytest
 from stories import NAN, calls_of, run_of, two_arms
 
+from parmagic.analyze.study import Study
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
 from parmagic.render import chrome, figures, html, page, save, svg, text
-from parmagic.result import Run
 
 HOSTILE = "</script><script>alert(1)</script> \"'& \x1b[31mred\x07 \u202egnp.exe\u2066 \u2028next \ud800 end"
 
 
-def hostile(**changes: object) -> Run:
+def hostile(**changes: object) -> Study:
     """Return a run in which every text that a user can make is hostile."""
     texts = {"verdict": HOSTILE, "notes": [HOSTILE, HOSTILE], "title": HOSTILE, "baseline": HOSTILE}
     calls = [(0, [calls_of(0, (HOSTILE, 1000.0, 1000.5))])]

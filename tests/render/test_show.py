@@ -103,15 +103,15 @@ def test_hostile_text_stays_in_its_frame():
 
 def test_link(run, served):
     """A run's page is served under a secret address, always the same one, written when it is asked for."""
-    url = serve.link(run)
+    url = serve.link(run._study)
     assert user_threads() == []  # the notebook can be forked beside it
-    assert serve.link(run) == url
+    assert serve.link(run._study) == url
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/run/\d+", url)
     status, headers, text = _get(url)
     assert status == 200
     assert headers["Content-Security-Policy"] == "frame-ancestors 'none'"
     assert "run.summary" not in text
-    assert html.escape(run.title) in text
+    assert html.escape(run._study.title) in text
     other = url.replace(url.split("/")[3], "x" * 32)
     with pytest.raises(urllib.error.HTTPError, match="404") as caught:
         _get(other)
@@ -207,7 +207,7 @@ def test_a_link_opens_its_run_alone(served, monkeypatch):
 def test_no_server_no_link(run, served, monkeypatch):
     """Where no server can be started, the report is shown without its link, and a trace that is to be opened says what to do."""
     monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
-    assert serve.link(run) == ""
+    assert serve.link(run._study) == ""
     with pytest.raises(parmagic.ParmagicError, match=r"can't start new thread\): save the timeline"):
         serve.open_trace(b"{}", "t")
 

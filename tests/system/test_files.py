@@ -336,9 +336,9 @@ def test_a_run_tells_where_its_files_went(ip, tmp_path, temporary, theirs):
     run = ip("%parallel threads=2 procs=2 -q --once --trace full sum(called(k) for k in range(9000)) for n in range(4)")
     assert [note for note in run.notes if ".parmagic is a link" in note] == [note for note in run.notes if "temporary directory" in note]
     assert len([note for note in run.notes if ".parmagic is a link" in note]) == 1
-    written = [trace.path for timeline in run.timelines for trace in timeline.traces if trace.path]  # not of a process that got no item
+    written = [trace.path for timeline in run._study.timelines for trace in timeline.traces if trace.path]  # not of a process that got no item
     assert {Path(path).parents[1] for path in written} == {temporary / f"parmagic-{os.getuid()}"}
-    assert all(calls.names for _, found in run.functions() for calls in found)
+    assert all(calls.names for _, found in run._study.functions() for calls in found)
 
 
 def test_a_run_limits_the_bytes_of_all(ip, tmp_path):
@@ -347,7 +347,7 @@ def test_a_run_limits_the_bytes_of_all(ip, tmp_path):
     ip("def called(n): return n")
     for _ in range(2):
         run = ip("%parallel threads=1 -q --once --trace full sum(called(k) for k in range(9000)) for n in range(2)")
-    assert [*_runs(tmp_path / ".parmagic")] == [Path(run.timelines[0].traces[0].path).parent]
+    assert [*_runs(tmp_path / ".parmagic")] == [Path(run._study.timelines[0].traces[0].path).parent]
     assert not [*(tmp_path / ".parmagic").glob("run-*/running")]
 
 

@@ -68,7 +68,7 @@ def told(line):
     tiles = rows.filter(regex="_s$").drop(columns=["cpu_s", "wall_s"]).fillna(0).sum(axis=1) / rows.wall_s
     return {
         "sums": [float(each.mean()) for each in run.results], "notes": list(run.notes), "tiles": [float(tiles.min()), float(tiles.max())],
-        "measured": bool(run.workers.measured.all()), "unknown": bool(run.workers.rss_mb.isna().all()), "calls": len(run.timelines[0].traces),
+        "measured": bool(run.workers.measured.all()), "unknown": bool(run.workers.rss_mb.isna().all()), "calls": len(run._study.timelines[0].traces),
         "baseline": run.summary.baseline.iloc[0],
     }
 

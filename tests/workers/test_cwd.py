@@ -90,7 +90,7 @@ def test_a_folder_that_goes_while_a_run_goes_on(ip, gone, tmp_path):
     ip("def called(n): return n")
     ip.space["gone"] = str(gone)
     run = ip("%parallel threads=1 -q --once --trace full (n or os.rmdir(gone), sum(called(k) for k in range(9000)))[1] for n in range(2)")
-    [trace] = run.timelines[0].traces
+    [trace] = run._study.timelines[0].traces
     assert Path(trace.path).parents[1] == Path(tempfile.gettempdir()) / f"parmagic-{os.getuid()}"
     assert [note for note in run.notes if "No such file or directory" in note]
 

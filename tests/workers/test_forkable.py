@@ -99,7 +99,7 @@ assert run.summary["baseline"].tolist() == ["measured"] and len(run.results) == 
 run = parmagic.run(unsent, range(4), "threads=2", timeout=30)  # and this one's nobody's
 assert run.summary["baseline"].tolist() == ["estimated"]
 assert [note for note in run.notes if NAMED in note and "cannot be forked" in note], run.notes
-assert [note for note in run.saved.notes if NAMED in note and "NotShippable" in note], run.saved.notes
+assert [note for note in run._study.saved.notes if NAMED in note and "NotShippable" in note], run._study.saved.notes
 for name in os.listdir():
     if name.startswith("ran-"): os.remove(name)
 """

@@ -41,7 +41,7 @@ def test_a_loop_that_breaks(ip, model, case):
     at, body = case
     chunk = "" if at else "--chunk 3"
     run = ip(f"%%parallel {model} -q --once {chunk} for i in range(20)\n{BODIES[body].format(at=at)}")
-    (arm,) = run.timelines
+    (arm,) = run._study.timelines
     expected = [None if i == at or i % 3 == 1 else i * 10 for i in range(20)]
     ran = arm.items_run
     assert at in ran
@@ -58,7 +58,7 @@ def test_a_loop_that_breaks(ip, model, case):
 def test_what_runs_ends(ip, model):
     """Who is within an item when another breaks the loop comes to its end, with its result; nobody begins another."""
     run = ip(f"%%parallel {model} -q --once for i in range(50)\nimport time\nif i == 3: break\ntime.sleep(0.02)\ni")
-    ran = run.timelines[0].items_run
+    ran = run._study.timelines[0].items_run
     assert ran <= set(range(6))
     assert [run.results[i] for i in ran] == [None if i == 3 else i for i in ran]
 
@@ -68,7 +68,7 @@ def test_failures_and_a_break(ip, model):
     """With --keep-going items that failed before the break keep their errors; a break is none."""
     run = ip(f"%%parallel {model} -q --once --keep-going --chunk 6 for i in range(9)\nif i == 5: break\n1 / (i - 2)")
     assert run.error is None
-    assert list(run.timelines[0].errors) == [2]
+    assert list(run._study.timelines[0].errors) == [2]
     assert run.results[:2] == [-0.5, -1.0]
 
 
@@ -96,7 +96,7 @@ def test_baseline_breaks_by_itself(ip):
 def test_arms_break_by_themselves(ip):
     """Each arm of a line begins the loop anew; the serial one is the baseline of all."""
     run = ip("%%parallel serial threads=3 for i in range(100)\nif i == 40: break\ni")
-    assert [arm.broke for arm in run.timelines] == [40, 40]
+    assert [arm.broke for arm in run._study.timelines] == [40, 40]
     assert run.arm("serial").results[:42] == [*range(40), None, None]
     assert run.summary["baseline"].tolist() == ["measured", "measured"]
 
@@ -104,7 +104,7 @@ def test_arms_break_by_themselves(ip):
 def test_only_one_of_both_breaks(ip):
     """Where the arm breaks and the serial run does not, or the other way round, the speedup is estimated."""
     run = ip("%%parallel serial threads=2 for i in range(30)\nif worker.model == 'threads' and i == 9: break\ni")
-    assert [arm.broke is None for arm in run.timelines] == [True, False]
+    assert [arm.broke is None for arm in run._study.timelines] == [True, False]
     assert run.summary["baseline"].tolist() == ["measured", "estimated"]
     assert any("serial arm did not break the loop" in note for note in run.notes)
     run = ip("%%parallel threads=2 for i in range(30)\nif worker.count == 1 and i == 9: break\ni")

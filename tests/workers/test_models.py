@@ -49,7 +49,7 @@ class TestEveryModel:
     def test_chunk(self, ip, model, chunk):
         """With --chunk N every claim but the last has N items."""
         run = ip(f"%parallel {model} -q --once --chunk {chunk} n for n in range(30)")
-        claims = sorted((b.first, len(b.begins)) for lane in run.timelines[0].lanes for b in lane.batches)
+        claims = sorted((b.first, len(b.begins)) for lane in run._study.timelines[0].lanes for b in lane.batches)
         assert claims == [(first, min(chunk, 30 - first)) for first in range(0, 30, chunk)]
         assert run.results == list(range(30))
 
@@ -108,7 +108,7 @@ class TestEveryModel:
     def test_spmd_waits_at_the_gate(self, ip, model):
         """Without a clause each rank runs once; the results are in rank order."""
         run = ip(f"%parallel {model} -q --once n for n in range(1)") if model == "serial" else ip(f"%%parallel {model} -q --once\nworker.rank")
-        assert run.results == list(range(run.timelines[0].n_items))
+        assert run.results == list(range(run._study.timelines[0].n_items))
 
 
 @pytest.mark.parametrize("model", SHARED)
@@ -224,7 +224,7 @@ def test_keep_going_baseline_is_measured(ip):
 def test_keep_going_goes_on_behind_an_arm_without_failures(ip):
     """Failures of one arm end none that come later, whether the arms between them fail or not."""
     run = ip("%%parallel threads=2,1 procs=2 -q --once --keep-going\nif worker.rank == 1:\n    raise ValueError(1)\nworker.rank")
-    assert [timeline.arm.label for timeline in run.timelines] == ["threads=2", "threads=1", "procs=2"]
+    assert [timeline.arm.label for timeline in run._study.timelines] == ["threads=2", "threads=1", "procs=2"]
     assert (run.results, run.error) == ([0, None], None)
 
 

@@ -141,7 +141,7 @@ def test_what_is_refused(ip, told, model, name):
     error = ip.fails(f"%%parallel {model} -q --once for i in range(4)\n{body}")
     assert why in str(error)
     run = ip(f"%%parallel {model} -q --once --keep-going for i in range(4)\n{body}")
-    assert len(run.timelines[0].errors) == 4
+    assert len(run._study.timelines[0].errors) == 4
 
 
 DIFFERENT = {
@@ -161,8 +161,8 @@ def test_another_one_is_refused(ip, told, model, body):
     """What brings along something else than what made the object is not taken for the same."""
     ip("class Box:\n    def __init__(self, n): self.n = n\n    def make(self): return [self.n]\n    __call__ = make\nCall = Box\ndef factory(n):\n    return lambda: [n]")
     run = ip(f"%%parallel {model} -q --once --keep-going for i in range(4)\n{body}")
-    assert list(run.timelines[0].errors) == [1, 2, 3]
-    assert all("Give it a key" in str(error) for error in run.timelines[0].errors.values())
+    assert list(run._study.timelines[0].errors) == [1, 2, 3]
+    assert all("Give it a key" in str(error) for error in run._study.timelines[0].errors.values())
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -171,7 +171,7 @@ def test_a_make_that_fails(ip, told, model):
     ip("class Refuses(Session):\n    def __enter__(self):\n        if self.name < 3: raise OSError('refused')\n        return super().__enter__()")
     body = "def make():\n    if len(tries) < 2: 1 / 0\n    return Refuses(len(tries))\ntries = worker.once(list)\ntries.append(i)\nworker.once(lambda: make(), key=1).name"
     run = ip(f"%%parallel {model} -q --once --keep-going --chunk 9 for i in range(9)\n{body}")
-    (arm,) = run.timelines
+    (arm,) = run._study.timelines
     ran = next(lane for lane in arm.lanes if lane.n_done == 9)
     assert [type(error).__name__ for error in ran.errors.values()] == ["ZeroDivisionError", "OSError"]
     assert run.results[2:] == [3] * 7
@@ -211,10 +211,10 @@ def test_by_rank_without_a_loop(ip, told, model):
     """In SPMD each rank has its own, also where ranks run in turn; there, too, it is left as that rank, behind the last one."""
     ip("class Ranked(Session):\n    def __exit__(self, *error): tell('left', parmagic.current_worker().rank)\nimport parmagic")
     run = ip(f"%%parallel {model} -q --once\nfor _ in range(3): mine = worker.once(lambda: Ranked(worker.rank))\nmine.name, worker.count")
-    for timeline in run.timelines:
+    for timeline in run._study.timelines:
         assert [rank for rank, _ in timeline.results] == list(range(timeline.n_items))
     lines = told()
-    ranks = sorted(rank for timeline in run.timelines for rank in range(timeline.n_items))
+    ranks = sorted(rank for timeline in run._study.timelines for rank in range(timeline.n_items))
     assert sorted(line[1] for line in lines if line[0] == "made") == ranks
     assert sorted(line[1] for line in lines if line[0] == "left") == ranks
 
@@ -237,7 +237,7 @@ def test_leaving_is_none_of_the_arms_time(ip, told, model):
     """Neither wall_s, nor the workers' waits and CPU seconds, know of what an exit does."""
     ip("class Slow:\n    def __enter__(self): return self\n    def __exit__(self, *error):\n        time.sleep(0.8)\n        for _ in range(3_000_000): pass")
     run = ip(f"%%parallel {model} -q --once for i in range(4)\nworker.once(Slow)\ntime.sleep(0.01)")
-    (arm,) = run.timelines
+    (arm,) = run._study.timelines
     assert arm.end - max(batch.ends[-1] for lane in arm.lanes for batch in lane.batches) < 0.7
     assert run.workers["cpu_s"].max() < arm.wall_s + 0.05
     assert not (run.waits[run.waits["kind"] == "sleep"]["max_s"] > 0.7).any()  # NaN where waits are inferred
@@ -419,7 +419,7 @@ def test_the_last_item_is_the_first_that_asks(ip, told, model):
     run = ip(f"%%parallel {model} -q --once for i in range(8)\nworker.once(opened) if i == 7 else i")
     assert run.results == [*range(7), "opened"]
     assert words(told(), "made", "left") == [1, 1]
-    assert run.timelines[0].made == {7}
+    assert run._study.timelines[0].made == {7}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -432,7 +432,7 @@ def test_a_lock_is_not_held(ip, told, model):
 def test_who_makes_nothing_leaves_nothing(ip):
     """Without it nothing is noted, nor reported."""
     run = ip("%%parallel threads=2 procs=2 -q --once for i in range(8)\ni")
-    assert [timeline.made for timeline in run.timelines] == [set(), set()]
+    assert [timeline.made for timeline in run._study.timelines] == [set(), set()]
 
 
 def test_in_this_thread_only(ip, told):

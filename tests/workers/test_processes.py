@@ -184,7 +184,7 @@ class TestFastStarts:
         run = ip("%%parallel procs=2 --once -q\nbad.value")
         assert run.results == [3, 3]
         assert any("import bad by themselves" in note and words in note for note in run.notes)
-        public = [note for note in run.saved.notes if "import bad by themselves" in note]  # an error's message is not for files
+        public = [note for note in run._study.saved.notes if "import bad by themselves" in note]  # an error's message is not for files
         assert [words.removesuffix(": not here") in note and "not here" not in note for note in public] == [True]
         assert not any("import bad" in note for note in ip("%%parallel procs=2 --once -q\nbad.value").notes)
 

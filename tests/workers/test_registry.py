@@ -183,7 +183,7 @@ def test_a_body_that_no_isolated_worker_can_have(ip, made, why, kind):
     assert set(run.summary["baseline"]) == {"estimated"}
     begin = "The speedup is estimated: there is no serial baseline. "
     assert [note for note in run.notes if note.startswith(begin + why)]
-    assert f"{begin}The body cannot be shipped to a process ({kind})." in run.saved.notes
+    assert f"{begin}The body cannot be shipped to a process ({kind})." in run._study.saved.notes
 
 
 @pytest.mark.usefixtures("toy")

@@ -28,7 +28,7 @@ def expected(seed, count):
 def test_the_same_numbers_everywhere(ip, model, seed):
     """By model, count, chunk and start method nothing differs; each item's are those that the documentation defines."""
     run = ip(f"%%parallel {model} --seed {seed} -q --once for x in 'abcdefghij'\n{DRAW}")
-    for timeline in run.timelines:
+    for timeline in run._study.timelines:
         assert timeline.results == expected(seed, 10)
     assert not any("seed" in note for note in run.notes)
 

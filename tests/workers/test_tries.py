@@ -52,7 +52,7 @@ def test_an_item_is_tried_again(flaky, model, chunk):
     assert tries(run) == [1, 2, 3, 1, 2, 3]
     assert run.error is None
     assert run.items["error"].isna().all()
-    label = run.timelines[0].arm.label
+    label = run._study.timelines[0].arm.label
     assert f"{label}: 4 items needed more than one try: item 1 (2 tries), item 2 (3 tries), item 4 (2 tries), item 5 (3 tries)." in run.notes
 
 
@@ -81,7 +81,7 @@ def test_break_ends_the_loop_at_whatever_try(flaky, model):
     """A break is no failure; an item that breaks at its second try has two."""
     run = flaky(f"%%parallel {model} -q --once --retry 1 for n in range(9)\nif n == 4:\n    fails(n, 1)\n    break\nn")
     assert run.error is None
-    assert run.timelines[0].broke == 4
+    assert run._study.timelines[0].broke == 4
     assert run.items["tries"].tolist()[4] == 2
 
 
@@ -121,11 +121,11 @@ def test_a_death_costs_a_try(flaky, model, more):
     assert run.error is None
     (note,) = [note for note in run.notes if "tried again" in note]
     assert "was killed by SIGKILL in item 5" in note
-    lane = next(lane for lane in run.timelines[0].lanes if lane.lost_tries)
+    lane = next(lane for lane in run._study.timelines[0].lanes if lane.lost_tries)
     (lost,) = lane.lost_tries
     (row,) = run.items[run.items["tries"] == 3].to_dict("records")
     assert row["wall_s"] >= lost.ends[0] - lost.begins[0]
-    assert row["start_s"] == pytest.approx(lost.begins[0] - run.timelines[0].begin)
+    assert row["start_s"] == pytest.approx(lost.begins[0] - run._study.timelines[0].begin)
     assert run.workers["n_items"].sum() == 8
 
 
@@ -156,7 +156,7 @@ def test_an_item_over_its_time(flaky, model):
     run = flaky(f"%%parallel {model} -q --once --item-timeout 0.2 --keep-going for n in range(6)\n{body}")
     assert run.results == [0, 1, None, 3, 4, 5]
     assert run.items["error"].tolist()[2] == "ItemTimeout: took longer than --item-timeout 0.2 s"
-    assert isinstance(run.timelines[0].errors[2], ItemTimeout)
+    assert isinstance(run._study.timelines[0].errors[2], ItemTimeout)
     assert run.items["wall_s"].tolist()[2] >= 0.2
     assert (flaky("count('closed 2')")) == 2
 
