@@ -88,12 +88,13 @@ class Run:
         return self._study.results
 
     def arm(self, label: str) -> ArmView:
-        """Return one arm by its label, say ``threads=4``; KeyError names the arms that there are."""
+        """Return one arm by its label, say ``threads=4``; KeyError names the arms that there are, and says why one was left out."""
         timelines = self._study.timelines
         for timeline in timelines:
             if timeline.arm.label == label:
                 return ArmView(timeline)
-        raise KeyError(f"no arm {label!r}: this run has {', '.join(t.arm.label for t in timelines)}")
+        there, why = ", ".join(timeline.arm.label for timeline in timelines), self._study.why_left_out(label)
+        raise KeyError(f"no arm {label!r}: this run has {there}{why and f'. {why}'}")
 
     @property
     def summary(self) -> pd.DataFrame:

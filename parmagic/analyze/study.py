@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from parmagic.model.finding import NOTHING_TOLD, Finding, notes_of, rough
+from parmagic.model.finding import LEFT_OUT, NOTHING_TOLD, Finding, notes_of, rough
 from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
@@ -54,6 +54,10 @@ class Study:
         found = [*findings]
         self.findings += found
         self.notes += notes_of(found)
+
+    def why_left_out(self, label: str) -> str:
+        """Say why an arm that the line asked for did not run; empty where it asked for no such arm."""
+        return next((finding.text for finding in self.findings if (finding.rule, finding.arm) == (LEFT_OUT, label)), "")
 
     @cached_property
     def results(self) -> list[Any]:

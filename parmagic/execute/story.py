@@ -17,9 +17,10 @@ from typing import Any
 
 from parmagic.analyze import compare, laws, loads, rules
 from parmagic.analyze.study import Study
-from parmagic.errors import LimitReached, RunTimeout
+from parmagic.errors import LimitReached, NotShippable, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
+from parmagic.execute.left_out import without_deadlock, without_processes
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import classes, words
 from parmagic.model.finding import Finding, told
@@ -64,19 +65,31 @@ class _Story:
     def of(cls, task: Task, screen: Screen) -> _Story:
         """Begin one: nothing has been started yet."""
         plan = replace(task.plan, fresh_seed=secrets.randbits(32))
-        task, left_out = _without_deadlock(replace(task, plan=plan, call=tried(task.call, plan)))
-        supply = Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
+        task, left_out = without_deadlock(replace(task, plan=plan, call=tried(task.call, plan)))
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
-        return cls(task, screen, supply, folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere(), *_inferred()])
+        return cls(task, screen, _supply(task), folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere(), *_inferred()])
 
     def prepare(self) -> None:
         """Start what the arms need, and park the baseline's worker while memory is as it was."""
         self.at_work.begin()
         tracing.warm(self.task.plan.trace)
-        self.supply.prepare()
+        self._supply()
         if hooks.why_inferred() or self._infers_beside():
             self.supply.wait_for_the_sampler()
         self.parked = park(self.task, self.supply)
+
+    def _supply(self) -> None:
+        """Pack or fork; where the body cannot be packed, begin again with the arms that need it not to be."""
+        try:
+            self.supply.prepare()
+        except NotShippable as error:
+            task, left_out = without_processes(self.task, error)
+            if not left_out or task.plan.start_method == "fork":  # nothing is packed for a fork: it is the option that cannot be
+                raise
+            self.supply.close()
+            self.task, self.supply = task, _supply(task)
+            self.findings += left_out
+            self.supply.prepare()
 
     def _infers_beside(self) -> bool:
         """Tell whether waits in this process have to be inferred, as another run is at work here, which measures its own."""
@@ -182,6 +195,10 @@ def execute(task: Task, screen: Screen) -> Run:
     return Run(Study(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items))
 
 
+def _supply(task: Task) -> Supply:
+    return Supply(task.call, task.items_for(max(task.plan.arms, key=lambda arm: arm.count)), task.plan, task.names)
+
+
 def _nowhere() -> list[Finding]:
     """Say where relative paths lead to nothing."""
     try:
@@ -199,16 +216,6 @@ def _inferred() -> list[Finding]:
     if not why or why == hooks.OFF:
         return []
     return [Finding("inferred", f"Waits are inferred, and marked with ~: {why}.", severity="warning")]
-
-
-def _without_deadlock(task: Task) -> tuple[Task, list[Finding]]:
-    """Leave out a serial arm whose ranks, one after another, could wait for each other forever."""
-    arms = tuple(arm for arm in task.plan.arms if not arm.model.one_at_a_time)
-    if task.items is not None or not task.blocking or not arms or arms == task.plan.arms:
-        return task, []
-    names = ", ".join(sorted(task.blocking)[:3])
-    text = f"The serial arm was left out: the body uses {names}, so ranks in turn could wait for each other forever."
-    return replace(task, plan=replace(task.plan, arms=arms)), [Finding("left_out", text, severity="warning")]
 
 
 def _ends_all(timeline: Timeline) -> bool:

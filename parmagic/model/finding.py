@@ -15,6 +15,10 @@ BENDS = 0.05
 """The share of an arm's wall time from which tracing bends its times and its speedup."""
 
 
+LEFT_OUT = "left_out"
+"""The rule by which an arm that the line asked for did not run: a finding has its label, and says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A rule that holds: of one arm, by its label, or of all that was run.
