@@ -125,7 +125,7 @@ def test_a_process_that_waits_for_a_core_to_be_born():
         while not born_late:
             hub.close()  # no process is made ahead
             run = parmagic.run(spin, [0.01] * 8 * cpus, label, once=True, trace="off")
-            timeline = run.timelines[0]
+            timeline = run._study.timelines[0]
             for lane in timeline.lanes:
                 rows = lane.tally.rows
                 if rows[2 * width - 1] == pytest.approx(rows[width] - rows[0]):  # the first reading has nothing but that
