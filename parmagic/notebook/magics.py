@@ -129,7 +129,8 @@ def _complete(shell: Any) -> None:
     def parallel_matches(line: str) -> list[str]:
         before = shell.Completer.text_until_cursor
         start, words = _found(shell, line, len(before))
-        return _in_place_of(shell.Completer.splitter.split_line(before), before[start:], words) if words else []
+        lead = shell.Completer.splitter.split_line(before).removesuffix(before[start:])  # IPython's word may begin before ours
+        return [lead + word for word in words]
 
     def parallel_matcher(context: Any) -> dict[str, Any]:
         start, words = _found(shell, context.line_with_cursor, context.cursor_position)
@@ -151,13 +152,6 @@ def _found(shell: Any, line: str, cursor: int) -> tuple[int, list[str]]:
     from parmagic.notebook import completion  # noqa: PLC0415  (loads with the first tab key in a line of ours)
 
     return completion.found(shell, line, cursor)
-
-
-def _in_place_of(token: str, fragment: str, words: list[str]) -> list[str]:
-    """Return words for what IPython takes for the one before the cursor, which may begin before our ``fragment``, or behind its begin."""
-    if token.endswith(fragment):
-        return [token.removesuffix(fragment) + word for word in words]
-    return [word[len(fragment) - len(token) :] for word in words]
 
 
 def _cell_has_ended(_: Any) -> None:

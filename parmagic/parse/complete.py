@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Callable, Iterable, Iterator
-from keyword import iskeyword
+from keyword import kwlist
 
 from parmagic.errors import LineError
 from parmagic.model import traits
@@ -19,12 +19,9 @@ from parmagic.system.cpus import available_cpus
 
 __all__ = ["completions"]
 
-_FRAGMENT = re.compile(r"\S*\Z")
-_NAME = re.compile(r"(?:[^\W\d]\w*)?\Z")
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
-_OPERAND = re.compile(r"[\w)\]}'\"]\s+\Z")
-_LAST_WORD = re.compile(r"\w+\s*\Z")
-_AS_NAMES = frozenset({"None", "True", "False"})
+_OPERATORS = frozenset(kwlist) - {"None", "True", "False"}
+"""Words that something has to follow."""
 
 
 def completions(
@@ -36,9 +33,7 @@ def completions(
     the notebook's, ``expand`` is :func:`~parmagic.parse.line.parse`'s. No words where nothing can be said, as in a line that is
     refused already. Raises nothing, whatever the line.
     """
-    found = _FRAGMENT.search(before)
-    assert found is not None
-    start = found.start()
+    start = _begin(before, lambda letter: not letter.isspace())
     front, pending = _front(before[:start], cell, expand)
     if front is None:
         return start, []
@@ -109,16 +104,12 @@ def _counts(before: str, start: int, front: Front, expand: Callable[[str], str])
 
 def _of_clause(before: str, begin: int, names: Callable[[], Iterable[str]]) -> tuple[int, list[str]]:
     """Offer ``for``, ``in`` or ``if`` behind what is complete, and names where one can begin, but for targets, which are new."""
-    found = _NAME.search(before)
-    assert found is not None
-    start = found.start()
+    start = _begin(before, _in_a_name)
     text = before[begin:start]
     quotes = _STRING.sub("", text)
     if text.endswith((".", "--")) or "'" in quotes or '"' in quotes or "#" in quotes:
         return start, []
-    last = _LAST_WORD.search(text)
-    complete = bool(_OPERAND.search(text)) and not (last and _is_keyword(last[0].strip()))
-    words = words_of(text)
+    complete, words = _is_complete(text), words_of(text)
     if "for" not in words:
         return _fitting(before, start, ["for"] if complete else _names(before[start:], names))
     if "in" not in words[len(words) - words[::-1].index("for") :]:
@@ -126,8 +117,25 @@ def _of_clause(before: str, begin: int, names: Callable[[], Iterable[str]]) -> t
     return _fitting(before, start, ["if", "for"] if complete else _names(before[start:], names))
 
 
-def _is_keyword(word: str) -> bool:
-    return iskeyword(word) and word not in _AS_NAMES
+def _begin(before: str, belongs: Callable[[str], bool]) -> int:
+    """Return where the letters begin that belong together at the end of a text."""
+    start = len(before)
+    while start and belongs(before[start - 1]):
+        start -= 1
+    return start
+
+
+def _in_a_name(letter: str) -> bool:
+    return letter == "_" or letter.isalnum()
+
+
+def _is_complete(text: str) -> bool:
+    """Tell whether a text ends with something complete and a space behind it."""
+    said = text.rstrip()
+    if said == text or not said:
+        return False
+    word = said[_begin(said, _in_a_name) :]
+    return word not in _OPERATORS if word else said[-1] in ")]}'\""
 
 
 def _names(fragment: str, names: Callable[[], Iterable[str]]) -> list[str]:

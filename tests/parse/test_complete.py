@@ -127,6 +127,7 @@ def test_odd_lines():
             if set(words) & set(OPTIONS):
                 _read_up_to(line[:start], cell=cell)
     assert completions("--trace " * 3000, "", cell=True, names=lambda: NAMES)[1] == []
+    assert completions("for x in " + "y" * 300_000 + " " * 300_000, "", cell=True, names=lambda: NAMES)[1] == ["if", "for"]
 
 
 def _read_up_to(front, *, cell):
