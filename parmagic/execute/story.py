@@ -79,17 +79,19 @@ class _Story:
         self.parked = park(self.task, self.supply)
 
     def _supply(self) -> None:
-        """Pack or fork; where the body cannot be packed, begin again with the arms that need it not to be."""
+        """Pack or fork; where the body cannot be packed, begin again with the arms that do not need that."""
         try:
             self.supply.prepare()
         except NotShippable as error:
             task, left_out = without_processes(self.task, error)
             if not left_out or task.plan.start_method == "fork":  # nothing is packed for a fork: it is the option that cannot be
                 raise
-            self.supply.close()
-            self.task, self.supply = task, _supply(task)
-            self.findings += left_out
-            self.supply.prepare()
+        else:
+            return
+        self.supply.close()
+        self.task, self.supply = task, _supply(task)
+        self.findings += left_out
+        self.supply.prepare()
 
     def _infers_beside(self) -> bool:
         """Tell whether waits in this process have to be inferred, as another run is at work here, which measures its own."""
