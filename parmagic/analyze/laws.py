@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import isfinite
 
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import MEASURED
+from parmagic.model.kinds import DELAYS, MEASURED
 from parmagic.model.timeline import Baseline, Lane, Timeline
 
 SLACK = 1.1
@@ -14,9 +14,6 @@ SLACK = 1.1
 
 JITTER = 0.2
 """Seconds by which a serial run may be longer beside that: a busy machine does that to any."""
-
-_HINDERED = frozenset({"gil_wait", "cpu_wait"})
-"""The states of a worker in an item that a serial run has nothing of, or none that is its work's; its locks may be waited for in either."""
 
 _TOLD = 0.1
 """A difference of cores that clocks which tick can tell."""
@@ -37,7 +34,7 @@ def bound(timeline: Timeline) -> float:
     n = timeline.arm.count
     if not (timeline.gil and timeline.arm.model.shares_gil) or any(lane.tally is None for lane in timeline.lanes):
         return float(n)
-    work = sum(_seconds(lane, *(state for state in MEASURED if state not in _HINDERED)) for lane in timeline.lanes)
+    work = sum(_seconds(lane, *(state for state in MEASURED if state not in DELAYS)) for lane in timeline.lanes)
     running = sum(_seconds(lane, "running") for lane in timeline.lanes)
     return max(1.0, work / max(work / n, running)) if work > 0 else float(n)
 

@@ -98,7 +98,15 @@ def _read(path: str) -> bytes:
 
 def _cpus() -> tuple[float, float]:
     """Return the seconds for which the CPUs that we may use have run programs, and for which the hypervisor had them."""
-    return used(_read("/proc/stat"), os.sched_getaffinity(0))
+    return used(_read("/proc/stat"), _usable())
+
+
+def _usable() -> set[int]:
+    """Return the numbers of the CPUs that we may use; none where a container refuses to tell."""
+    try:
+        return os.sched_getaffinity(0)
+    except OSError:
+        return set()
 
 
 def used(stat: bytes, cpus: set[int]) -> tuple[float, float]:
@@ -111,7 +119,7 @@ def used(stat: bytes, cpus: set[int]) -> tuple[float, float]:
             seen += 1
             busy += sum(int(fields[place]) for place in _BUSY)
             steal += int(fields[_STEAL]) if len(fields) > _STEAL else 0
-    return (busy / tick, steal / tick) if seen == len(cpus) else (nan, nan)
+    return (busy / tick, steal / tick) if seen == len(cpus) > 0 else (nan, nan)
 
 
 @cache
@@ -205,7 +213,7 @@ def _swapped() -> float:
 
 def _clocks() -> tuple[float, float]:
     """Return at how many GHz the fastest CPU that we may use runs now, and could run; NaN where it is not told."""
-    files = [f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/" for cpu in os.sched_getaffinity(0)] if _tells_clocks() else []
+    files = [f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/" for cpu in _usable()] if _tells_clocks() else []
     now, top = ([_read(file + name).strip() for file in files] for name in ("scaling_cur_freq", "cpuinfo_max_freq"))
     fastest = [max((int(each) for each in found if each.isdigit()), default=0) / 1e6 for found in (now, top)]
     return fastest[0] or nan, fastest[1] or nan
