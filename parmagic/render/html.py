@@ -49,7 +49,10 @@ _WORDS = "padding:0 8px 0 0;border:0;width:25em;text-align:left;vertical-align:t
 _PATCH = "display:inline-block;width:10px;height:10px;border:1px solid #80808080;background:"
 _FRAME = "width:100px;height:10px;border:1px solid currentColor;opacity:.8"
 _TABLE = "border-collapse:collapse;border:0"
-_CELL = "padding:1px 10px 1px 0;border:0;text-align:left;background:none;color:inherit"
+_IDEAL = "ideal"
+_ARM_CELLS = ("label", "wall", "speedup", _IDEAL, "most", "gil", "efficiency", "cores", "baseline")
+"""What a row of the arms has, what matters most first: a narrow place has the last ones on a second line."""
+_ARM_ROW = "display:flex;flex-wrap:wrap;align-items:baseline;padding:3px 0"
 _RIGHT = "padding:1px 10px 1px 0;border:0;text-align:right;white-space:nowrap;background:none;color:inherit"
 
 
@@ -90,22 +93,36 @@ def safe(text: object, limit: int = 500) -> str:
 
 
 def arms_table(view: View) -> str:
-    """Return the table of the arms, each with a bar of its speedup against the ideal."""
-    rows = arm_rows(view)
-    head = "".join(f'<th style="{_style(name)};opacity:.7;font-weight:normal">{HEADINGS[name]}</th>' for name in HEADINGS)
-    head += f'<th style="{_CELL};opacity:.7;font-weight:normal">of the ideal</th>'
-    body = "".join(_arm(row) for row in rows[:MAX_ARMS])
-    rows_of_it = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    """Return the table of the arms, each with a bar of its speedup against the ideal.
+
+    Where there is no room for a whole row, its last cells stand on a second line, in every row the same ones: no cell is cut.
+    """
+    rows = arm_rows(view)[:MAX_ARMS]
+    words = {**HEADINGS, _IDEAL: "of the ideal"}
+    texts = {name: [words[name], *(getattr(row, name, "") for row in rows)] for name in _ARM_CELLS}
+    styles = {name: _arm_style(name, max(map(_width, column))) for name, column in texts.items()}
+    head = "".join(f'<th style="{styles[name]};opacity:.7;font-weight:normal">{words[name]}</th>' for name in _ARM_CELLS)
+    body = "".join(_arm(row, styles) for row in rows)
+    rows_of_it = f'<thead><tr style="{_ARM_ROW}">{head}</tr></thead><tbody>{body}</tbody>'
     return f'<table style="{_TABLE};margin:0 0 8px">{rows_of_it}</table>'
 
 
-def _style(name: str) -> str:
-    return _CELL if name in {"label", "baseline", "most"} else _RIGHT
+def _arm_style(name: str, width: float) -> str:
+    """Return the style of a column that is ``width`` em wide: each row is laid out by itself, and they break at the same place only so."""
+    align = "left" if name in {"label", "baseline", "most", _IDEAL} else "right"
+    room = 8 if name == _IDEAL else math.ceil(10 * width) / 10
+    return f"flex:0 0 {room:g}em;padding:1px 10px 1px 0;border:0;white-space:nowrap;text-align:{align}"
 
 
-def _arm(row: ArmRow) -> str:
-    cells = "".join(f'<td style="{_style(name)}">{escape(str(getattr(row, name)))}</td>' for name in HEADINGS)
-    return f'<tr>{cells}<td style="{_CELL}">{_bar(row)}</td></tr>'
+def _width(text: str) -> float:
+    """Return about how many em a text is wide, in a font that is wide."""
+    return sum(0.35 if char in " .,:;'|!ijlft" else 0.95 if char in "mwMW@%…" or not char.isascii() else 0.63 for char in text)
+
+
+def _arm(row: ArmRow, styles: Mapping[str, str]) -> str:
+    cells = {name: _bar(row) if name == _IDEAL else escape(getattr(row, name)) for name in _ARM_CELLS}
+    inner = "".join(f'<td style="{styles[name]}">{cell}</td>' for name, cell in cells.items())
+    return f'<tr style="{_ARM_ROW}">{inner}</tr>'
 
 
 def _bar(row: ArmRow) -> str:
