@@ -33,8 +33,11 @@ class Trace:
         save.save(self._study, path)
         return str(path)
 
-    def show(self, height: int = 640) -> Shown:
-        """Show the page, to zoom and search in, under the cell: in a frame of ``height`` pixels, which needs no file and no server."""
+    def show(self, height: int | None = None) -> Shown:
+        """Show the page, to zoom and search in, under the cell: in a frame, which needs no file and no server.
+
+        It is ``height`` pixels high; without that, as high as its lanes, up to 2,000 pixels.
+        """
         from parmagic.render import frame  # noqa: PLC0415  (only when asked to show)
 
         words = "<the timeline is shown in notebooks; .save('x.html') writes it to a file>"

@@ -8,18 +8,26 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from parmagic.render import chrome
-from parmagic.render.page import page
+from parmagic.render.page import page_and_height
 
 if TYPE_CHECKING:
     from parmagic.render import View
 
 _LOWEST = 120
 
+_HIGHEST = 2000
+"""Pixels that a frame takes at most where nobody has said how high it should be: of many or deep lanes the last are scrolled to."""
 
-def page_in_a_frame(view: View, height: int) -> str:
-    """Return a frame with the run's page in it: its script runs there, with no access to the notebook around it."""
-    style = f"width:100%;height:{max(_LOWEST, int(height))}px;border:1px solid #80808080"
-    return f'<iframe title="Timeline" sandbox="allow-scripts" style="{style}" srcdoc="{escape(page(view))}"></iframe>'
+
+def page_in_a_frame(view: View, height: int | None = None) -> str:
+    """Return a frame with the run's page in it: its script runs there, with no access to the notebook around it.
+
+    Without ``height`` (pixels) it is as high as all lanes need, up to ``_HIGHEST``.
+    """
+    text, needed = page_and_height(view)
+    high = min(needed, _HIGHEST) if height is None else max(_LOWEST, int(height))
+    style = f"width:100%;height:{high}px;border:1px solid #80808080"
+    return f'<iframe title="Timeline" sandbox="allow-scripts" style="{style}" srcdoc="{escape(text)}"></iframe>'
 
 
 def download(view: View) -> str:

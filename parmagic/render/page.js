@@ -2,7 +2,7 @@
 // Draws the lanes of a run. Times are nanoseconds from the first arm's begin.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const STATES = 18, ITEMS = 14, WAITS = 10, CALL = 15, GAP = 2, MAP = 34;
+const { states: STATES, items: ITEMS, waits: WAITS, call: CALL, gap: GAP } = data.sizes, MAP = 34;
 const TINTS = ["#a6d3ee", "#f3d28f", "#a3dccb", "#e8c1d8", "#f2ea9c", "#c3cbd6"];
 const ERROR = "#b0003a", CHOSEN = "#ff2d55", MOST_HITS = 20000;
 const whole = { begin: 0, end: Math.max(1, ...data.arms.map((arm) => arm.end)) };
@@ -593,6 +593,8 @@ function build() {
   $("next").addEventListener("click", () => step(1));
   window.addEventListener("keydown", onKey);
   new ResizeObserver(ask).observe($("lanes"));  // in a notebook's frame, there may be no room at first
+  // what is scrolled to comes to lie below the bar, not behind it
+  new ResizeObserver(() => $("lanes").style.setProperty("--bar", `${$("bar").offsetHeight}px`)).observe($("bar"));
   window.addEventListener("resize", ask);
   window.addEventListener("scroll", ask, { passive: true });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ask);

@@ -26,22 +26,39 @@ from parmagic.model.durations import UNKNOWN
 from parmagic.model.kinds import INFERRED, WORKER_STATES
 from parmagic.render import html
 from parmagic.render.figures import HEADINGS, LOOKS, arm_rows, clean, inferred, number
-from parmagic.render.scene import scene
+from parmagic.render.scene import height, scene
 
 if TYPE_CHECKING:
     from parmagic.render import View
 
 _WORDS = {"label", "baseline", "most"}
+_PER_LINE = 60
+"""Characters of the title, or of the verdict, that stand on a line of a page that is half as wide as a screen."""
+_AROUND = 340
+"""Pixels of such a page that are there whatever the run was: margins, headings, the bar above the lanes."""
 _UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def page(run: View, tables: bool = False) -> str:
     """Return the run as a whole HTML page that needs nothing else; with ``tables``, all of its tables are in it."""
-    run, frame, script = run.saved, _read("page.html"), _read("page.js")
+    return _written(run.saved, tables)[0]
+
+
+def page_and_height(run: View) -> tuple[str, int]:
+    """Return the page, and the pixels from its top to the end of its last lane, where it is half as wide as a screen."""
+    run = run.saved
+    text, lanes = _written(run, False)
+    said = 24 * (1 + len(run.verdict) // _PER_LINE) + 24 * (1 + len(run.title) // _PER_LINE)
+    return text, _AROUND + said + 29 * len(run.timelines) + lanes
+
+
+def _written(run: View, tables: bool) -> tuple[str, int]:
+    """Return a page, and the pixels that its lanes take."""
+    frame, script = _read("page.html"), _read("page.js")
     style = re.search(r"<style>(.*?)</style>", frame, re.DOTALL)
     assert style is not None
     data, said = scene(run)
-    return Template(frame).substitute(
+    text = Template(frame).substitute(
         policy=(
             f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style[1])}; "
             "base-uri 'none'; form-action 'none'"
@@ -56,6 +73,7 @@ def page(run: View, tables: bool = False) -> str:
         script=script,
         data=embed(data),
     )
+    return text, height(data)
 
 
 def embed(data: Any) -> str:

@@ -32,13 +32,32 @@ MAX_CALLS = 500_000
 MAX_DEPTH = 60
 """Calls within calls that are drawn."""
 
+SIZES = {"states": 18, "items": 14, "waits": 10, "call": 15, "gap": 2}
+"""Pixels of a lane's rows, and of the gap below one that is not of calls."""
+
+BELOW = 5
+"""Pixels from a lane to the next."""
+
+HEADING = 40
+"""Pixels of an arm's heading."""
+
 
 def scene(run: View) -> tuple[dict[str, Any], list[str]]:
     """Return what the page draws, ready for JSON, and sentences on what is left out."""
     made = _Scene(run)
     arms = [made.arm(number, timeline) for number, timeline in enumerate(run.timelines)]
     states = [[state, legend_words(run, state), LOOKS[state].color, state in INFERRED] for state in present(run)]
-    return {"states": states, "arms": arms, "names": list(made.names), "waits": made.kinds}, made.said
+    return {"states": states, "arms": arms, "names": list(made.names), "waits": made.kinds, "sizes": SIZES}, made.said
+
+
+def height(drawn: dict[str, Any]) -> int:
+    """Return the pixels that all lanes of a scene take, one below the other."""
+    return sum(HEADING + sum(map(_lane_height, arm["lanes"])) for arm in drawn["arms"])
+
+
+def _lane_height(lane: dict[str, Any]) -> int:
+    rows = [SIZES[kind] + SIZES["gap"] for kind in ("items", "waits") if lane[kind]["begin"]]
+    return SIZES["states"] + SIZES["gap"] + sum(rows) + SIZES["call"] * len(lane["calls"]) + BELOW
 
 
 class _Scene:

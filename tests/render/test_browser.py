@@ -33,7 +33,7 @@ CELLS = [
 run = parmagic.last()
 states = run.workers[['wall_s', 'startup_s', 'running_s', 'sleep_s', 'gil_wait_s', 'idle_s']]
 print('TABLES', json.dumps([[arm, rank, *row] for (arm, rank), row in zip(states.index, states.values.tolist())]))""",
-    "run.timeline.show(400)",
+    "run.timeline.show()",
 ]
 
 # of every drawn lane: its words, and how many pixels of its width each state fills (its area over its height)
@@ -81,6 +81,10 @@ def test_in_a_notebook(chromium, tmp_path, app):
         frame = next(frame for frame in tab.page.frames if frame != tab.page.main_frame and frame.query_selector("#lanes"))
         assert len(frame.query_selector_all("#lanes canvas")) == 5
         tab.page.wait_for_timeout(300)
+        last = "[lanes.at(-1).canvas.getBoundingClientRect().bottom, window.innerHeight]"
+        bottom, height = frame.evaluate(last)
+        assert bottom <= height  # no lane is cut
+        assert height - bottom < 200
         assert frame.evaluate("lanes[0].canvas.getContext('2d').getImageData(0, 5, lanes[0].canvas.width, 1).data.some((byte) => byte)")
         tab.page.keyboard.press("Control+s")
         tab.until("!document.querySelector('.jp-mod-dirty')")
@@ -88,6 +92,7 @@ def test_in_a_notebook(chromium, tmp_path, app):
         tab.page.reload()
         tab.page.wait_for_selector("svg[aria-label^='What the workers of']")
         assert tab.page.evaluate(LANES) == lanes
+        _narrow_is_whole(tab)
         assert [error for error in tab.errors if "parmagic" in error or "alert" in error or "Uncaught" in error] == []
         assert not [error for error in tab.errors if error.startswith("dialog")]
     saved = (tmp_path / "run.ipynb").read_text()
@@ -104,6 +109,29 @@ def _lanes_are_the_tables(lanes, rows):
         for state, place in words.items():
             wanted = (row[place] or 0.0) / row[2] * width
             assert drawn.get(state, 0.0) == pytest.approx(wanted, abs=1.0), (row[:2], state)
+
+
+def _narrow_is_whole(tab):
+    """At 640 pixels no cell of the arms' table is cut or wraps, no bar is, and all rows break at the same cell."""
+    tab.page.set_viewport_size({"width": 640, "height": 1000})
+    tab.page.wait_for_timeout(500)
+    rows = tab.page.evaluate("""() => {
+      const table = [...document.querySelectorAll('.jp-OutputArea-output table')].find((each) => each.textContent.includes('of the ideal'));
+      const right = table.parentElement.getBoundingClientRect().right;
+      return [...table.querySelectorAll('tr')].map((row) => {
+        const top = row.getBoundingClientRect().top, boxes = [...row.children].map((cell) => {
+          const range = document.createRange();
+          range.selectNodeContents(cell);
+          const bar = cell.querySelector('div'), drawn = (bar || range).getBoundingClientRect();
+          return [Math.round(cell.getBoundingClientRect().left), drawn.right <= right, range.getClientRects().length];
+        });
+        return boxes;
+      });
+    }""")
+    assert len(rows) == 3
+    assert all(inside for row in rows for _, inside, _ in row)
+    assert all(lines == 1 for row in rows for place, (_, _, lines) in enumerate(row) if place != 3), "a cell wraps"
+    assert [left for left, _, _ in rows[0]] == [left for left, _, _ in rows[1]] == [left for left, _, _ in rows[2]]
 
 
 def test_a_page_of_nbconvert(chromium, tmp_path):
@@ -144,6 +172,30 @@ def test_the_page_equals_the_tables(chromium, tmp_path):
     tab.until("document.querySelectorAll('#states tbody tr').length === 4")
     cells = tab.page.evaluate("[...document.querySelectorAll('#states tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent))")
     assert cells[0][:3] == ["threads=2, 0", "800 ms · 50 %", "800 ms · 50 %"]
+    assert tab.errors == []
+
+
+def test_the_bar_covers_no_table(chromium, tmp_path):
+    """The bar stays above the lanes while these are scrolled, and leaves with the last one: tables are never behind it."""
+    run = parmagic.run(lambda n: n, range(20), "threads=8 procs=2", once=True, trace="off")
+    run.save(tmp_path / "report.html")
+    tab = browser.Tab(chromium, offline=True, width=800, height=500)
+    tab.page.goto((tmp_path / "report.html").as_uri())
+    tab.until("document.querySelectorAll('#states tbody tr').length > 0")
+    tab.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    tab.page.evaluate("window.scrollTo(0, lanes[4].canvas.getBoundingClientRect().top - 300)")
+    assert tab.page.evaluate("document.getElementById('bar').getBoundingClientRect().top") == 0
+    tab.page.evaluate("lanes[2].canvas.scrollIntoView({ block: 'nearest' })")
+    assert tab.page.evaluate("lanes[2].canvas.getBoundingClientRect().top >= document.getElementById('bar').getBoundingClientRect().bottom - 1")
+    tables = tab.page.locator("#states, #workers, details table")
+    assert tables.count() >= 6
+    for number in range(tables.count()):
+        seen = tables.nth(number).evaluate("""(table) => {
+          table.scrollIntoView({ block: 'start' });
+          const box = table.querySelector('tr').getBoundingClientRect();
+          return table.contains(document.elementFromPoint(box.left + 5, box.top + box.height / 2));
+        }""")
+        assert seen, number
     assert tab.errors == []
 
 
