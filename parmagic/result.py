@@ -191,7 +191,7 @@ def to_plain(run: Run) -> dict[str, Any]:
 
     saved, show_items = study(run).saved, study(run).show_items
     told = tuple(saved.findings), tuple(saved.notes)
-    return plain.written(plain.Story(saved.title, saved.timelines, dict(saved.baselines), *told, saved.error, show_items))
+    return plain.written(plain.Story(saved.title, saved.timelines, dict(saved.baselines), *told, saved.error, show_items, saved.cells))
 
 
 def from_plain(data: Any) -> Run:
@@ -202,7 +202,7 @@ def from_plain(data: Any) -> Run:
     from parmagic.model import plain  # noqa: PLC0415  (only when asked for)
 
     told = plain.read(data)
-    known = Study(told.timelines, told.baselines, told.findings, told.error, title=told.title, show_items=told.show_items)
+    known = Study(told.timelines, told.baselines, told.findings, told.error, title=told.title, show_items=told.show_items, cells=told.cells)
     known.notes = [*told.notes]
     return Run(known)
 

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 import parmagic
+from parmagic.model.cells import Numbers, renamed
 from parmagic.model.recording import TraceFile, on_our_clock
 from parmagic.model.timeline import Calls, Lane
 
@@ -53,8 +54,8 @@ _TID = re.compile(rb'tid":(\d+)')
 _NAME = re.compile(_NAMED, re.DOTALL)
 
 
-def read(trace: TraceFile) -> list[Calls]:
-    """Return the calls that a trace holds, one :class:`Calls` per worker.
+def read(trace: TraceFile, cells: Numbers | None = None) -> list[Calls]:
+    """Return the calls that a trace holds, one :class:`Calls` per worker; functions of ``cells`` have their places in them.
 
     Threads that are no workers are left out, so are our own functions: the
     body is the outermost call. Calls that were still open at the end are closed
@@ -66,6 +67,7 @@ def read(trace: TraceFile) -> list[Calls]:
     threads_of, begins, ends, named = (np.concatenate(column) for column in zip(*tables, strict=True)) if tables else (np.empty(0),) * 4
     names = tuple(_text(name) for name in places)
     foreign = np.array([_OURS not in name for name in names], dtype=bool)
+    names = tuple(renamed(name, cells or {}) for name in names)
     found = []
     for number, rank in enumerate(trace.workers.values()):
         mine = np.flatnonzero(threads_of == number)

@@ -26,7 +26,7 @@ class Study:
     """What a run's timelines, ``baselines`` (by arm label) and findings tell.
 
     ``title`` is the magic line, ``name`` what the notebook has the run under (``-o``); ``show_items`` tells whether saved pages may
-    show item values.
+    show item values. ``cells`` are the numbers that the notebook's cells had, by their files.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Study:
         title: str = "",
         name: str = "",
         show_items: bool = False,
+        cells: Mapping[str, int] | None = None,
     ) -> None:
         self.timelines: tuple[Timeline, ...] = tuple(timelines)
         self.baselines = baselines
@@ -48,6 +49,7 @@ class Study:
         self.title = title
         self.name = name
         self.show_items = show_items
+        self.cells = dict(cells or {})
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Add what was found out when the run was over: to its notes, in words."""
@@ -136,7 +138,7 @@ class Study:
         hosts = public_hosts(self.timelines)
         timelines = [public_timeline(timeline, hosts) for timeline in self.timelines]
         findings = map(public_finding, self.findings)
-        saved = Study(timelines, self.baselines, findings, public_error(self.error), title=self.title, name=self.name)
+        saved = Study(timelines, self.baselines, findings, public_error(self.error), title=self.title, name=self.name, cells=self.cells)
         saved.notes = [*map(public, self.notes)]
         for name in {"summary", "workers", "transfers"} & vars(self).keys():  # made before, and figures, all of them
             vars(saved)[name] = vars(self)[name]
@@ -161,6 +163,6 @@ class Study:
         found = []
         for number, timeline in enumerate(self.timelines):
             lanes = {lane.worker.rank: lane for lane in timeline.lanes}
-            calls = [each for trace in timeline.traces for each in functions.read(trace)]
+            calls = [each for trace in timeline.traces for each in functions.read(trace, self.cells)]
             found.append((number, [functions.within_items(each, lanes[each.rank]) for each in calls if each.rank in lanes]))
         return found

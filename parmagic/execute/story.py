@@ -22,7 +22,7 @@ from parmagic.execute.baseline import Parked, another_end, estimated, park, take
 from parmagic.execute.conductor import conduct
 from parmagic.execute.left_out import without_deadlock, without_processes
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
-from parmagic.model import classes, words
+from parmagic.model import cells, classes, words
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Arm
 from parmagic.model.timeline import Baseline, Timeline
@@ -194,7 +194,7 @@ def execute(task: Task, screen: Screen) -> Run:
     story.fail(lost())  # in a finalizer, say, behind the last item
     _tell(story)
     outcome = story.timelines, story.baselines, story.findings, story.error
-    return Run(Study(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items))
+    return Run(Study(*outcome, title=task.title, name=task.plan.name or "", show_items=task.show_items, cells=cells.numbered()))
 
 
 def _supply(task: Task) -> Supply:

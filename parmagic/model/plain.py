@@ -29,7 +29,7 @@ from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Samples, Span, 
 from parmagic.model.timeline import Baseline, Lane, Timeline
 from parmagic.model.words import messages
 
-VERSION = [1, kinds.VERSION]
+VERSION = [2, kinds.VERSION]
 """Of this format, and of what the numbers in tallies, waits and samples mean."""
 
 MOST_ITEMS = 10_000_000
@@ -53,6 +53,7 @@ class Story:
     notes: tuple[str, ...]
     error: BaseException | None
     show_items: bool
+    cells: dict[str, int]
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------

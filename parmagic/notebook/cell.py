@@ -20,7 +20,7 @@ from IPython.utils.text import DollarFormatter
 from parmagic.errors import LineError, ParmagicError
 from parmagic.execute.story import execute
 from parmagic.execute.task import Breaking, Task
-from parmagic.model import classes
+from parmagic.model import cells, classes
 from parmagic.model.finding import Finding, told
 from parmagic.model.plan import Plan, TraceMode
 from parmagic.notebook import syntax
@@ -87,6 +87,7 @@ def _run_cell(shell: Any, line: str, cell: str | None, settings: Settings) -> Ru
 def _ran(shell: Any, line: str, cell: str | None, plan: Plan, settings: Settings) -> tuple[Run, door.Body]:
     """Read the cell and run it; the items are held by this frame alone, which no error of the body's keeps."""
     body, items, notes = _read(shell, line, cell, plan)
+    cells.ask(lambda: getattr(shell.compile, "_filename_map", {}))
     call = body.function(shell.user_ns)
     task = Task(
         Breaking(call) if body.breaks else call, items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,

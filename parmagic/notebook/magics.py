@@ -112,8 +112,10 @@ def unload(shell: Any) -> None:
     """Take all of that away."""
     shell.events.unregister("post_run_cell", _cell_has_ended)
     if "parmagic.notebook.syntax" in sys.modules:
+        from parmagic.model import cells  # noqa: PLC0415  (loads with the first cell)
         from parmagic.notebook import syntax  # noqa: PLC0415  (loads with the first cell)
 
+        cells.ask(dict)
         syntax.end(shell)
     _complete_no_more(shell)
     for kind in ("line", "cell"):

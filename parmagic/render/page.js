@@ -399,7 +399,7 @@ function* facts({ at, row, place }) {
   if (row.kind === "call") {
     const [, words, file, line] = /^(.*?)(?: \((.*):(\d+)\))?$/s.exec(name);
     yield ["function", words];
-    if (file) yield ["file", file];
+    if (file) yield [/^In\[/.test(file) ? "cell" : "file", file];
     if (line) yield ["line", line];
   } else if (row.kind === "wait") {
     const { known, flags } = data.waits[row.key[place]];

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 
+from parmagic.model.cells import place
 from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import WorkerId
@@ -46,7 +47,7 @@ class Doing:
         """Say where a thread is that could not be ended."""
         thread = self._threads[rank]
         frame = next(frames_of(thread.ident), None)
-        where = f" at {frame.file}:{frame.line}" if frame else ""
+        where = f" at {place(frame.file, frame.line)}" if frame else ""
         name = Private(repr(thread.name), "of a worker")  # the body may have given it another
         return say(f"The thread {{name}} is blocked{where} and could not be ended; it is left behind.", name=name)
 

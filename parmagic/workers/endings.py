@@ -7,6 +7,7 @@ import time
 from array import array
 from typing import Protocol
 
+from parmagic.model.cells import place
 from parmagic.model.recording import Batch, Recording, WorkerId
 from parmagic.record.meter import HALTED, Left, state_of
 from parmagic.workers.stack import Frame
@@ -28,7 +29,7 @@ def where(stack: list[Frame], filename: str, most: int = 5) -> str:
     words = []
     for frame in stack[:most]:
         in_cell = frame.file == filename
-        words.append(f"line {frame.line} of the body" if in_cell else f"{frame.name} ({frame.file}:{frame.line})")
+        words.append(f"line {frame.line} of the body" if in_cell else f"{frame.name} ({place(frame.file, frame.line)})")
         if in_cell:
             break
     return ", called from ".join(words)

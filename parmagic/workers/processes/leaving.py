@@ -25,6 +25,7 @@ from multiprocessing import util
 from typing import Any
 
 from parmagic.errors import Ended
+from parmagic.model.cells import place
 from parmagic.model.private import Private, joined, say
 from parmagic.system.descriptors import base_of_ours
 from parmagic.system.real import set_handler
@@ -138,7 +139,7 @@ def _alive() -> list[threading.Thread]:
 def _threads() -> Iterator[str]:
     for thread in _alive():
         frame = next(frames_of(thread.ident), None)
-        where = f" (at {frame.file}:{frame.line})" if frame else ""
+        where = f" (at {place(frame.file, frame.line)})" if frame else ""
         yield joined(Private(f"the thread {thread.name}", "a thread"), where)
 
 
