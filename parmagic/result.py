@@ -44,8 +44,9 @@ class Trace:
         return Shown(frame.page_in_a_frame(self._study, height), words)
 
     def open(self) -> str | Shown:
-        """Show the trace in Perfetto, served on 127.0.0.1 only; return its address.
+        """Show the trace in Perfetto, served on 127.0.0.1 only; say so, and return its address at once.
 
+        It is written when the browser asks for it, which takes some seconds for a million calls.
         The browser is told by a private file, for its command line can be read by all. Where
         one may not read temporary files (some are packed so), follow the address yourself.
         Where the notebook runs on another machine than its browser, which could not
@@ -54,9 +55,14 @@ class Trace:
         from parmagic.render import chrome, frame, serve  # noqa: PLC0415  (only when asked to open)
 
         if serve.is_remote():
-            return Shown(frame.download(self._study), "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>")
-        url = serve.open_trace(chrome.dumps(self._study), self._study.title or "parmagic")
-        serve.show(url)
+            print("Packing the trace into a link that downloads it: this notebook's browser seems to be on another machine.")  # noqa: T201
+            words = "<this notebook's browser is elsewhere: .save('x.json.gz'), then https://ui.perfetto.dev>"
+            return Shown(frame.download(self._study), words)
+        print("Opening the timeline in this machine's browser: in Perfetto, served on 127.0.0.1 while this process runs.")  # noqa: T201
+        saved = self._study.saved
+        url = serve.open_trace(lambda: chrome.dumps(saved), saved.title or "parmagic")
+        if not serve.shown(url):
+            print("No browser could be started here: open the address below yourself.")  # noqa: T201
         return url
 
     def __repr__(self) -> str:

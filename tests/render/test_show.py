@@ -22,11 +22,18 @@ import pytest
 from stories import two_arms
 
 import parmagic
-from parmagic.render import frame, serve
+from parmagic.render import chrome, frame, serve
 from parmagic.render import html as report
 from parmagic.workers.processes.forkable import user_threads
 
 HOSTILE = "</script></iframe><img src=x onerror=alert(1)> \u202e\x1b[31m '\"& ${x} `$a^b$`"
+
+
+def _until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _get(url):
@@ -151,23 +158,26 @@ def test_the_report_has_the_link_or_says_what_to_write():
     assert "run.timeline.show()" in report.report(run)
 
 
-def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch):
+def test_open_where_the_browser_is_elsewhere(run, served, monkeypatch, capsys):
     """No server that nobody can reach: a link that downloads the trace."""
     monkeypatch.delenv("PARMAGIC_REMOTE", raising=False)
     monkeypatch.setenv("JUPYTERHUB_USER", "somebody")
     monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail("opened"))
     shown = run.timeline.open()
+    assert "a link that downloads it" in capsys.readouterr().out
     assert serve._pages is None
     data = re.search(r'download="timeline.json.gz" href="data:application/gzip;base64,([^"]+)"', shown._repr_html_())[1]
     assert json.loads(gzip.decompress(base64.b64decode(data)))["traceEvents"]
 
 
-def test_open_here(run, served, monkeypatch):
+def test_open_here(run, served, monkeypatch, capsys):
     """The browser is sent to this machine by a private file, which is gone when it has led there: its command line holds no secret."""
     monkeypatch.setenv("PARMAGIC_REMOTE", "0")
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
     url = run.timeline.open()
+    assert "127.0.0.1" in capsys.readouterr().out
+    _until(lambda: opened)
     secret = url.split("/")[3]
     assert opened[0].startswith("file:///")
     assert secret not in opened[0]
@@ -176,6 +186,34 @@ def test_open_here(run, served, monkeypatch):
     assert f'content="0; url={url}"' in path.read_text()
     assert b"postMessage" in _get(url)[2].encode()
     assert not path.parent.exists()
+
+
+def test_open_waits_for_no_browser_and_no_trace(run, served, monkeypatch, capsys):
+    """It says what it does and returns while the browser is still starting; the trace is written when that asks for it, once."""
+    monkeypatch.setenv("PARMAGIC_REMOTE", "0")
+    up, written = threading.Event(), []
+    dumps = chrome.dumps
+    monkeypatch.setattr(webbrowser, "open", lambda _: up.wait(60))
+    monkeypatch.setattr(chrome, "dumps", lambda view: written.append(view) or dumps(view))
+    try:
+        url = run.timeline.open()
+        assert not up.is_set()
+        assert written == []
+        assert capsys.readouterr().out.startswith("Opening the timeline")
+        for _ in range(2):
+            status, _, text = _get(url.replace("/trace/", "/data/"))
+            assert (status, json.loads(text)["traceEvents"][0]["name"], len(written)) == (200, "process_name", 1)
+    finally:
+        up.set()
+
+
+def test_open_without_a_browser(run, served, monkeypatch, capsys):
+    """It says that the address has to be opened by hand."""
+    monkeypatch.setenv("PARMAGIC_REMOTE", "0")
+    monkeypatch.setattr(serve, "_OPENS_WITHIN", 60)
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    run.timeline.open()
+    assert "open the address below yourself" in capsys.readouterr().out
 
 
 def test_what_a_browser_never_asked_for_is_removed(run, served, monkeypatch):
@@ -187,7 +225,7 @@ def test_what_a_browser_never_asked_for_is_removed(run, served, monkeypatch):
     for is_one in (True, False):
         monkeypatch.setattr(webbrowser, "open", lambda _, found=is_one: bool(there()) and found)
         run.timeline.open()
-        assert len(there()) == is_one
+        _until(lambda found=is_one: bool(there()) == found)
         serve.close()
         assert there() == []
 
