@@ -75,6 +75,13 @@ class Study:
         return tables.summary_table(self.timelines, self.workers, baselines)
 
     @cached_property
+    def ideals(self) -> dict[str, float]:
+        """The speedup that each arm could have had at most, by its label: as many times as there are workers, or CPUs for what computes."""
+        from parmagic.analyze import ideal  # noqa: PLC0415  (it looks at tables)
+
+        return ideal.ideals(self.timelines, self.workers, self.summary)
+
+    @cached_property
     def workers(self) -> pd.DataFrame:
         """One row per (arm, rank): the states tile the wall time."""
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)

@@ -307,6 +307,7 @@ def _timeline(timeline: Timeline) -> bool:
     ranks = [lane.worker.rank for lane in timeline.lanes]
     last = max((batch.first + len(batch.begins) for lane in timeline.lanes for batch in lane.batches), default=0)
     whole = len(set(ranks)) == len(ranks) and last <= timeline.n_items <= MOST_ITEMS
+    whole = whole and timeline.cpus >= 0
     return whole and _times(timeline.begin, timeline.end) and timeline.begin < timeline.end
 
 

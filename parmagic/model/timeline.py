@@ -106,6 +106,7 @@ class Timeline:
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
     ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
+    ``cpus`` is how many CPUs its workers could use when it began; 0 where that is not known, as for other machines.
     """
 
     arm: Arm
@@ -120,6 +121,7 @@ class Timeline:
     packed: Packed | None = None
     failure: Failure | None = None
     load: Load | None = None
+    cpus: int = 0
 
     @property
     def wall_s(self) -> float:

@@ -39,6 +39,11 @@ class View(Protocol):
         ...
 
     @property
+    def ideals(self) -> dict[str, float]:
+        """The speedup that each arm could have had at most, by its label."""
+        ...
+
+    @property
     def workers(self) -> pd.DataFrame:
         """One row per (arm, rank)."""
         ...

@@ -59,7 +59,7 @@ def inferred(text: str, is_inferred: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArmRow:
-    """One arm as it is shown: texts, and the two numbers that a bar needs."""
+    """One arm as it is shown: texts, and what a bar needs: the share of the ideal, and what that is."""
 
     label: str
     wall: str
@@ -70,7 +70,9 @@ class ArmRow:
     gil: str
     most: str
     ratio: float
+    ideal: str
     n_workers: int
+    cpus: int
 
 
 HEADINGS = {
@@ -87,13 +89,14 @@ HEADINGS = {
 
 def arm_rows(view: View) -> list[ArmRow]:
     """Return the rows of the arms table."""
-    return [_arm_row(view, timeline.arm.label) for timeline in view.timelines]
+    return [_arm_row(view, timeline) for timeline in view.timelines]
 
 
-def _arm_row(view: View, label: str) -> ArmRow:
+def _arm_row(view: View, timeline: Timeline) -> ArmRow:
+    label = timeline.arm.label
     row: Any = view.summary.loc[label]
     rough = label in view.rough
-    speedup = float(row["speedup"])
+    speedup, ideal = float(row["speedup"]), view.ideals[label]
     return ArmRow(
         label=clean(label),
         wall=seconds(float(row["wall_s"])),
@@ -103,8 +106,10 @@ def _arm_row(view: View, label: str) -> ArmRow:
         cores=number(float(row["cores_used"])),
         gil=inferred(share(float(row["gil_wait_share"])), not measured(view, label) and bool(row["gil"])),
         most=_most(view, label),
-        ratio=float(row["efficiency"]),
+        ratio=speedup / ideal,
+        ideal=f"{number(ideal, 1).removesuffix('.0')}×",
         n_workers=int(row["n_workers"]),
+        cpus=timeline.cpus,
     )
 
 

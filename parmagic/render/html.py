@@ -47,7 +47,9 @@ MAX_ARMS = 64
 _ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 _WORDS = "padding:0 8px 0 0;border:0;width:25em;text-align:left;vertical-align:top;font-size:90%"
 _PATCH = "display:inline-block;width:10px;height:10px;border:1px solid #80808080;background:"
-_FRAME = "width:100px;height:10px;border:1px solid currentColor;opacity:.8"
+_BAR = 8
+"""Em that a bar takes."""
+_FRAME = "display:inline-block;width:7.6em;height:10px;border:1px solid currentColor;opacity:.8"
 _TABLE = "border-collapse:collapse;border:0"
 _IDEAL = "ideal"
 _ARM_CELLS = ("label", "wall", "speedup", _IDEAL, "most", "gil", "efficiency", "cores", "baseline")
@@ -99,8 +101,10 @@ def arms_table(view: View) -> str:
     """
     rows = arm_rows(view)[:MAX_ARMS]
     words = {**HEADINGS, _IDEAL: "of the ideal"}
-    texts = {name: [words[name], *(getattr(row, name, "") for row in rows)] for name in _ARM_CELLS}
-    styles = {name: _arm_style(name, max(map(_width, column))) for name, column in texts.items()}
+    texts = {name: [words[name], *(getattr(row, name) for row in rows)] for name in _ARM_CELLS}
+    widths = {name: max(map(_width, column)) for name, column in texts.items()}
+    widths[_IDEAL] = _BAR + max(_width(f" of {row.ideal}") for row in rows)
+    styles = {name: _arm_style(name, width) for name, width in widths.items()}
     head = "".join(f'<th style="{styles[name]};opacity:.7;font-weight:normal">{words[name]}</th>' for name in _ARM_CELLS)
     body = "".join(_arm(row, styles) for row in rows)
     rows_of_it = f'<thead><tr style="{_ARM_ROW}">{head}</tr></thead><tbody>{body}</tbody>'
@@ -110,8 +114,7 @@ def arms_table(view: View) -> str:
 def _arm_style(name: str, width: float) -> str:
     """Return the style of a column that is ``width`` em wide: each row is laid out by itself, and they break at the same place only so."""
     align = "left" if name in {"label", "baseline", "most", _IDEAL} else "right"
-    room = 8 if name == _IDEAL else math.ceil(10 * width) / 10
-    return f"flex:0 0 {room:g}em;padding:1px 10px 1px 0;border:0;white-space:nowrap;text-align:{align}"
+    return f"flex:0 0 {math.ceil(10 * width) / 10:g}em;padding:1px 10px 1px 0;border:0;white-space:nowrap;text-align:{align}"
 
 
 def _width(text: str) -> float:
@@ -126,14 +129,15 @@ def _arm(row: ArmRow, styles: Mapping[str, str]) -> str:
 
 
 def _bar(row: ArmRow) -> str:
-    """Draw the speedup in a frame whose whole width is the ideal: as many times as there are workers."""
+    """Draw the speedup in a frame whose whole width is the ideal, and say what that is."""
     if not math.isfinite(row.ratio):
         return UNKNOWN
     width = round(100 * min(max(row.ratio, 0.0), 1.0))
-    ideal = f"{row.speedup} of {row.n_workers}×"
+    cpus = f" on {row.cpus} CPU{'s' if row.cpus > 1 else ''}" if row.cpus else ""
+    at_most = f"{row.speedup}, where {row.n_workers} worker{'s' if row.n_workers > 1 else ''}{cpus} could reach {row.ideal} at most"
     return (
-        f'<div title="{escape(ideal)}" style="{_FRAME}">'
-        f'<div style="width:{width}%;height:10px;background:{LOOKS["running"].color}"></div></div>'
+        f'<div title="{escape(at_most)}" style="{_FRAME}">'
+        f'<div style="width:{width}%;height:10px;background:{LOOKS["running"].color}"></div></div> of {row.ideal}'
     )
 
 

@@ -88,7 +88,7 @@ def _speedups(axes: Axes, view: View) -> None:
     """Draw each arm's speedup as a bar in the frame of its ideal."""
     table = view.summary
     places, labels = range(len(table)), [clean(label) for label in table.index]
-    axes.barh(places, table["n_workers"], color="none", edgecolor="#888888", linewidth=0.8, height=0.6)
+    axes.barh(places, [view.ideals[label] for label in table.index], color="none", edgecolor="#888888", linewidth=0.8, height=0.6)
     axes.barh(places, np.nan_to_num(table["speedup"]), color=LOOKS["running"].color, height=0.6)
     for place, (row, value) in enumerate(zip(arm_rows(view), table["speedup"], strict=True)):
         axes.annotate(f" {row.speedup}", (np.nan_to_num(value), place), va="center", fontsize=8)

@@ -7,6 +7,7 @@ import json
 import re
 import stat
 from array import array
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -235,6 +236,21 @@ def test_html_survives_a_sanitizer() -> None:
     shown = Parsed(html.report(two_arms())).text
     for words in ("Use procs=2", "1.60×", "worker 0: running 50 %, GIL wait ~50 %", "The body ran"):
         assert words in shown
+
+
+def test_the_bar_is_held_against_what_the_cpus_allow() -> None:
+    """Eight workers that compute on two CPUs could be twice as fast: the bar is full then, and says so."""
+    stories = {Arm.named("threads", 8): [[("startup", 0.1), ("running", 0.4), ("cpu_wait", 1.1)]] * 8}
+    run = run_of(stories, measured=True, serial_s=3.2)
+    shown = html.report(run)
+    assert ">of the ideal<" in shown.replace("</th>", "<")
+    assert "</div> of 8×" in shown  # nobody knows the CPUs
+    run.timelines = (replace(run.timelines[0], cpus=2),)
+    del run.ideals
+    shown = html.report(run)
+    assert "width:100%;height:10px" in shown
+    assert 'title="2.00×, where 8 workers on 2 CPUs could reach 2× at most"' in shown
+    assert "</div> of 2×" in shown
 
 
 def test_html_stays_small() -> None:
