@@ -56,6 +56,6 @@ def _trace(trace: TraceFile, by: float) -> TraceFile:
     return replace(
         trace,
         anchors=((first, begin + by), (last, end + by)),
-        until=None if trace.until is None else trace.until + by,
+        gaps=tuple((from_ + by, to + by) for from_, to in trace.gaps),
         since=None if trace.since is None else trace.since + by,
     )

@@ -59,6 +59,16 @@ def lost_waits(timeline: Timeline) -> Iterable[Finding]:
         yield Finding("lost_waits", text, label, "info", {"waits": lost})
 
 
+def cut_calls(timeline: Timeline) -> Iterable[Finding]:
+    """Say that functions are missing, where items ran in a stretch in which none were recorded."""
+    if any(timeline.gaps(lane) for lane in timeline.lanes):
+        text = (
+            "The timeline shows functions in windows only, and marks where it has none, to keep tracing within 5 % or 50 ms; items and "
+            f"waits are complete (--trace full keeps the last {CALLS_KEPT:,} calls of a process)."
+        )
+        yield Finding("cut_calls", text, timeline.arm.label)
+
+
 def lost_calls(timeline: Timeline) -> Iterable[Finding]:
     """Yield how many function calls were not kept of each process, and from when on all were."""
     short, label = [trace for trace in timeline.traces if trace.lost], timeline.arm.label
@@ -99,7 +109,7 @@ def retried(timeline: Timeline) -> Iterable[Finding]:
         yield Finding("retried", text, label, "info", {"items": len(tries), "tries": sum(tries.values())})
 
 
-OF_ARM = (broke, retried, held_gil, lost_waits, lost_calls)
+OF_ARM = (broke, retried, held_gil, lost_waits, cut_calls, lost_calls)
 """The rules that look at an arm's timeline alone, in the order of their notes."""
 
 

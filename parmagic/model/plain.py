@@ -325,7 +325,7 @@ _SOUND: dict[type, Callable[[Any], bool]] = {
     Waits: _waits,
     Samples: _samples,
     Total: lambda total: total.kind in kinds.KIND and total.object >= 0,
-    TraceFile: lambda trace: _times(*trace.anchors[0], *trace.anchors[1]),
+    TraceFile: lambda trace: _times(*trace.anchors[0], *trace.anchors[1], *(edge for gap in trace.gaps for edge in gap)),
     Lane: lambda lane: lane.worker.rank >= 0,
     Timeline: _timeline,
     Story: _story,

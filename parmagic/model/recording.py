@@ -280,8 +280,8 @@ CALLS_KEPT = 1_000_000
 class TraceFile:
     """What VizTracer recorded in one process: in a file, or as ``data`` where that is small.
 
-    ``anchors`` are two pairs (VizTracer's microseconds, our seconds); ``until``
-    is the time at which function detail was cut, or None. ``workers`` maps a
+    ``anchors`` are two pairs (VizTracer's microseconds, our seconds). ``gaps`` are the begins and ends of the stretches in
+    which functions were not recorded, so that tracing kept within its budget. ``workers`` maps a
     thread id to the worker's rank; events of other threads are not ours.
 
     ``lost`` is how many calls are not in it, the oldest of the process: NaN where that is not known, and maybe more
@@ -292,7 +292,7 @@ class TraceFile:
     pid: int
     anchors: tuple[tuple[float, float], tuple[float, float]]
     workers: dict[int, int]
-    until: float | None = None
+    gaps: tuple[tuple[float, float], ...] = ()
     overhead_s: float = 0.0
     notes: tuple[str, ...] = ()
     data: bytes = b""

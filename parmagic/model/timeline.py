@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import nan
 from operator import itemgetter
@@ -13,6 +13,9 @@ from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
+
+NEXT = 0.01
+"""Seconds between two items of a worker that are not worth an interruption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,13 @@ class Timeline:
         """The share of its wall time by which tracing made it longer."""
         return self.overhead_s / self.wall_s if self.wall_s > 0 else 0.0
 
+    def gaps(self, lane: Lane) -> list[tuple[float, float]]:
+        """Return the stretches in which a worker ran items and its functions were not recorded, to keep tracing within its budget."""
+        traces = [trace for trace in self.traces if trace.gaps and lane.worker.rank in trace.workers.values()]
+        stretches = lane.stretches() if traces else []
+        cut = ((max(a, begin), min(b, end)) for trace in traces for a, b in trace.gaps for begin, end in stretches if begin < b and a < end)
+        return _joined(sorted(cut))
+
     @property
     def n_done(self) -> int:
         """How many of its items ended, well or not."""
@@ -210,6 +220,17 @@ class Timeline:
             for item, begin, end in zip(*lane.items(), strict=True):
                 seconds[item] = end - begin
         return seconds
+
+
+def _joined(stretches: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Make one of stretches, in the order of their begins, that lie no further apart than a worker needs for its next items."""
+    found: list[tuple[float, float]] = []
+    for begin, end in stretches:
+        if found and begin - found[-1][1] <= NEXT:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found
 
 
 class Slice(NamedTuple):

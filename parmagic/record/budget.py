@@ -2,11 +2,11 @@
 
 ``auto`` keeps the slowdown within 5 % or 50 ms, whichever is more. Tracing
 makes a call up to five times as expensive, so no more than four fifths of the CPU
-time that is spent while tracing can be lost. The thread therefore
-counts *traced CPU seconds*: it switches tracing off when a window is used up,
-and on again when the allowance has grown by another one. Cells that mostly
-wait (sleep, I/O) use little CPU and keep all their functions; cells that
-compute keep windows of them, ever more rarely.
+time that is spent while tracing can be lost; and no more than what the recorded calls cost. The thread therefore
+counts *traced CPU seconds*, or as many as go with what the calls cost, where these are fewer: it switches tracing off when
+a window is used up, and on again when the allowance has grown by another one. Cells that mostly
+wait (sleep, I/O), or whose time is spent in few calls, keep all their functions; cells that
+call many keep windows of them, ever more rarely.
 
 Without a GIL, recording cannot be stopped safely while threads record. On free-threaded builds ``auto``
 therefore keeps the first window only, at whose end the recording falls silent; it is stopped when the workers have ended.
@@ -18,6 +18,7 @@ from time import perf_counter, process_time
 from typing import Protocol
 
 from parmagic.model.plan import TraceMode
+from parmagic.model.recording import CALLS_KEPT
 from parmagic.record.ring import Ring
 from parmagic.system import limits
 from parmagic.system.debugger import hide
@@ -39,6 +40,12 @@ AT_ONCE = 0.04
 
 SHARE = 0.045
 """Traced CPU seconds per second of wall time that a long run may use."""
+
+PER_COST = 2.5
+"""Traced CPU seconds that count for each second that recording calls costs: four fifths of them can be lost, and costs vary by two."""
+
+MOST_CALLS = CALLS_KEPT // 5
+"""Calls of one window: it must not fill the ring, nor its user's time when it is written."""
 
 CHECK = 0.01
 """Seconds between two looks at the CPU clock while tracing is on."""
@@ -81,8 +88,9 @@ class Recorded(Protocol):
 class Controller:
     """Counts what is recorded, and keeps ``auto`` within its budget, from a thread of its own."""
 
-    def __init__(self, recorded: Recorded, mode: TraceMode) -> None:
+    def __init__(self, recorded: Recorded, mode: TraceMode, cost: float = float("nan")) -> None:
         self._recorded = recorded
+        self._cost = cost  # seconds that recording a call takes, where that is known
         self._mode = mode
         self._ended = Latch()
         self._begin = perf_counter()
@@ -129,9 +137,10 @@ class Controller:
 
         One in which another tool has moved in stays open for as long as that is there.
         """
-        self._recorded.ring.hide()
-        opened, cpu = perf_counter(), process_time()
-        while self._recorded.on and (not self._used_up(process_time() - cpu, perf_counter() - opened) or self._recorded.shared()):
+        ring = self._recorded.ring
+        ring.hide()
+        opened, cpu, calls = perf_counter(), process_time(), ring.taken
+        while self._recorded.on and (not self._is_full(calls, process_time() - cpu, perf_counter() - opened) or self._recorded.shared()):
             if self._ended.wait(CHECK):
                 return False
             self._recorded.look()
@@ -140,8 +149,18 @@ class Controller:
             return False
         if self._recorded.on:
             self._recorded.switch(on=False)
-        self._spent += process_time() - cpu
+        self._spent += self._traced(process_time() - cpu, calls)
         return True
+
+    def _traced(self, cpu_s: float, before: int | None) -> float:
+        """Return the traced CPU seconds of a window, ``before`` which so many calls had been recorded (None: not known)."""
+        taken, cost = self._recorded.ring.taken, self._cost
+        return cpu_s if taken is None or before is None or cost != cost else min(cpu_s, (taken - before) * cost * PER_COST)
+
+    def _is_full(self, before: int | None, cpu_s: float, seconds: float) -> bool:
+        """Tell whether a window has to close now, which has used that much CPU in so many seconds."""
+        many = (self._recorded.ring.taken or 0) - (before or 0) > MOST_CALLS
+        return many or self._used_up(self._traced(cpu_s, before), seconds)
 
     def _used_up(self, used: float, seconds: float) -> bool:
         """Tell whether a window that used that much CPU in so many seconds has to close now.

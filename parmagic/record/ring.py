@@ -70,6 +70,11 @@ class Ring:
         self._marks = []
         self._count = Count(self._entries, self._tail.value) if self._tail is not None else None
 
+    @property
+    def taken(self) -> int | None:
+        """How many entries had come when it was looked at last; None where that is not known."""
+        return None if self._count is None else self._count.taken
+
     def look(self) -> None:
         """Count what came since the last look."""
         count = self._count

@@ -21,7 +21,7 @@ from parmagic.model.private import Private, say
 from parmagic.model.recording import Batch, TraceFile
 from parmagic.record import clashes, dump, profiler
 from parmagic.record.budget import Controller
-from parmagic.record.profiler import BY_MONITORING, ENTRIES, Profiler
+from parmagic.record.profiler import BY_MONITORING, Profiler
 from parmagic.record.ring import Ring
 from parmagic.system import debugger
 from parmagic.system.files import RunFile
@@ -57,9 +57,9 @@ class Tracing:
         self._on = self._started = False
         self._window = 0  # how often it was switched on
         self._hooked: dict[int, int] = {}  # thread -> the window in which it was hooked last
-        self._until: float | None = None  # when it was switched off first
-        self._closed = float("-inf")  # and last
-        self._cut = False  # whether that was for the budget
+        self._closed = float("-inf")  # when it was switched off last
+        self._gap: float | None = None  # since when it is off for the budget
+        self._gaps: list[tuple[float, float]] = []
         self.controller: Controller | None = None
 
     @_harmless
@@ -74,6 +74,7 @@ class Tracing:
             self._made = None
             self._notes.append("Functions were not traced: another run traces this process.")
             return
+        profiler.call_cost()  # the budget needs it
         self._made.trace_c(wanted=self._mode != "auto")
         self._first = self._made.anchor()
         self._started = True
@@ -84,7 +85,7 @@ class Tracing:
 
     def _control(self) -> None:
         """Count what is recorded, and keep within the budget, by a thread; where none can be started, nothing is recorded."""
-        self.controller = Controller(self, self._mode)
+        self.controller = Controller(self, self._mode, profiler.call_cost())
         try:
             self.controller.start()
         except RuntimeError as error:
@@ -175,12 +176,13 @@ class Tracing:
         Where another tool has Python's place for profilers, it stays off, and a note says so.
         """
         if not on:
-            self._cut = True
             self._close()
+            self._gap = self._closed
             return
         self._window += 1
         self._on = True  # before it is: whatever interrupts this, it is switched off
         other = self._profiler.start()
+        self._end_gap()
         if other is not None:
             self._make_room(other)
             self._is_off()
@@ -195,8 +197,11 @@ class Tracing:
     def _is_off(self) -> None:
         self._on = False
         self._closed = perf_counter()
-        if self._until is None:
-            self._until = self._closed
+
+    def _end_gap(self) -> None:
+        if self._gap is not None:
+            self._gaps.append((self._gap, perf_counter()))
+            self._gap = None
 
     def _make_room(self, other: str) -> None:
         self._note(_ASIDE.format(other="another VizTracer" if other == "viztracer" else other))
@@ -214,7 +219,7 @@ class Tracing:
     def silence(self) -> None:
         """Record no further call, without touching what other threads have recorded."""
         self._profiler.place.silence()
-        self._until, self._cut = perf_counter(), True
+        self._gap = perf_counter()
 
     def finish(self, file: RunFile | None) -> TraceFile | None:
         """Hand over what was recorded, by ``file`` where it is large, and forget it; None where nothing was to be.
@@ -225,14 +230,14 @@ class Tracing:
         """
         found = self._gather(file) if self._started else None
         if self._made is None and self._notes:
-            return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, None, 0.0, tuple(self._notes))
+            return TraceFile("", os.getpid(), ((0.0, 0.0), (1.0, 1.0)), {}, (), 0.0, tuple(self._notes))
         return found
 
     @_harmless
     def _gather(self, file: RunFile | None) -> TraceFile:
         if self.controller is not None:
             self.controller.end()
-        cut = self._until  # switched off before its end
+        self._end_gap()
         self._stop()
         anchors = (self._first, self._profiler.anchor())
         counted = self.ring.lost()
@@ -240,11 +245,9 @@ class Tracing:
         lost, exactly = counted or (float("nan") if dump.overflowed(data) else 0, True)
         calls = dump.calls(data) + (lost if lost == lost else 0)
         path = self._write(data, file) if len(data) > dump.SMALL and file is not None else ""
-        if self._cut:
-            self._notes.append(_CUT)
         cost = calls * profiler.call_cost() if calls else 0.0
         return TraceFile(
-            path, os.getpid(), anchors, dict(self._workers), cut, cost, tuple(self._notes),
+            path, os.getpid(), anchors, dict(self._workers), tuple(self._gaps), cost, tuple(self._notes),
             b"" if len(data) > dump.SMALL else data, lost, exactly, dump.first_end(data, anchors) if lost else None,
         )  # fmt: skip
 
@@ -280,11 +283,6 @@ class Tracing:
         finally:
             self._notes += file.folder.notes
 
-
-_CUT = (
-    "The timeline shows functions in windows only, to keep tracing within 5 % or 50 ms; items and waits are complete "
-    f"(--trace full keeps the last {ENTRIES:,} calls of a process)."
-)
 
 _ASIDE = "Functions were not traced while {other} had Python's place for profilers, which is for one (--trace off hides this note)."
 

@@ -101,6 +101,7 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
             yield _meta("thread_sort_index", pid, tid, sort_index=10 * rank + place)
             if category == "function":
                 yield from _begin_of_functions(timeline, rank, pid, tid, zero)
+                yield from _gaps_in_functions(timeline, lane, pid, tid, zero)
             yield from _slices(_cut(row(), timeline), f'"cat":"{category}","pid":{pid},"tid":{tid}', zero)
 
 
@@ -120,6 +121,14 @@ def _begin_of_functions(timeline: Timeline, rank: int, pid: int, tid: int, zero:
         if trace.since is not None and rank in trace.workers.values():
             at = round((trace.since - zero) * 1e9) / 1e3
             known = {"name": "functions are complete from here on", "cat": "function", "pid": pid, "tid": tid, "ts": at}
+            yield _json({"ph": "i", "s": "t", **known})
+
+
+def _gaps_in_functions(timeline: Timeline, lane: Lane, pid: int, tid: int, zero: float) -> Iterator[str]:
+    """Mark where functions were not recorded, and from when on they were again."""
+    for gap in timeline.gaps(lane):
+        for name, edge in zip(("functions are not recorded from here on", "functions are recorded again from here on"), gap, strict=True):
+            known = {"name": name, "cat": "function", "pid": pid, "tid": tid, "ts": round((edge - zero) * 1e9) / 1e3}
             yield _json({"ph": "i", "s": "t", **known})
 
 

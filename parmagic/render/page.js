@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const { states: STATES, items: ITEMS, waits: WAITS, call: CALL, gap: GAP } = data.sizes, MAP = 34;
 const TINTS = ["#a6d3ee", "#f3d28f", "#a3dccb", "#e8c1d8", "#f2ea9c", "#c3cbd6"];
-const ERROR = "#b0003a", CHOSEN = "#ff2d55", MOST_HITS = 20000;
+const ERROR = "#b0003a", CHOSEN = "#ff2d55", MOST_HITS = 20000, UNRECORDED = "functions were not recorded here";
 const whole = { begin: 0, end: Math.max(1, ...data.arms.map((arm) => arm.end)) };
 const looks = new Map(data.states.map(([state, words, color, inferred]) => [state, { words, color, inferred }]));
 const view = { begin: whole.begin, end: whole.end };
@@ -35,8 +35,10 @@ function rowsOf(lane) {
   };
   add(lane.items, "item", lane.items.key, ITEMS);
   add(lane.waits, "wait", lane.waits.key, WAITS);
-  for (const calls of lane.calls) add(calls, "call", calls.name, CALL);
-  return { rows, height: top };
+  const calls = top;
+  for (const each of lane.calls) add(each, "call", each.name, CALL);
+  if (lane.gaps.length) top = Math.max(top, calls + CALL);
+  return { rows, calls, height: top };
 }
 
 function nameOf({ kind, key }, place) {
@@ -261,6 +263,7 @@ function drawLane(context, width, at, colors) {
   context.fillStyle = colors.shade;
   context.fillRect(left, 0, right - left, STATES);
   drawStates(context, width, at, x, 0, STATES);
+  drawGaps(context, width, at, x, colors);
   for (const row of at.rows) drawRow(context, width, at, row, scale);
   if (range) {
     context.fillStyle = colors.ink;
@@ -296,6 +299,33 @@ function drawStates(context, width, at, x, top, height) {
       context.fillRect(snap(left), bottom - high, Math.max(1 / ratio, snap(right) - snap(left)), high);
       bottom -= high;
     }
+  }
+}
+
+// Where functions were not recorded, their rows are hatched.
+function drawGaps(context, width, at, x, colors) {
+  const { calls, height } = at, high = height - calls - 1;
+  for (const [begin, end] of at.lane.gaps) {
+    const from = Math.max(0, x(begin)), to = Math.min(width, x(end));
+    if (to <= from) continue;
+    context.save();
+    context.beginPath();
+    context.rect(from, calls, Math.max(1, to - from), high);
+    context.clip();
+    context.fillStyle = colors.shade;
+    context.fill();
+    context.strokeStyle = colors.line;
+    context.lineWidth = 2;
+    for (let left = from - high - ((from - high) % 8); left < to; left += 8) {
+      context.beginPath();
+      context.moveTo(left, calls + high);
+      context.lineTo(left + high, calls);
+      context.stroke();
+    }
+    const words = fit(context, UNRECORDED, to - from - 6);
+    context.fillStyle = colors.soft;
+    if (to - from >= 40) context.fillText(words, from + 3, height - CALL / 2);  // below calls that go on
+    context.restore();
   }
 }
 
@@ -441,6 +471,9 @@ function describe(at, time, y) {
     return lines.join("\n");
   }
   const slice = sliceAt(at, time, y);
+  if (!slice && y >= at.calls && lane.gaps.some(([begin, end]) => begin <= time && time < end)) {
+    return [...lines, `${UNRECORDED}, to keep tracing within 5 % or 50 ms`].join("\n");
+  }
   if (!slice) return "";
   return [...lines, nameOf(slice.row, slice.place), duration(slice.row.took[slice.place])].join("\n");
 }
@@ -577,12 +610,12 @@ function build() {
       make("span", row, `worker ${lane.rank}`);
       const canvas = make("canvas", row), sums = new Map();
       for (const state of looks.keys()) if (lane.states[state]) sums.set(state, unpack(lane.states[state], Float32Array));
-      const { rows, height } = rowsOf(lane);
+      const { rows, calls, height } = rowsOf(lane);
       canvas.style.height = `${height}px`;
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${arm.label}, worker ${lane.rank}: its figures are in the tables of the states and of the workers`);
-      const at = { arm, lane, canvas, rows, height, sums, steps: Math.max(1, ...[...sums.values()].map((each) => each.length - 1)) };
+      const at = { arm, lane, canvas, rows, calls, height, sums, steps: Math.max(1, ...[...sums.values()].map((each) => each.length - 1)) };
       lanes.push(at);
       listen(at);
     }

@@ -57,7 +57,7 @@ def height(drawn: dict[str, Any]) -> int:
 
 def _lane_height(lane: dict[str, Any]) -> int:
     rows = [SIZES[kind] + SIZES["gap"] for kind in ("items", "waits") if lane[kind]["begin"]]
-    return SIZES["states"] + SIZES["gap"] + sum(rows) + SIZES["call"] * len(lane["calls"]) + BELOW
+    return SIZES["states"] + SIZES["gap"] + sum(rows) + SIZES["call"] * max(len(lane["calls"]), bool(lane["gaps"])) + BELOW
 
 
 class _Scene:
@@ -121,6 +121,7 @@ class _Scene:
             "items": self._items(lane, every),
             "waits": self._pieces(self._waits[number, place], timeline),
             "calls": self._rows(mine),
+            "gaps": [[self._ns(begin), self._ns(end)] for begin, end in timeline.gaps(lane)],
         }
 
     def _states(self, timeline: Timeline, lane: Lane) -> dict[str, str]:

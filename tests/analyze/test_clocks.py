@@ -55,7 +55,7 @@ def recording(rank=0, zero=0.0, host=HOST, clock=HERE):
         readings=Readings(tally=Tally(tally), waits=Waits(wait, lost=3)),
         totals=(Total("lock", 0xBEEF, 3, 1, 2.0, 2.0),),
         usage=Usage(6.0, 6.5, 1, 2, 50.0),
-        trace=TraceFile("", 1, ((0.0, zero + 1.0), (1e6, zero + 2.0)), {7: rank}, until=zero + 8.0, since=zero + 1.5, data=EVENT),
+        trace=TraceFile("", 1, ((0.0, zero + 1.0), (1e6, zero + 2.0)), {7: rank}, gaps=((zero + 8.0, zero + 8.25),), since=zero + 1.5, data=EVENT),
         samples=Samples(doubles(zero + 3.0), array("b", [SEEN.index("lock")])),
         clock=clock,
     )
@@ -102,7 +102,7 @@ def test_two_hosts_on_one_clock():
     assert [(wait.begin, wait.end) for wait in far.waits] == [(2_500_000_000, 4_500_000_000)]
     assert far.samples.at.tolist() == [3.5]
     assert [list(calls) for trace in arm.traces for calls in functions.read(trace)] == [[(1.5, 1.75, "work")], [(2.0, 2.25, "work")]]
-    assert (arm.traces[1].since, arm.traces[1].until) == (2.0, 8.5)
+    assert (arm.traces[1].since, arm.traces[1].gaps) == (2.0, ((8.5, 8.75),))
 
 
 def test_one_worker_by_two_clocks():

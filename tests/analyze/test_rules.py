@@ -54,6 +54,20 @@ def test_tracing_that_bends_figures(seconds, holds):
     assert rough({"threads=2": "measured"}, found) == ({"threads=2"} if holds else set())
 
 
+@pytest.mark.parametrize(
+    ("gaps", "where"),
+    [
+        ((), []), (((2.5, 3.0),), []), (((0.5, 0.75), (1.75, 9.0)), [(0.5, 0.75), (1.75, 2.0)]), (((0.5, 0.75), (0.752, 0.8)), [(0.5, 0.8)]),
+    ],
+)  # fmt: skip
+def test_functions_are_missing_where_items_ran_without_a_record(gaps, where):
+    """A stretch in which no item ran has none to miss: there is no note. Those of a worker's own process count alone."""
+    arm = replace(ARM, traces=(TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {7: 0}, gaps),))
+    assert arm.gaps(arm.lanes[0]) == where
+    assert arm.gaps(arm.lanes[1]) == []
+    assert [each.rule for each in rules.of_arm(arm)] == ["cut_calls"] * bool(where)
+
+
 def test_tracing_all_of_the_time_needs_no_excuse():
     """Where tracing was on all of the time, the sentence does not speak of windows."""
     (finding,) = rules.slowed(traced(1.0), in_windows=False)

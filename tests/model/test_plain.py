@@ -167,7 +167,7 @@ def hand_written(**more):
             Readings(tally=Tally(doubles(1.0, *[0.0] * len(MEASURED), 9.0, *range(len(MEASURED)))), waits=Waits(wait, 7)),
             (Total("lock", 2**64 - 1, 3, 1, 2.0, 2.0, 0.5, "lock"), Total("interpreter", 1, 0, 1, 0.5, 0.5)),
             Usage(6.0, nan, 1, 2, 50.0),
-            TraceFile("/nowhere/at/all", 1, ((0.0, 1.0), (1e6, 2.0)), {7: 0}, 8.0, 0.25, ("a note",), b"", nan, lost_exactly=False, since=1.5),
+            TraceFile("/nowhere/at/all", 1, ((0.0, 1.0), (1e6, 2.0)), {7: 0}, ((7.5, 8.0), (8.5, 8.75)), 0.25, ("a note",), b"", nan, lost_exactly=False, since=1.5),
             moved=Moved(1, 0.5, 2, 0.25),
         ),
         Recording(
@@ -284,7 +284,8 @@ LANE = ("run", "timelines", 0, "lanes", 0)
         ((*LANE[:3], "begin"), lambda _: -1e308, "a Timeline that cannot be"),
         ((*LANE[:3], "end"), lambda _: 0.0, "a Timeline that cannot be"),
         ((*LANE[:3], "end"), lambda _: -1.0, "a Timeline that cannot be"),
-        ((*LANE[:3], "traces", 0, "until"), lambda _: 10**400, "until has a int, not a float"),
+        ((*LANE[:3], "traces", 0, "since"), lambda _: 10**400, "since has a int, not a float"),
+        ((*LANE[:3], "traces", 0, "gaps"), lambda _: [[0.5, "nan"]], "TraceFile that cannot be"),
         ((*LANE[:3], "traces", 0, "anchors", 1, 0), lambda _: 10**300, "a TraceFile that cannot be"),
         ((*LANE, "batches", 0, "first"), lambda _: 10**400, "a Batch that cannot be"),
         (("run", "findings", 1, "evidence", 0, 1), lambda _: -(10**400), "evidence.*has a int, not a float"),

@@ -14,7 +14,7 @@ from parmagic.model.traits import PROCS
 
 ME = recording.WorkerId(3, 41, 42, 7)
 BATCH = recording.Batch(5, array("d", [1.0]), array("d", [2.0]), ["x"], {})
-TRACE = recording.TraceFile("", 41, ((0.0, 0.0), (1.0, 1.0)), {42: 3}, None, 0.0, ("note",), b"data")
+TRACE = recording.TraceFile("", 41, ((0.0, 0.0), (1.0, 1.0)), {42: 3}, (), 0.0, ("note",), b"data")
 
 
 @sent

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from stories import calls_of, two_arms
 from test_page import dressed
 
 import parmagic
+from parmagic.model.recording import TraceFile
 from parmagic.render.figures import LOOKS
 from parmagic.render.page import page
 from parmagic.result import study
@@ -251,6 +253,30 @@ def test_finding_and_choosing(chromium, tmp_path):
     tab.page.mouse.move(box["x"] + box["width"] / 10, box["y"] + 10, steps=5)
     tab.page.mouse.up()
     tab.until("view.end < whole.end * 0.12 && view.begin < whole.end * 0.01")
+    assert tab.errors == []
+
+
+def test_a_stretch_without_functions_is_marked(chromium, tmp_path):
+    """It is hatched below the waits of its workers alone, as far as their items go, and says what it is."""
+    calls = [calls_of(0, ("outer (/a/b.py:12)", 1000.0, 1000.3))]
+    run = two_arms(measured=True, functions=lambda: [(0, calls)])
+    first, second = run.timelines
+    rank = first.lanes[0].worker.rank
+    trace = TraceFile("", 1, ((0.0, 0.0), (1.0, 1.0)), {7: rank}, gaps=((1000.4, 1000.6), (1000.7, 1010.0)))
+    run.timelines = (replace(first, traces=(trace,)), second)
+    (tmp_path / "page.html").write_text(page(run), "utf-8")
+    tab = browser.Tab(chromium, offline=True)
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    last = first.lanes[0].stretches()[-1][1]
+    gaps = tab.page.evaluate("lanes.map((at) => at.lane.gaps.map(([begin, end]) => [begin / 1e9, end / 1e9]))")
+    assert gaps[0] == [pytest.approx([0.4, 0.6]), pytest.approx([0.7, last - 1000.0])]
+    assert not any(gaps[1:])
+    drawn = """(seconds) => { const { canvas, calls } = lanes[0], x = Math.round(seconds * 1e9 / whole.end * canvas.width);
+      return [...canvas.getContext('2d').getImageData(x, calls, 12, 8).data].some((byte) => byte); }"""
+    assert [tab.page.evaluate(drawn, at) for at in (0.35, 0.45, 0.65, 0.75)] == [False, True, False, True]
+    box = tab.page.locator("#lanes canvas").first.bounding_box()
+    tab.page.mouse.move(box["x"] + 0.5e9 / tab.page.evaluate("whole.end") * box["width"], box["y"] + tab.page.evaluate("lanes[0].calls") + 5)
+    tab.until("document.getElementById('tip').textContent.includes('functions were not recorded here')")
     assert tab.errors == []
 
 

@@ -98,6 +98,20 @@ def test_the_file_tells_from_when_on_calls_are_complete():
     assert marks == [{"ph": "i", "s": "t", "name": "functions are complete from here on", "cat": "function", "pid": 1, "tid": 1_000_010, "ts": 125e3}]
 
 
+def test_the_file_tells_where_no_calls_were_recorded():
+    """Both ends of such a stretch have a mark in the rows of the workers that ran items in it."""
+    run = busy_run()
+    begin, end = run.timelines[0].lanes[1].stretches()[0]
+    trace = TraceFile("", 1, ((0.0, 10.0), (1e6, 11.0)), {7: 1}, gaps=((begin - 1.0, (begin + end) / 2),))
+    run.timelines = (replace(run.timelines[0], traces=(trace,)), *run.timelines[1:])
+    marks = [event for event in json.loads(chrome.dumps(run))["traceEvents"] if event["ph"] == "i"]
+    assert [(each["name"], each["tid"]) for each in marks] == [
+        ("functions are not recorded from here on", 1_000_010), ("functions are recorded again from here on", 1_000_010),
+    ]  # fmt: skip
+    zero = run.timelines[0].begin
+    assert [each["ts"] / 1e6 for each in marks] == pytest.approx([begin - zero, (begin + end) / 2 - zero], abs=1e-5)
+
+
 MEASURE = """
 import resource, sys
 sys.path.insert(0, {tests!r})

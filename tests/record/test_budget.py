@@ -1,0 +1,67 @@
+"""What ``--trace auto`` keeps: all functions of cells that wait, or call little; windows of those that call much, with a note and marks."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+
+import parmagic
+
+DATA = bytes(2_000_000)
+
+
+def called(n):
+    """Be what the body calls."""
+    return n
+
+
+def waits(n):
+    """Wait, for most of the time."""
+    threading.Event().wait(0.02)
+    return called(n)
+
+
+def hashes(n):
+    """Compute, for a long time in few calls."""
+    for _ in range(10):
+        hashlib.sha256(DATA).digest()
+    return called(n)
+
+
+def calls_much(_):
+    """Compute, in many calls."""
+    return sum(called(n) for n in range(100_000))
+
+
+def recorded(run):
+    """Return how often ``called`` was recorded."""
+    return sum(name.startswith("called (") for _, arms in run.functions() for calls in arms for _, _, name in calls)
+
+
+def noted(run):
+    """Tell whether a note says that functions are missing."""
+    return any("functions in windows only" in note for note in run.notes)
+
+
+@pytest.mark.parametrize("models", ["threads=4", "procs=2"])
+@pytest.mark.parametrize("body", [waits, hashes])
+def test_few_calls_are_all_kept(body, models):
+    """However long they take: of each item the function is there, nothing is cut, and no note says so."""
+    run = parmagic.run(body, range(40), models, once=True)
+    (arm,) = run.timelines
+    assert recorded(run) == 40
+    assert not any(trace.gaps for trace in arm.traces)
+    assert not noted(run)
+
+
+def test_many_calls_are_cut_with_a_note():
+    """The stretches without functions are known, lie within the arm's items, and are noted; the functions of the rest are there."""
+    run = parmagic.run(calls_much, range(40), "threads=2", once=True)
+    (arm,) = run.timelines
+    gaps = [gap for lane in arm.lanes for gap in arm.gaps(lane)]
+    assert gaps
+    assert all(arm.begin <= begin < end <= arm.end for begin, end in gaps)
+    assert noted(run)
+    assert 0 < recorded(run) < 40 * 100_000
