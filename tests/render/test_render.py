@@ -119,7 +119,7 @@ def test_text_shows_the_story() -> None:
     assert "1 |" + "s" * 4 + "█" * 24 + "·" * 12 + "|" in lines
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 @pytest.mark.parametrize("unicode", [True, False])
 @pytest.mark.parametrize("color", [True, False])
 def test_text_fits_the_width(width: int, unicode: bool, color: bool) -> None:
@@ -138,6 +138,19 @@ def test_narrow_text_keeps_the_baseline() -> None:
     shown = text.report(two_arms(baseline="estimated"), 60)
     assert "The serial baseline is estimated." in shown
     assert "The serial baseline" not in text.report(two_arms(baseline="estimated"), 200)
+
+
+def test_columns_are_left_out_whole() -> None:
+    """At 120 columns all of the arms' table is there; at 60 those that matter most, each with all of its words."""
+    stories = {Arm.named("threads", 16): [[("running", 0.5), ("gil_wait", 12.5)]] * 16, Arm.named("procs", 16): [[("running", 100.5)]] * 16}
+    run = run_of(stories, serial_s=1234.5, baseline="sampled")
+    for width, left_out in ((120, set()), (60, {"baseline", "efficiency", "cores"})):
+        lines = text.report(run, width).splitlines()
+        place = next(number for number, line in enumerate(lines) if line.startswith("arm "))
+        head, *table = lines[place : place + 3]
+        assert [name for name in figures.HEADINGS.values() if name not in head] == [name for name in figures.HEADINGS.values() if name in left_out]
+        for line, row in zip(table, figures.arm_rows(run), strict=True):
+            assert all(getattr(row, name) in line for name, words in figures.HEADINGS.items() if words not in left_out)
 
 
 def test_many_workers_share_rows() -> None:
