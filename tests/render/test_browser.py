@@ -116,9 +116,11 @@ def _lanes_are_the_tables(lanes, rows):
 def _narrow_is_whole(tab):
     """At 640 pixels no cell of the arms' table is cut or wraps, no bar is, and all rows break at the same cell."""
     tab.page.set_viewport_size({"width": 640, "height": 1000})
+    tab.page.locator(".jp-CodeCell").nth(1).scroll_into_view_if_needed()
     tab.page.wait_for_timeout(500)
-    rows = tab.page.evaluate("""() => {
+    rows = tab.until("""(() => {
       const table = [...document.querySelectorAll('.jp-OutputArea-output table')].find((each) => each.textContent.includes('of the ideal'));
+      if (!table) return null;  // cells that are out of sight may not be there
       const right = table.parentElement.getBoundingClientRect().right;
       return [...table.querySelectorAll('tr')].map((row) => {
         const top = row.getBoundingClientRect().top, boxes = [...row.children].map((cell) => {
@@ -129,7 +131,7 @@ def _narrow_is_whole(tab):
         });
         return boxes;
       });
-    }""")
+    })()""")
     assert len(rows) == 3
     assert all(inside for row in rows for _, inside, _ in row)
     assert all(lines == 1 for row in rows for place, (_, _, lines) in enumerate(row) if place != 3), "a cell wraps"
