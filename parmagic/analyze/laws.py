@@ -26,17 +26,34 @@ _TICKS = 0.05
 def bound(timeline: Timeline) -> float:
     """Return the most that an arm's workers can gain on a serial run of the same work.
 
-    Of n workers that did U seconds of work, R of them holding the one GIL that they share, the wall time is at least the
-    larger of U / n and R: the gain is at most U / max(U / n, R), which is 1 where all is Python code (Amdahl's law with
-    the GIL as what is serial). Waits are work here, but for those for the GIL and for a core. Without such a GIL, or where
-    it is not known who held it, R is 0.
+    Of n workers on c CPUs that did U seconds of work, C of them on a core and R holding the one GIL that they share, the wall
+    time is at least the largest of U / n, C / c and R: the gain is at most U / max(U / n, C / c, R), which is 1 where all is
+    Python code (Amdahl's law with the GIL as what is serial). Waits are work here, but for those for the GIL and for a core.
+    Where waits are not measured, all that is known is n; where no GIL is shared, R is 0.
     """
     n = timeline.arm.count
-    if not (timeline.gil and timeline.arm.model.shares_gil) or any(lane.tally is None for lane in timeline.lanes):
+    if any(lane.tally is None for lane in timeline.lanes):
         return float(n)
     work = sum(_seconds(lane, *(state for state in MEASURED if state not in DELAYS)) for lane in timeline.lanes)
     running = sum(_seconds(lane, "running") for lane in timeline.lanes)
-    return max(1.0, work / max(work / n, running)) if work > 0 else float(n)
+    native = sum(_seconds(lane, "native") for lane in timeline.lanes)
+    most = ideal_speedup(n, timeline.cpus, work, running + native)
+    shared = timeline.gil and timeline.arm.model.shares_gil and running > 0
+    return max(1.0, min(most, work / running)) if shared else most
+
+
+def ideal_speedup(n_workers: int, cpus: int, work_s: float, on_core_s: float) -> float:
+    """Return the speedup that no arm of ``n_workers`` on ``cpus`` CPUs can exceed.
+
+    Its work takes ``work_s`` seconds one item after another, and ``on_core_s`` of them on a core. The workers share out the
+    first, and the CPUs the second, so no run takes less than the longer of ``work_s / n_workers`` and ``on_core_s / cpus``:
+    work that only computes is bounded by the CPUs, work that only waits by the workers, and a mixture by whichever is scarcer.
+
+    Without ``cpus`` (0: not known, or on several machines), or where the seconds are not known, the bound is the number of workers.
+    """
+    if not (cpus > 0 and isfinite(work_s) and on_core_s > 0):
+        return float(n_workers)
+    return work_s / max(work_s / n_workers, min(on_core_s, work_s) / cpus)
 
 
 def _seconds(lane: Lane, *states: str) -> float:
@@ -54,7 +71,9 @@ def beyond(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
     if not baseline.serial_s > SLACK * most * timeline.wall_s + JITTER:
         return
     arm, label = timeline.arm, timeline.arm.label
-    whose = "Python code under one GIL" if most < arm.count else f"{arm.count} {arm.model.called if arm.count > 1 else 'worker'}"
+    whose = f"{arm.count} {arm.model.called if arm.count > 1 else 'worker'}"
+    if most < arm.count:
+        whose = "Python code under one GIL" if timeline.gil and arm.model.shares_gil else f"what computes on {timeline.cpus} CPUs"
     text = (
         f"{label} seems to be {speedup:.2f}× as fast as the serial run, and {whose} can be {most:.2f}× at most: "
         f"{_why(timeline, baseline)}. Run the cell again before you rely on it."

@@ -56,8 +56,7 @@ class Tables(NamedTuple):
 
     def cpus(self, label: Any) -> float:
         """Return how many CPUs an arm could use at a time; infinity where that is not known."""
-        load = self.arms[label].load
-        return math.inf if load is None else max(1.0, math.ceil(load.usable))
+        return self.arms[label].cpus or math.inf
 
     def most(self, label: Any) -> float:
         """Return the speedup that an arm's own account allows, where what was seen is more; else infinity."""

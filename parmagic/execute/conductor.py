@@ -20,7 +20,6 @@ from parmagic.model.progress import Displayed, InLine, Logged, Printed, Pulse, S
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import machine, sampler
-from parmagic.system.cpus import available_cpus
 from parmagic.system.gil import gil_enabled, gil_notes
 from parmagic.system.interrupts import is_interrupt, raise_lost
 from parmagic.workers import Job, Report, Workers
@@ -138,7 +137,6 @@ def conduct(
     counts it as if it had run alone, as ``transfer`` at its begin.
     """
     policy = _UntilDeadline(job, screen, deadline)
-    cpus = available_cpus() if job.arm.model.same_host else 0
     heard = listen(workers, job, policy)
     samples = policy.samples()
     shipped_s = packed.seconds if packed else 0.0
@@ -146,7 +144,7 @@ def conduct(
     timeline = merge(
         job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
         cpu_s=heard.cpu_end - heard.cpu_begin if workers.in_this_process else float("nan"), gil=gil, error=heard.error, packed=packed,
-        load=heard.load, cpus=cpus,
+        load=heard.load if job.arm.model.same_host else None,
     )  # fmt: skip
     label = job.arm.label
     findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *rules.helpers(timeline)]

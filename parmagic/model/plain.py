@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 from parmagic.model import kinds
 from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding
+from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.private import stand_in
 from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Samples, Span, Tally, Total, TraceFile, Waits
@@ -307,7 +308,6 @@ def _timeline(timeline: Timeline) -> bool:
     ranks = [lane.worker.rank for lane in timeline.lanes]
     last = max((batch.first + len(batch.begins) for lane in timeline.lanes for batch in lane.batches), default=0)
     whole = len(set(ranks)) == len(ranks) and last <= timeline.n_items <= MOST_ITEMS
-    whole = whole and timeline.cpus >= 0
     return whole and _times(timeline.begin, timeline.end) and timeline.begin < timeline.end
 
 
@@ -327,6 +327,7 @@ _SOUND: dict[type, Callable[[Any], bool]] = {
     Total: lambda total: total.kind in kinds.KIND and total.object >= 0,
     TraceFile: lambda trace: _times(*trace.anchors[0], *trace.anchors[1], *(edge for gap in trace.gaps for edge in gap)),
     Lane: lambda lane: lane.worker.rank >= 0,
+    Load: lambda load: load.cpus > 0 and not load.quota <= 0,
     Timeline: _timeline,
     Story: _story,
 }

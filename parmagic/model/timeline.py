@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from math import nan
+from math import ceil, nan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -109,7 +109,6 @@ class Timeline:
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
     ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
-    ``cpus`` is how many CPUs its workers could use when it began; 0 where that is not known, as for other machines.
     """
 
     arm: Arm
@@ -124,12 +123,16 @@ class Timeline:
     packed: Packed | None = None
     failure: Failure | None = None
     load: Load | None = None
-    cpus: int = 0
 
     @property
     def wall_s(self) -> float:
         """Its wall seconds."""
         return self.end - self.begin
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs its workers could use, a part of one as one; 0 where that is not known, as for other machines."""
+        return 0 if self.load is None else max(1, ceil(self.load.usable))
 
     @property
     def items_s(self) -> float:

@@ -9,7 +9,8 @@ import pytest
 from stories import run_of
 
 import parmagic
-from parmagic.analyze.ideal import ideal_speedup
+from parmagic.analyze.laws import ideal_speedup
+from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 
 NAN = float("nan")
@@ -45,24 +46,24 @@ def test_a_serial_run_that_waited_for_a_core_had_no_more_work():
 
 def _ideal(stories, serial_s):
     run = run_of(stories, measured=True, serial_s=serial_s)
-    run.timelines = tuple(replace(timeline, cpus=2) for timeline in run.timelines)
+    run.timelines = tuple(replace(timeline, load=Load(2)) for timeline in run.timelines)
     return run.ideals["threads=4"]
 
 
 def test_of_a_run(monkeypatch):
     """The CPUs are those of when it ran; threads that compute cannot gain more than these, threads that wait as much as there are."""
-    monkeypatch.setattr("parmagic.execute.conductor.available_cpus", lambda: 2)
+    monkeypatch.setattr("parmagic.record.machine.affinity", lambda: 2)
     computes = parmagic.run(lambda n: sum(range(300_000)), range(16), "serial threads=8", trace="off")
     waits = parmagic.run(_wait, range(16), "serial threads=8", trace="off")
     monkeypatch.undo()
-    assert [timeline.cpus for timeline in computes.timelines] == [2, 2]
-    assert computes.ideals["serial"] == waits.ideals["serial"] == 1.0
-    assert 2.0 <= computes.ideals["threads=8"] <= 8.0
+    assert [timeline.cpus for timeline in computes._study.timelines] == [2, 2]
+    assert computes._study.ideals["serial"] == waits._study.ideals["serial"] == 1.0
+    assert 2.0 <= computes._study.ideals["threads=8"] <= 8.0
     if computes.workers["measured"].all():
-        assert computes.ideals["threads=8"] < 3.0
-    assert waits.ideals["threads=8"] == 8.0
+        assert computes._study.ideals["threads=8"] < 3.0
+    assert waits._study.ideals["threads=8"] == 8.0
     again = parmagic.result.from_plain(parmagic.result.to_plain(computes))
-    assert again.ideals == computes.ideals
+    assert again._study.ideals == computes._study.ideals
 
 
 def _wait(_):

@@ -46,6 +46,9 @@ MIXED = {"running": 0.5, "native": 1.0, "gil_wait": 0.5}
         (arm("threads", PYTHON, PYTHON, gil=False), 2.0),
         (arm("threads", PYTHON, PYTHON, measured=False), 2.0),  # running may be native there
         (arm("procs", PYTHON, PYTHON, PYTHON), 3.0),
+        (arm("procs", *[{"running": 1.0, "cpu_wait": 1.0}] * 4, load=Load(2)), 2.0),
+        (arm("procs", *[{"running": 0.1, "sleep": 1.9}] * 4, load=Load(2)), 4.0),
+        (arm("threads", *[{"running": 0.1, "native": 0.9}] * 4, load=Load(2)), 2.0),
     ],
 )
 def test_bounds(timeline, most):

@@ -17,6 +17,7 @@ from stories import NAN, calls_of, run_of, two_arms
 
 from parmagic.analyze.study import Study
 from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.timeline import Lane, Timeline
@@ -258,7 +259,7 @@ def test_the_bar_is_held_against_what_the_cpus_allow() -> None:
     shown = html.report(run)
     assert ">of the ideal<" in shown.replace("</th>", "<")
     assert "</div> of 8×" in shown  # nobody knows the CPUs
-    run.timelines = (replace(run.timelines[0], cpus=2),)
+    run.timelines = (replace(run.timelines[0], load=Load(2)),)
     del run.ideals
     shown = html.report(run)
     assert "width:100%;height:10px" in shown
