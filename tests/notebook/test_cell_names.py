@@ -13,7 +13,7 @@ run.save('page.html')
 trace, page = pathlib.Path('trace.json').read_text(), pathlib.Path('page.html').read_text()
 names = sorted({e['name'] for e in json.loads(trace)['traceEvents'] if e.get('cat') == 'function'})
 again = parmagic.result.from_plain(json.loads(json.dumps(parmagic.result.to_plain(run))))
-told = sorted({name for _, calls in again.functions() for each in calls for name in each.names})
+told = sorted({name for _, calls in parmagic.result.study(again).functions() for each in calls for name in each.names})
 paths = [text for text in (trace, page) if 'ipykernel_' in text or 'ipython-input' in text]
 pathlib.Path('trace.json').unlink(); pathlib.Path('page.html').unlink()
 print(json.dumps([names, told, [name.rpartition('>')[2] in page for name in names], len(paths), hasattr(get_ipython().compile, '_filename_map')]))

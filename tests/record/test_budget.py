@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import parmagic
+from parmagic.result import study
 
 DATA = bytes(2_000_000)
 
@@ -37,7 +38,7 @@ def calls_much(_):
 
 def recorded(run):
     """Return how often ``called`` was recorded."""
-    return sum(name.startswith("called (") for _, arms in run.functions() for calls in arms for _, _, name in calls)
+    return sum(name.startswith("called (") for _, arms in study(run).functions() for calls in arms for _, _, name in calls)
 
 
 def noted(run):
@@ -50,7 +51,7 @@ def noted(run):
 def test_few_calls_are_all_kept(body, models):
     """However long they take: of each item the function is there, nothing is cut, and no note says so."""
     run = parmagic.run(body, range(40), models, once=True)
-    (arm,) = run.timelines
+    (arm,) = study(run).timelines
     assert recorded(run) == 40
     assert not any(trace.gaps for trace in arm.traces)
     assert not noted(run)
@@ -59,7 +60,7 @@ def test_few_calls_are_all_kept(body, models):
 def test_many_calls_are_cut_with_a_note():
     """The stretches without functions are known, lie within the arm's items, and are noted; the functions of the rest are there."""
     run = parmagic.run(calls_much, range(40), "threads=2", once=True)
-    (arm,) = run.timelines
+    (arm,) = study(run).timelines
     gaps = [gap for lane in arm.lanes for gap in arm.gaps(lane)]
     assert gaps
     assert all(arm.begin <= begin < end <= arm.end for begin, end in gaps)
