@@ -124,6 +124,8 @@ def run_all(tab: Tab, address: str, count: int) -> None:
     for number in range(count):
         prompt = f"(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[{number}]?.textContent || '')"
         while "[ ]" in tab.page.evaluate(prompt):  # the kernel may not be there yet
+            for button in tab.page.locator("dialog.jp-Dialog button.jp-mod-accept").all():  # it asks for a kernel that is slow to come
+                button.click()
             tab.page.locator(".jp-CodeCell .cm-content").nth(number).click()
             tab.page.keyboard.press("Shift+Enter")
             tab.page.wait_for_timeout(500)
