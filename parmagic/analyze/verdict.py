@@ -125,7 +125,7 @@ def _gain(can_be: pd.Series[float], known: pd.DataFrame, tables: Tables) -> Find
 
 def _no_use(label: Any, tables: Tables) -> str:
     reason = _reason(label, tables)
-    return f"{label} gains nothing ({_times(tables, label)})" + (f": {reason.text}" if reason else "")
+    return f"{label} gains nothing ({_times(tables, label, '; {}')})" + (f": {reason.text}" if reason else "")
 
 
 def _no_gain(can_be: pd.Series[float], tables: Tables) -> Finding:
@@ -248,8 +248,8 @@ def _moved(timeline: Timeline) -> float:
     return (sum(sizes) + (timeline.packed.size if timeline.packed else 0)) / 1e6
 
 
-def _times(tables: Tables, label: Any) -> str:
-    """Write an arm's speedup, and how much of it can be."""
+def _times(tables: Tables, label: Any, aside: str = " ({})") -> str:
+    """Write an arm's speedup, and how much of it can be, ``aside``."""
     most, tilde = tables.most(label), "~" if label in tables.rough else ""
-    beyond = f" (it can be {most:.2f}× at most, see the notes)" if math.isfinite(most) else ""
+    beyond = aside.format(f"it can be {most:.2f}× at most, see the notes") if math.isfinite(most) else ""
     return f"{tilde}{tables.summary.loc[label]['speedup']:.2f}×{beyond}"

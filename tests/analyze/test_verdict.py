@@ -233,7 +233,7 @@ def test_a_gain_that_cannot_be_is_no_gain():
     text = _verdict(("threads", 2, 1.4, {}), findings=[impossible])
     assert text.startswith("No gain: threads=2 is the best at 1.40× (it can be 1.00× at most, see the notes) of the serial speed")
     text = _verdict(("threads", 2, 1.4, {}), ("procs", 2, 1.3, {}), findings=[impossible])
-    assert text.startswith("Use procs=2: 1.30× of the serial speed; threads=2 gains nothing (1.40× (it can be")
+    assert text.startswith("Use procs=2: 1.30× of the serial speed; threads=2 gains nothing (1.40×; it can be 1.00× at most, see the notes).")
     more = Finding("beyond", "…", "procs=2", "warning", {"speedup": 2.6, "most": 2.0})
     assert _verdict(("procs", 2, 2.6, {}), findings=[more]).startswith("Use procs=2: 2.60× (it can be 2.00× at most, see the notes)")
 
