@@ -285,7 +285,8 @@ def _times_run(story: _Story) -> list[Finding]:
             "(--once, or %config ParallelMagics.baseline = False, prevents that)."
         )
         found.append(Finding("times_run", text, evidence={"items_run": sum(counts)}))
-    inside = [arm.model.name for arm in story.task.plan.arms if arm.model.shares_memory and not arm.model.one_at_a_time]
+    begun = [timeline.arm.model for timeline in story.timelines]
+    inside = [model.name for model in begun if model.shares_memory and not model.one_at_a_time]
     if len(inside) > 1:
         models = " or ".join(dict.fromkeys(inside))
         text = f"The body ran in the notebook's memory {len(inside)} times, once per {models} arm."

@@ -113,6 +113,13 @@ def test_memory_changes_once_per_threads_arm(ip):
     assert any("calls" in note and "stays in them" in note for note in run.notes)
 
 
+def test_an_arm_that_did_not_run_changed_no_memory(ip):
+    """Behind an error in the first arm, the second one has not run in the notebook's memory."""
+    with pytest.raises(ZeroDivisionError):
+        ip("%%parallel threads=1,2 -q for n in range(3)\n1 / 0")
+    assert not any("notebook's memory" in note for note in parmagic.last().notes)
+
+
 @pytest.mark.parametrize("models", ["threads=2", "procs=2"])
 def test_baseline_sees_a_cold_cache(ip, models):
     """The baseline runs with memory as it was before the first arm."""
