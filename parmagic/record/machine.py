@@ -56,9 +56,12 @@ def look() -> Look:
     """Look at the machine, unless ``PARMAGIC_LOAD=off`` says not to."""
     if not _looks():
         return Look(perf_counter())
-    with held_back():
-        busy, steal = _cpus()
-        return Look(perf_counter(), busy, steal, _own(), _throttled(), _waited_for_memory(), _swapped())
+    try:
+        with held_back():
+            busy, steal = _cpus()
+            return Look(perf_counter(), busy, steal, _own(), _throttled(), _waited_for_memory(), _swapped())
+    except (OSError, ValueError, IndexError):  # some containers have files of their own make in place of the kernel's
+        return Look(perf_counter())
 
 
 def since(begin: Look) -> Load:
@@ -153,7 +156,7 @@ class _NotTold(Exception):
 
 
 def _children(pid: int) -> Iterator[int]:
-    with suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+    with suppress(OSError):  # it is gone, or another user's by now
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  (Path takes three times as long)
             text = _read(f"/proc/{pid}/task/{thread}/children")
             if not text and not _tells_children():

@@ -98,3 +98,11 @@ def test_nobody_looks_where_that_is_off(monkeypatch):
     seen = machine.look()
     assert math.isnan(seen.busy)
     assert math.isnan(machine.since(replace(seen, at=seen.at - 10)).others_cores)
+
+
+@pytest.mark.parametrize("text", [b"cpu0 1 2\n", b"cpu0 a b c d e f g h\n", b"\xff"])
+def test_files_of_another_make(monkeypatch, text):
+    """What cannot be read is not known, and ends no run."""
+    monkeypatch.setattr(machine, "_read", lambda path: text if path == "/proc/stat" else b"")
+    monkeypatch.setattr(machine, "_usable", lambda: {0})
+    assert math.isnan(machine.look().busy)
