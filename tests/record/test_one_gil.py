@@ -53,11 +53,13 @@ def test_a_birth_under_the_gil():
     with hooks.hooked() as measuring:
         assert measuring
         _thread.start_new_thread(live, (time.perf_counter(),))
-        hold(50_000)
+        hold(300_000)
         assert done.acquire(timeout=60)
     rows = np.asarray(seen[0]).reshape(-1, 1 + len(MEASURED))
     spent = rows[-1] - rows[0]
-    assert 0.045 < spent[1 + MEASURED.index("gil_wait")] <= spent[0]
+    gil, core = (spent[1 + MEASURED.index(state)] for state in ("gil_wait", "cpu_wait"))
+    assert 0.29 < gil + core <= spent[0]
+    assert gil > 0.1  # on a busy machine it waits for a core first
     assert spent[1:].sum() == pytest.approx(spent[0], abs=1e-6)
 
 
