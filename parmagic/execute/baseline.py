@@ -285,7 +285,7 @@ class _OnlyProgress(Quiet):
 
 
 class _Cpu:
-    """Tells whether a process has used CPU since last asked."""
+    """Tells whether a process has used CPU since last asked; a Ctrl-C waits until it is, for it would leave a file of psutil's open."""
 
     def __init__(self) -> None:
         self._process: Any = None
@@ -296,7 +296,8 @@ class _Cpu:
 
         if self._process is None:
             try:
-                self._process = psutil.Process(pid)
+                with held_back():
+                    self._process = psutil.Process(pid)
             except psutil.Error:
                 self._process = None
 
@@ -306,7 +307,8 @@ class _Cpu:
         import psutil  # noqa: PLC0415  (loads when a run needs it)
 
         try:
-            times = self._process.cpu_times()
+            with held_back():
+                times = self._process.cpu_times()
         except psutil.Error:
             return False
         used = times.user + times.system
