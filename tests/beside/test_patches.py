@@ -192,10 +192,10 @@ import parmagic
 from parmagic.render import serve
 run = parmagic.run(abs, range(4), "procs=2")
 if order == "between":
-    serve.link(run)
+    serve.link(parmagic.result.study(run))
 if order != "before":
     exec(patch)
-url = serve.link(run)
+url = serve.link(parmagic.result.study(run))
 import subprocess
 get = "import sys, urllib.request; print(len(urllib.request.urlopen(sys.argv[1], timeout=20).read()))"
 process = subprocess.Popen([sys.executable, "-c", get, url], stdout=subprocess.PIPE)
