@@ -2,8 +2,8 @@
 
 ``auto`` keeps the slowdown within 5 % or 50 ms, whichever is more. Tracing
 makes a call up to five times as expensive, so no more than four fifths of the CPU
-time that is spent while tracing can be lost; and no more than what the recorded calls cost. The thread therefore
-counts *traced CPU seconds*, or as many as go with what the calls cost, where these are fewer: it switches tracing off when
+time that is spent while tracing can be lost; and where calls are few, no more than what these cost. The thread therefore
+counts *traced CPU seconds*, or as many as go with what the calls cost, where these are far fewer: it switches tracing off when
 a window is used up, and on again when the allowance has grown by another one. Cells that mostly
 wait (sleep, I/O), or whose time is spent in few calls, keep all their functions; cells that
 call many keep windows of them, ever more rarely.
@@ -43,6 +43,9 @@ SHARE = 0.045
 
 PER_COST = 2.5
 """Traced CPU seconds that count for each second that recording calls costs: four fifths of them can be lost, and costs vary by two."""
+
+FEW = 0.1
+"""The share of the traced CPU seconds up to which those that go with the calls are counted instead: short items are no longer traced."""
 
 MOST_CALLS = CALLS_KEPT // 5
 """Calls of one window: it must not fill the ring, nor its user's time when it is written."""
@@ -155,7 +158,10 @@ class Controller:
     def _traced(self, cpu_s: float, before: int | None) -> float:
         """Return the traced CPU seconds of a window, ``before`` which so many calls had been recorded (None: not known)."""
         taken, cost = self._recorded.ring.taken, self._cost
-        return cpu_s if taken is None or before is None or cost != cost else min(cpu_s, (taken - before) * cost * PER_COST)
+        if taken is None or before is None or cost != cost:
+            return cpu_s
+        counted = (taken - before) * cost * PER_COST
+        return counted if counted < FEW * cpu_s else cpu_s
 
     def _is_full(self, before: int | None, cpu_s: float, seconds: float) -> bool:
         """Tell whether a window has to close now, which has used that much CPU in so many seconds."""
