@@ -7,7 +7,7 @@ from math import isfinite
 
 from parmagic.model.finding import Finding
 from parmagic.model.kinds import DELAYS, MEASURED
-from parmagic.model.timeline import Baseline, Lane, Timeline
+from parmagic.model.timeline import Baseline, Timeline
 
 SLACK = 1.1
 """How far above a bound a speedup may be: two runs on a quiet machine differ by less."""
@@ -32,12 +32,12 @@ def bound(timeline: Timeline) -> float:
     Where waits are not measured, all that is known is n; where no GIL is shared, R is 0.
     """
     n = timeline.arm.count
-    if any(lane.tally is None for lane in timeline.lanes):
+    tallies = [lane.tally for lane in timeline.lanes if lane.tally is not None]
+    if len(tallies) < len(timeline.lanes):
         return float(n)
-    work = sum(_seconds(lane, *(state for state in MEASURED if state not in DELAYS)) for lane in timeline.lanes)
-    running = sum(_seconds(lane, "running") for lane in timeline.lanes)
-    native = sum(_seconds(lane, "native") for lane in timeline.lanes)
-    most = ideal_speedup(n, timeline.cpus, work, running + native)
+    spent = {state: sum(tally.seconds_in(state) for tally in tallies) for state in MEASURED}
+    work, running = sum(seconds for state, seconds in spent.items() if state not in DELAYS), spent["running"]
+    most = ideal_speedup(n, timeline.cpus, work, running + spent["native"])
     shared = timeline.gil and timeline.arm.model.shares_gil and running > 0
     return max(1.0, min(most, work / running)) if shared else most
 
@@ -54,13 +54,6 @@ def ideal_speedup(n_workers: int, cpus: int, work_s: float, on_core_s: float) ->
     if not (cpus > 0 and isfinite(work_s) and on_core_s > 0):
         return float(n_workers)
     return work_s / max(work_s / n_workers, min(on_core_s, work_s) / cpus)
-
-
-def _seconds(lane: Lane, *states: str) -> float:
-    """Return the seconds that a worker's hooks counted in these states."""
-    rows, width = lane.tally.rows if lane.tally else (), 1 + len(MEASURED)
-    places = [1 + MEASURED.index(state) for state in states]
-    return sum(rows[place - width] - rows[place] for place in places) if len(rows) else 0.0
 
 
 def beyond(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from math import isfinite
 
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import MEASURED
 from parmagic.model.load import UNLIKE, Load
 from parmagic.model.timeline import Baseline, Lane, Timeline
 
@@ -90,8 +89,9 @@ def _missed(timeline: Timeline, load: Load) -> bool:
 
 def _in_line(lane: Lane) -> float:
     """Return the seconds for which a worker waited for a core."""
-    queued = lane.clocks.queue if lane.tally is None else lane.tally.rows[1 + MEASURED.index("cpu_wait") :: 1 + len(MEASURED)]
-    return queued[-1] - queued[0] if queued and isfinite(queued[-1] - queued[0]) else 0.0
+    queue = lane.clocks.queue
+    seconds = lane.tally.seconds_in("cpu_wait") if lane.tally is not None else queue[-1] - queue[0] if queue else 0.0
+    return seconds if isfinite(seconds) else 0.0
 
 
 def _stolen(timeline: Timeline, load: Load) -> Iterable[Finding]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, NamedTuple
 
-from parmagic.model.kinds import EVENTS
+from parmagic.model.kinds import EVENTS, MEASURED
 from parmagic.model.sent import sent
 from parmagic.system.host import HOST
 
@@ -130,12 +130,16 @@ class Clocks:
 class Tally:
     """A worker's account, read now and then: where every second went until then.
 
-    ``rows`` holds readings one behind another, each of them the time, and then
-    the seconds so far in each of the states of ``MEASURED``. Between two
-    readings these seconds add up to the time that passed.
+    ``rows`` holds readings one behind another, each of them the time, and then the seconds so far in each of the states of
+    ``MEASURED``. Between two readings these seconds add up to the time that passed.
     """
 
     rows: array[float]
+
+    def seconds_in(self, state: str) -> float:
+        """Return the seconds that were counted in one of these states between the first reading and the last."""
+        place, width = 1 + MEASURED.index(state), 1 + len(MEASURED)
+        return self.rows[place - width] - self.rows[place] if self.rows else 0.0
 
 
 class Wait(NamedTuple):

@@ -130,9 +130,11 @@ def birth(begin: float, *, measuring: bool) -> Readings | None:
     It is told as if that had been right before now, and not before ``begin``, when it was asked for. None where that is not worth
     it, the system does not tell, or waits are not measured.
     """
+    if not measuring:
+        return None
     now = perf_counter()
     late = min(_queued_so_far() - _waited_before, now - begin)
-    if not measuring or not late > WORTH:
+    if not late > WORTH:
         return None
     rows = [0.0] * (2 * (1 + len(MEASURED)))
     rows[0], rows[1 + len(MEASURED)], rows[-len(MEASURED) + MEASURED.index("cpu_wait")] = now - late, now, late
