@@ -45,7 +45,9 @@ PER_COST = 2.5
 """Traced CPU seconds that count for each second that recording calls costs: four fifths of them can be lost, and costs vary by two."""
 
 FEW = 0.1
-"""The share of the traced CPU seconds up to which those that go with the calls are counted instead: short items are no longer traced."""
+"""The share of the traced CPU seconds up to which those that go with the calls are counted instead: short items are no longer traced.
+
+What stays within ``SHARE`` of the wall time is few as well: a run that mostly waits, on a machine where each wait costs much CPU."""
 
 MOST_CALLS = CALLS_KEPT // 5
 """Calls of one window: it must not fill the ring, nor its user's time when it is written."""
@@ -152,21 +154,21 @@ class Controller:
             return False
         if self._recorded.on:
             self._recorded.switch(on=False)
-        self._spent += self._traced(process_time() - cpu, calls)
+        self._spent += self._traced(process_time() - cpu, perf_counter() - opened, calls)
         return True
 
-    def _traced(self, cpu_s: float, before: int | None) -> float:
-        """Return the traced CPU seconds of a window, ``before`` which so many calls had been recorded (None: not known)."""
+    def _traced(self, cpu_s: float, seconds: float, before: int | None) -> float:
+        """Return the traced CPU seconds of a window of so many, ``before`` which so many calls had been recorded (None: not known)."""
         taken, cost = self._recorded.ring.taken, self._cost
         if taken is None or before is None or cost != cost:
             return cpu_s
         counted = (taken - before) * cost * PER_COST
-        return counted if counted < FEW * cpu_s else cpu_s
+        return counted if counted < max(FEW * cpu_s, SHARE * seconds) else cpu_s
 
     def _is_full(self, before: int | None, cpu_s: float, seconds: float) -> bool:
         """Tell whether a window has to close now, which has used that much CPU in so many seconds."""
         many = (self._recorded.ring.taken or 0) - (before or 0) > MOST_CALLS
-        return many or self._used_up(self._traced(cpu_s, before), seconds)
+        return many or self._used_up(self._traced(cpu_s, seconds, before), seconds)
 
     def _used_up(self, used: float, seconds: float) -> bool:
         """Tell whether a window that used that much CPU in so many seconds has to close now.

@@ -205,6 +205,7 @@ def test_open_waits_for_no_browser_and_no_trace(run, served, monkeypatch, capsys
             assert (status, json.loads(text)["traceEvents"][0]["name"], len(written)) == (200, "process_name", 1)
     finally:
         up.set()
+        _until(lambda: all(thread.name != "parmagic-browser" for thread in threading.enumerate()))
 
 
 def test_open_without_a_browser(run, served, monkeypatch, capsys):
