@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
+from parmagic.model.helpers import Helpers
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
@@ -46,7 +47,16 @@ def merge(
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, _helpers(parts))
+
+
+def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
+    """Add up by library what threads of libraries used in all processes, most first."""
+    found: dict[str, Helpers] = {}
+    for each in (each for part in parts for each in part.helpers):
+        before = found.get(each.library, Helpers(each.library, 0.0))
+        found[each.library] = Helpers(each.library, before.cpu_s + each.cpu_s, before.queue_s + each.queue_s)
+    return tuple(sorted(found.values(), key=lambda each: -each.cpu_s))
 
 
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:

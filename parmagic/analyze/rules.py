@@ -8,16 +8,12 @@ from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding, bends
 from parmagic.model.recording import CALLS_KEPT, Samples, TraceFile, Wait
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.system.cpus import available_cpus
 
 WORTH_A_NOTE = 0.01
 """Seconds, and share of the arm's wall time, from which on blocking with the GIL held deserves a note."""
 
 WORTH_SAMPLING = 0.05
 """Seconds from which on an arm without samples deserves a note."""
-
-LITTLE, MUCH = 0.05, 0.2
-"""CPU seconds, and share of the workers' own, from which on helper threads deserve a note."""
 
 _MOST_NAMED = 5
 
@@ -119,23 +115,6 @@ def cut_prints(arm: str, lost: Mapping[int, int]) -> Iterable[Finding]:
         if count:
             text = f"Worker {rank} of {arm} printed {count / 1e6:.1f} MB more than is shown under the cell."
             yield Finding("cut_prints", text, arm, "info", {"rank": rank, "bytes": count})
-
-
-def helpers(timeline: Timeline) -> Iterable[Finding]:
-    """Warn where helper threads of libraries compete with the workers for the cores."""
-    own, label = sum(lane.usage.cpu_s for lane in timeline.lanes if lane.usage), timeline.arm.label
-    if not timeline.cpu_s > (1 + MUCH) * own + LITTLE or own <= 0:
-        return
-    wanted, cores = timeline.arm.count * timeline.cpu_s / own, available_cpus()
-    if wanted <= cores + MUCH:
-        return
-    share = 1 - own / timeline.cpu_s
-    text = (
-        f"Helper threads (BLAS, OpenMP) used {share:.0%} of the CPU time of {label}: its workers and "
-        f"their helpers could use {wanted:.1f} cores, and there are {cores}. Set OPENBLAS_NUM_THREADS, MKL_NUM_THREADS or "
-        "OMP_NUM_THREADS to 1 before the library is imported, or use threadpoolctl.threadpool_limits(1) in the body."
-    )
-    yield Finding("helpers", text, label, "warning", {"share": share, "cores_wanted": wanted, "cores": cores})
 
 
 def not_seen(timeline: Timeline, samples: Iterable[Samples], seconds: float, can_look: bool) -> Iterable[Finding]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from parmagic.analyze import rules
 from parmagic.analyze.clocks import on_ours
+from parmagic.analyze.helpers import helpers
 from parmagic.analyze.merge import merge
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
@@ -147,7 +148,7 @@ def conduct(
         load=heard.load if job.arm.model.same_host else None,
     )  # fmt: skip
     label = job.arm.label
-    findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *rules.helpers(timeline)]
+    findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *helpers(timeline)]
     if workers.in_this_process:
         findings += told(gil_notes(before=gil, after=gil_enabled()), "gil_came_on", label, "warning")
     findings += rules.not_seen(timeline, samples.values(), heard.end - heard.begin, can_look=sampler.supported())

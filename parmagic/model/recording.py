@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, NamedTuple
 
+from parmagic.model.helpers import Helpers
 from parmagic.model.kinds import EVENTS, MEASURED
 from parmagic.model.sent import sent
 from parmagic.system.host import HOST
@@ -320,6 +321,7 @@ class Recording:
     ``clock``, which need not be that of the worker's machine: a death is noted by who saw it.
     ``samples`` are those that were taken where the worker is; ours are not part of any recording.
     ``noted`` ones are from who watches the worker, and of its ``worker`` only rank, process and thread are known.
+    ``helpers`` are the threads of libraries in its process, told once in an arm.
     """
 
     worker: WorkerId
@@ -334,6 +336,7 @@ class Recording:
     samples: Samples | None = None
     clock: Clock = HERE
     noted: bool = False
+    helpers: tuple[Helpers, ...] = ()
 
     @property
     def n_done(self) -> int:

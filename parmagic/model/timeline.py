@@ -9,6 +9,7 @@ from math import ceil, nan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from parmagic.model.helpers import Helpers
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
@@ -109,6 +110,7 @@ class Timeline:
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
     ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
+    ``helpers`` are the threads of each library.
     """
 
     arm: Arm
@@ -123,6 +125,7 @@ class Timeline:
     packed: Packed | None = None
     failure: Failure | None = None
     load: Load | None = None
+    helpers: tuple[Helpers, ...] = ()
 
     @property
     def wall_s(self) -> float:

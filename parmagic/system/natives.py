@@ -37,8 +37,19 @@ _ANY = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|c\+\+|c\+\+abi|[atlu]b?
 
 _PYTHON = re.compile(r"libpython|python$")
 
-_NAMES = {"libgomp": "OpenMP (libgomp)", "_polars": "polars", "libtorch": "PyTorch", "libc10": "PyTorch", "libtbb": "TBB"}
-_NAMES |= {"libtensorflow": "TensorFlow", "_pywrap_tensorflow": "TensorFlow", "libcuda": "CUDA"}
+_NAMES = (
+    (r"/torch/lib/|/torch\.libs/|libtorch|libc10", "torch"),  # with a libgomp of its own
+    (r"openblas", "OpenBLAS"),
+    (r"libmkl", "MKL"),
+    (r"lib[gi]?omp\b", "OpenMP"),
+    (r"/_?polars", "polars"),
+    (r"/numexpr/", "numexpr"),
+    (r"libarrow|/pyarrow/", "Arrow"),
+    (r"libtbb", "TBB"),
+    (r"tensorflow", "TensorFlow"),
+    (r"libcuda", "CUDA"),
+)
+"""What libraries are called, by what is found in the path of their file: the first that fits."""
 
 _PATIENCE = 0.25
 """Seconds in which a pool comes to rest: OpenMP's threads spin that long behind the last loop."""
@@ -86,14 +97,39 @@ def _look(threads: Iterable[int]) -> dict[int, str]:
 
 def _pool(thread: int, library: str) -> str:
     """Return what a thread is called after, empty where it may be left out of a fork: by its name, and by whose code it began with."""
-    name = _comm(thread)
-    if name.startswith(_STILL) or _SAFE.match(library) or _PYTHON.match(library) or library == _SANITIZER:
+    name, file = _comm(thread), _file(library)
+    if name.startswith(_STILL) or _SAFE.match(file) or _PYTHON.match(file) or library == _SANITIZER:
         return ""
     if not library:
         return "" if name == _comm(os.getpid()) else name  # stacks are not shown here: only a name of its own tells
     if library == _SYSTEM:
         return name
-    return next((called for begin, called in _NAMES.items() if library.startswith(begin)), re.split(r"[.-]", library)[0] or name)
+    return library_name(library) or name
+
+
+def library_name(path: str) -> str:
+    """Return what a library is called, by the path of its file; where it is not known, by the file's name."""
+    known = next((called for pattern, called in _NAMES if re.search(pattern, path)), "")
+    return known or re.split(r"[.-]", _file(path))[0]
+
+
+PYTHON = "Python"
+"""In place of a library: a thread that the interpreter began."""
+
+
+def begun_by(threads: Iterable[int]) -> dict[int, str]:
+    """Return by what each of these threads of this process was begun: a library's name, ``PYTHON``; empty where that is not known.
+
+    A thread that has ended is not among them.
+    """
+    names = {}
+    for thread, library in _libraries(threads).items():
+        if library and library not in {_SYSTEM, _SANITIZER}:
+            names[thread] = PYTHON if _PYTHON.match(_file(library)) else library_name(library)
+        else:  # a pool may call its threads polars-0, polars-1 …
+            own = _comm(thread)
+            names[thread] = "" if own == _comm(os.getpid()) else re.sub(r"\W*\d*$", "", own)
+    return names
 
 
 def _comm(thread: int) -> str:
@@ -106,11 +142,12 @@ def _comm(thread: int) -> str:
 class _Map(NamedTuple):
     begin: int
     end: int
-    file: str  # of code; empty of anything else
+    file: str  # of code: its path; empty of anything else
+    is_stack: bool  # or may be one
 
 
 def _libraries(threads: Iterable[int]) -> dict[int, str | None]:
-    """Return with whose code each thread began, as far as that can be seen: None for one that runs now, nothing of one that has ended."""
+    """Return the file whose code each thread began with, as far as that is seen: None for one that runs now, none for one that ended."""
     maps = _maps()
     found: dict[int, str | None] = {}
     with held_back():  # a Ctrl-C would leave the file open
@@ -135,7 +172,23 @@ def _seen(memory: int, maps: list[_Map], thread: int) -> str | None:
     except OSError:
         os.stat(folder)  # noqa: PTH116  (raises where it has ended; else this system does not tell)
         return ""
-    return _owner(memory, maps, int(words[-2], 16)) if len(words) > 1 else None
+    top = int(words[-2], 16) if len(words) > 1 else _end_of_stack(memory, maps, thread)
+    return None if top is None else _owner(memory, maps, top)
+
+
+def _end_of_stack(memory: int, maps: list[_Map], thread: int) -> int | None:
+    """Return a place near the end of a running thread's stack, below what the system knows of it: that has the thread's number in it."""
+    for each in maps:
+        words = _words(memory, each.end - _ABOUT, _ABOUT) if each.is_stack and each.end - each.begin > _ABOUT else ()
+        place = _about(words, each.end - _ABOUT)
+        if place is not None and any(thread in {word & 0xFFFFFFFF, word >> 32} for word in words[place:]):
+            return each.end - _ABOUT
+    return None
+
+
+def _about(words: tuple[int, ...], begin: int) -> int | None:
+    """Return where, in these words of a stack, what the system knows of its thread begins; None where it does not."""
+    return next((at for at, word in enumerate(words[:-2]) if word == begin + at * _WORD == words[at + 2]), None)
 
 
 def _owner(memory: int, maps: list[_Map], top: int) -> str:
@@ -154,12 +207,12 @@ def _owner(memory: int, maps: list[_Map], top: int) -> str:
     place = None
     for deep in _DEEP:
         words = _words(memory, top, deep)
-        place = next((at for at, word in enumerate(words[:-2]) if word == top + at * _WORD == words[at + 2]), None)
+        place = _about(words, top)
         if place is not None or len(words) < deep // _WORD:
             break
     near = words[: _DEEP[0] // _WORD] if place is None else (*words[place : place + _ABOUT // _WORD], *words[place - 1 :: -1])
     files = [file for word in near if (file := file_of(word))]
-    own = next((file for file in files if not _ANY.match(file)), "")
+    own = next((file for file in files if not _ANY.match(_file(file))), "")
     return own or (_SANITIZER if any("san." in file for file in files) else _SYSTEM if files else "")
 
 
@@ -176,18 +229,18 @@ def _maps() -> list[_Map]:
     found = []
     with suppress(OSError), open("/proc/self/maps") as lines:  # noqa: PTH123
         for line in lines:
-            addresses, flags, *_, file = line.split(None, 5) if line.count(" ") > 4 else [*line.split(), ""]  # noqa: PLR2004
+            addresses, flags, _, _, _, *named = line.split(None, 5)
             begin, end = (int(each, 16) for each in addresses.split("-"))
-            found.append(_Map(begin, end, _named(file.strip()) if "x" in flags else ""))
+            file = named[0].strip() if named else ""
+            code = file or "code made while it runs"
+            found.append(_Map(begin, end, code if "x" in flags else "", flags.startswith("rw") and file[:5] in {"", "[anon"}))
     return found
 
 
 @cache
-def _named(path: str) -> str:
+def _file(path: str) -> str:
     """Return the name of a file of code; that of the interpreter, which may be called anything, is always the same."""
-    if path and path == os.path.realpath(sys.executable):
-        return "python"
-    return os.path.basename(path) or "code made while it runs"  # noqa: PTH119  (text)
+    return "python" if path == os.path.realpath(sys.executable) else os.path.basename(path)  # noqa: PTH119  (text)
 
 
 if hasattr(os, "register_at_fork"):

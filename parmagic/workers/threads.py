@@ -13,6 +13,7 @@ from parmagic.errors import Ended, EndedHeld, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import meter, tracing, usage
 from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
+from parmagic.record.helpers import HelperThreads
 from parmagic.record.hooks import hooked
 from parmagic.record.items import Worker, enter
 from parmagic.system import debugger, limits, runs
@@ -112,6 +113,7 @@ class _Crew:
         self._begin = perf_counter()
         self._born = [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
+        self._helpers = HelperThreads(from_birth=False)
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
@@ -179,7 +181,7 @@ class _Crew:
         yield from self._unfinished(stuck)
         me = self.who.get(0, WorkerId(0, os.getpid(), 0))
         notes = (*(self._doing.stuck(rank) for rank in stuck), *self.pyplot.notes)
-        yield Recording(me, trace=trace, notes=notes, noted=True)
+        yield Recording(me, trace=trace, notes=notes, noted=True, helpers=self._helpers.found())
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
@@ -203,8 +205,7 @@ class _Crew:
             return  # it has come back meanwhile, and reported
         begin, readings, totals = left or (0.0, None, ())
         self.given_up.add(rank)
-        left = (begin or self.heard.get(rank, now), readings, totals)
-        yield cut_off(me, item, left, now, error, tries=self.board[item_slot(rank) + TRY])
+        yield cut_off(me, item, (begin or self.heard.get(rank, now), readings, totals), now, error, tries=self.board[item_slot(rank) + TRY])
 
     def end(self) -> list[int]:
         """End all threads: none takes a further item, and one that runs Python is interrupted.
@@ -331,6 +332,7 @@ class _Crew:
                 self._hand_in(rank)
                 if notes := self._them[rank].notes():
                     self.reports.put(Recording(self.who[rank], notes=tuple(notes)))
+                self._helpers.look()
         finally:
             if rank in self.gauges:
                 self.gauges[rank].close()
@@ -339,9 +341,7 @@ class _Crew:
 
     def _deck(self, rank: int) -> Deck:
         claims = self.job.sharing.claims_of(rank)
-        if claims is not None:
-            return OwnItem(*claims)
-        return SharedDeck(self._counter, self.count, self.job.plan.claim, self.board)
+        return OwnItem(*claims) if claims is not None else SharedDeck(self._counter, self.count, self.job.plan.claim, self.board)
 
     def _report(self, me: WorkerId, batch: Batch, readings: Readings) -> None:
         self.heard[me.rank] = perf_counter()

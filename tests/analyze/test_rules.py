@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from parmagic.analyze import rules
+from parmagic.analyze import helpers, rules
 from parmagic.model.finding import Finding, notes_of, rough, told
+from parmagic.model.helpers import Helpers
+from parmagic.model.kinds import MEASURED
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Tally, TraceFile, Usage, WorkerId
 from parmagic.model.timeline import Lane, Timeline
@@ -89,13 +91,67 @@ def test_items_that_failed():
     assert [*rules.failed(ARM)] == []
 
 
-@pytest.mark.parametrize(("cpu_s", "cores", "holds"), [(2.4, 1, False), (8.0, 1, True), (8.0, 8, False), (math.nan, 1, False)])
-def test_helper_threads_compete(monkeypatch, cpu_s, cores, holds):
-    """They are named where they used much beside the workers, and want more cores than there are; an unknown figure finds nothing."""
-    monkeypatch.setattr(rules, "available_cpus", lambda: cores)
-    found = [*rules.helpers(replace(ARM, cpu_s=cpu_s))]
-    assert [each.evidence for each in found] == [{"share": 0.75, "cores_wanted": 8.0, "cores": 1}] * holds
-    assert all("used 75% of the CPU time of threads=2: its workers and their helpers could use 8.0 cores" in each.text for each in found)
+def helped(monkeypatch, arm, cores, *threads):
+    """Return what is found about threads of libraries that an arm had beside it, and so many cores."""
+    monkeypatch.setattr(helpers, "available_cpus", lambda: cores)
+    return [*helpers.helpers(replace(arm, helpers=threads))]
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "queue_s", "cores", "holds"),
+    [(0.4, 9.0, 1, False), (6.0, 0.0, 1, True), (5.0, 1.0, 3, True), (5.0, 1.0, 4, False), (2.0, 0.0, 2, False), (6.0, 0.0, 8, False)],
+)
+def test_helper_threads_compete(monkeypatch, cpu_s, queue_s, cores, holds):
+    """They are named where they used much beside the workers, and all of them together wanted more cores than there are."""
+    found = helped(monkeypatch, ARM, cores, Helpers("polars", cpu_s, queue_s))
+    share = cpu_s / (2 + cpu_s)
+    assert [each.evidence for each in found] == [{"share": share, "cores_wanted": 4.0, "cores": cores, "polars_cpu_s": cpu_s}] * holds
+    words = f"of polars used {share:.0%} of the CPU time of threads=2: together with its workers they wanted 4.0 cores on average"
+    assert all(words in each.text and "Set POLARS_MAX_THREADS to 1 before" in each.text for each in found)
+
+
+def test_what_workers_queued_for(monkeypatch):
+    """It counts as wanted, from an account or from clocks; what is not known does not."""
+    for seconds, wanted in ((3.0, 5.5), (math.nan, 4.0)):
+        clocks = Clocks(array("d", [0.0, 2.0]), array("d", [0.0, 1.0]), array("d", [1.0, 1.0 + seconds]))
+        row = [0.0] * len(MEASURED)
+        tally = Tally(array("d", [0.0, *row, 2.0, *(seconds if state == "cpu_wait" else 0.0 for state in MEASURED)]))
+        for other in (replace(lane(1), clocks=clocks), replace(lane(1), tally=tally)):
+            (found,) = helped(monkeypatch, replace(ARM, lanes=(lane(0), other)), 1, Helpers("polars", 6.0))
+            assert found.evidence["cores_wanted"] == wanted
+
+
+def test_threads_that_nobody_knows(monkeypatch):
+    """What threads used that had ended is no library's, and gets no note."""
+    assert not helped(monkeypatch, ARM, 1, Helpers("", 60.0))
+
+
+@pytest.mark.parametrize(
+    ("library", "threads", "processes"),
+    [
+        ("OpenBLAS", "threadpool_limits(1) before the run (not in the body", "OPENBLAS_NUM_THREADS to 1 before the library is imported, or call threadpoolctl.threadpool_limits(1) in the body."),
+        ("MKL", "MKL_NUM_THREADS", "threadpool_limits(1) in the body"),
+        ("OpenMP", "Set OMP_NUM_THREADS to 1 before the library is imported.", "threadpool_limits(1) in the body"),
+        ("numexpr", "Call numexpr.set_num_threads(1) before the run", "Call numexpr.set_num_threads(1) in the body."),
+        ("torch", "Call torch.set_num_threads(1) before the run", "Call torch.set_num_threads(1) in the body."),
+        ("Arrow", "or pass use_threads=False.", "Call pyarrow.set_cpu_count(1) in the body, or pass use_threads=False."),
+        ("libfaiss", "Where libfaiss has a setting for its number of threads, set it to 1.", "Where libfaiss has a setting"),
+    ],
+)
+def test_each_library_has_its_advice(monkeypatch, library, threads, processes):
+    """It is the library's own; what holds for a whole process is not to be called by workers that share one."""
+    for arm, words in ((ARM, threads), (replace(ARM, arm=Arm.named("procs", 2)), processes)):
+        (found,) = helped(monkeypatch, arm, 1, Helpers(library, 6.0))
+        assert words in found.text, found.text
+        assert ("in the body" in found.text.replace("not in the body", "")) == (arm is not ARM and "(1) in" in processes)
+
+
+def test_several_libraries(monkeypatch):
+    """Those that used much are named, with the advice for each."""
+    (found,) = helped(monkeypatch, ARM, 1, Helpers("OpenMP", 4.0), Helpers("polars", 2.0), Helpers("libzmq", 0.01))
+    assert "threads of OpenMP and polars used 75% of" in found.text
+    assert found.text.index("OMP_NUM_THREADS") < found.text.index("POLARS_MAX_THREADS")
+    assert "libzmq" not in found.text
 
 
 def test_prints_that_are_not_shown():

@@ -1,0 +1,117 @@
+"""The threads in a worker's process that are none of Python's: what they used of the cores while an arm ran, by their library.
+
+Which threads are Python's, and what each of them used, is known for next to nothing. Only where that is not all that the process
+used are its other threads looked at. Linux only: elsewhere nothing is known of them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from parmagic.model.helpers import Helpers
+from parmagic.system import natives
+from parmagic.system.real import Lock, close_descriptor, open_descriptor, read_descriptor
+
+WORTH_A_LOOK = 0.05
+"""CPU seconds beside those of Python's threads from which on it is asked whose they are."""
+
+_LEAST = 0.001
+"""CPU seconds of a thread from which on it is one."""
+
+_MOST = 32
+"""Threads whose run queue is read ahead of an arm, which takes 3 µs each; what those beyond that queued for is not known."""
+
+_NOTHING = 0.0, 0.0
+
+_ON_LINUX = sys.platform.startswith("linux")
+
+
+class HelperThreads:
+    """Watches the threads of this process from now on; ``from_birth``: from its own begin, as it is one worker's."""
+
+    def __init__(self, *, from_birth: bool) -> None:
+        self._looking = Lock()
+        self._process = 0.0 if from_birth else time.process_time()
+        self._before: dict[int, tuple[float, float]] = {}  # by thread: CPU seconds, and those in a run queue
+        self._python: dict[int, float] = {}  # CPU seconds since, by thread
+        self._others: dict[int, tuple[float, float]] = {}
+        self._libraries: dict[int, str] = {}
+        if _ON_LINUX and not from_birth:
+            python = _of_python()
+            there = _all_threads()
+            read = set([each for each in there if each not in python][:_MOST])
+            self._before = {thread: (_cpu(thread), _queued(thread) if thread in read else math.inf) for thread in there}
+
+    def look(self, *, closely: bool = False) -> None:
+        """Note what the threads used so far: what a pool begins for one thread ends with it. ``closely``: also where that is little."""
+        if _ON_LINUX:
+            with self._looking:
+                self._look(closely=closely)
+
+    def _look(self, *, closely: bool) -> None:
+        python = _of_python()
+        self._python |= {thread: self._since(thread) for thread in python}
+        if self._beside() < WORTH_A_LOOK and not closely:
+            return
+        for thread in _all_threads() - self._python.keys():  # also of those that have just ended
+            used = self._since(thread)
+            if used >= _LEAST or closely:
+                self._others[thread] = used, max(0.0, _queued(thread) - self._before.get(thread, _NOTHING)[1])
+        self._libraries |= natives.begun_by(self._others.keys() - self._libraries.keys())
+
+    def found(self) -> tuple[Helpers, ...]:
+        """Look once more; return what the threads of each library used, and what those did that have ended unseen."""
+        self.look()
+        found: dict[str, Helpers] = {}
+        for thread, (cpu, queued) in self._others.items():
+            library = self._libraries.get(thread, "")
+            before = found.get(library, Helpers(library, 0.0))
+            found[library] = Helpers(library, before.cpu_s + cpu, before.queue_s + queued)
+        unseen = self._beside() - sum(each.cpu_s for each in found.values())
+        found.pop(natives.PYTHON, None)
+        if unseen >= WORTH_A_LOOK:
+            before = found.get("", Helpers("", 0.0))
+            found[""] = Helpers("", before.cpu_s + unseen, before.queue_s)
+        return tuple(found.values())
+
+    def _beside(self) -> float:
+        """Return what the process used beside what is known of Python's threads."""
+        return time.process_time() - self._process - sum(self._python.values())
+
+    def _since(self, thread: int) -> float:
+        return max(0.0, _cpu(thread) - self._before.get(thread, _NOTHING)[0])
+
+
+def _of_python() -> set[int]:
+    return {native for thread in threading.enumerate() if (native := getattr(thread, "native_id", None))}  # those of greenlets have none
+
+
+def _all_threads() -> set[int]:
+    try:
+        return {int(name) for name in os.listdir("/proc/self/task")}  # noqa: PTH208  (at each run)
+    except OSError:
+        return set()
+
+
+def _cpu(thread: int) -> float:
+    """Return the CPU seconds of a thread of this process, by the number that Linux has for its clock; 0 where it has ended."""
+    try:
+        return time.clock_gettime((~thread << 3) | 6)
+    except OSError:
+        return 0.0
+
+
+def _queued(thread: int) -> float:
+    """Return the seconds that a thread of this process stood in a run queue; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        descriptor = open_descriptor(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(read_descriptor(descriptor, 96).split()[1]) * 1e-9
+        finally:
+            close_descriptor(descriptor)
+    return 0.0
