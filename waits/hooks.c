@@ -8,6 +8,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <netdb.h>
 #include <poll.h>
 #include <semaphore.h>
@@ -19,10 +20,14 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Something that is to happen, in place of a thing that somebody has: who waits for it may be a library that waits for its own threads. */
+#define EVENT(object) (lane->caller = __builtin_return_address(0), object)
 
 /* The functions that just may block:
  *   X(result, name, parameters, arguments, what it waits for, the object)
@@ -31,11 +36,11 @@
     X(int, sem_wait, (sem_t * s), (s), K_LOCK, s) \
     X(int, sem_timedwait, (sem_t * s, const struct timespec *t), (s, t), K_LOCK, s) \
     X(int, sem_clockwait, (sem_t * s, clockid_t c, const struct timespec *t), (s, c, t), K_LOCK, s) \
-    X(int, pthread_cond_clockwait, (pthread_cond_t * c, pthread_mutex_t * m, clockid_t k, const struct timespec *t), (c, m, k, t), K_LOCK, c) \
+    X(int, pthread_cond_clockwait, (pthread_cond_t * c, pthread_mutex_t * m, clockid_t k, const struct timespec *t), (c, m, k, t), K_LOCK, EVENT(c)) \
     X(int, pthread_rwlock_rdlock, (pthread_rwlock_t * l), (l), K_LOCK, l) \
     X(int, pthread_rwlock_wrlock, (pthread_rwlock_t * l), (l), K_LOCK, l) \
-    X(int, pthread_join, (pthread_t t, void **r), (t, r), K_LOCK, t) \
-    X(int, pthread_timedjoin_np, (pthread_t t, void **r, const struct timespec *w), (t, r, w), K_LOCK, t) \
+    X(int, pthread_join, (pthread_t t, void **r), (t, r), K_LOCK, EVENT(t)) \
+    X(int, pthread_timedjoin_np, (pthread_t t, void **r, const struct timespec *w), (t, r, w), K_LOCK, EVENT(t)) \
     X(int, clock_nanosleep, (clockid_t c, int f, const struct timespec *t, struct timespec *r), (c, f, t, r), K_SLEEP, 0) \
     X(int, nanosleep, (const struct timespec *t, struct timespec *r), (t, r), K_SLEEP, 0) \
     X(int, usleep, (useconds_t t), (t), K_SLEEP, 0) \
@@ -94,6 +99,7 @@ static int (*real_pthread_mutex_trylock)(pthread_mutex_t *);
         struct lane *lane = lane_here(); \
         if (!lane || lane->depth) \
             return real_##name arguments; \
+        lane->caller = NULL; \
         int64_t begin = lane_enter(lane, kind); \
         result outcome = real_##name arguments; \
         int error = errno; \
@@ -110,9 +116,28 @@ static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
     if (outcome != EBUSY)
         return outcome;
     int error = errno;
+    lane->caller = NULL;
     int64_t begin = lane_enter(lane, K_LOCK);
     outcome = real_pthread_mutex_lock(mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)mutex, begin);
+    errno = error;
+    return outcome;
+}
+
+static long (*real_syscall)(long, long, long, long, long, long, long);
+
+/* What is written in Rust, and some of C++, waits by the kernel's own call. It takes as many arguments as a call may have. */
+static long hook_syscall(long number, long address, long operation, long value, long timeout, long other, long mask)
+{
+    long wanted = operation & FUTEX_CMD_MASK;
+    struct lane *lane = lane_here();
+    if (number != SYS_futex || (wanted != FUTEX_WAIT && wanted != FUTEX_WAIT_BITSET) || !lane || lane->depth)
+        return real_syscall(number, address, operation, value, timeout, other, mask);
+    lane->caller = __builtin_return_address(0);
+    int64_t begin = lane_enter(lane, K_LOCK);
+    long outcome = real_syscall(number, address, operation, value, timeout, other, mask);
+    int error = errno;
+    lane_leave(lane, K_LOCK, (uint64_t)address, begin);
     errno = error;
     return outcome;
 }
@@ -166,6 +191,7 @@ static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mu
     }
     if (!ours)
         return real_pthread_cond_timedwait(cond, mutex, until);
+    lane->caller = __builtin_return_address(0);
     int64_t begin = lane_enter(lane, K_LOCK);
     int outcome = real_pthread_cond_timedwait(cond, mutex, until);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
@@ -184,6 +210,7 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
         lane->dropped = lane->mark;
         return outcome;
     }
+    lane->caller = __builtin_return_address(0);
     int64_t begin = lane_enter(lane, K_LOCK);
     int outcome = real_pthread_cond_wait(cond, mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
@@ -285,7 +312,8 @@ static void *hook_dlopen(const char *path, int flags)
 
 #define ROW_OF_BLOCKING(result, name, parameters, arguments, kind, object) {#name, (void *)hook_##name, NULL, false},
 #define ROW_OF_GIL(result, name, parameters) {#name, (void *)hook_##name, NULL, false},
-struct hook all_hooks[] = {GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL, false}};
+struct hook all_hooks[] = {
+    GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL, false}, {"syscall", (void *)hook_syscall, NULL, false}};
 const int n_hooks = sizeof all_hooks / sizeof all_hooks[0];
 
 /* In executables that are not position-independent, dlsym(RTLD_DEFAULT) can return the
@@ -322,6 +350,7 @@ const char *hooks_resolve(void)
     GIL(RESOLVE_GIL)
     BLOCKING(RESOLVE_BLOCKING)
     RESOLVE(dlopen)
+    RESOLVE(syscall)
     real_pthread_mutex_trylock = (__typeof__(real_pthread_mutex_trylock))dlsym(libc, "pthread_mutex_trylock");
     for (int i = 0; i < n_hooks; i++)
         all_hooks[i].interposed = is_interposed(&all_hooks[i]);

@@ -32,8 +32,6 @@ __thread struct lane *my_lane __attribute__((tls_model("initial-exec")));
 /* Who creates a thread takes a while from reading the clock to the thread's first chance to run. */
 #define BIRTH_COST 100000
 
-#define NEAR 4096 /* bytes: of a stack, what the functions that called us use */
-
 #define STATE_OF(kind, state, name) state,
 static const enum state state_of[N_KINDS] = {KINDS(STATE_OF)};
 
@@ -319,12 +317,15 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
         if (kind == K_FILE)
             kind = kind_of_descriptor((int)object);
         struct site site = {.kind = SITE_KEEP};
+        const void *library;
         if (lane->in_item && kind == K_SLEEP)
             site.line = line_of(lane, elapsed);
         else if (lane->in_item && elapsed >= SHORTEST)
             site = frame_site(lane);
         if (kind == K_LOCK)
             object = parked_at(lane, object);
+        if (kind == K_LOCK && !site.object && lane->caller && (library = library_of(lane->caller)))
+            object = (uint64_t)(uintptr_t)library;
         name_it(&site, &kind, &object);
         enum state state = state_of[kind];
         if (state != IO_WAIT)

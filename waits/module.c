@@ -281,6 +281,17 @@ static PyObject *library(PyObject *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+/* The file of the library that begins at this address, or None: no library does. */
+static PyObject *library_at(PyObject *self, PyObject *address)
+{
+    (void)self;
+    unsigned long long begin = PyLong_AsUnsignedLongLong(address);
+    if (PyErr_Occurred())
+        return NULL;
+    const char *path = library_path((const void *)(uintptr_t)begin);
+    return path ? PyUnicode_DecodeFSDefault(path) : Py_NewRef(Py_None);
+}
+
 static PyObject *mark(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -512,7 +523,8 @@ static PyObject *tables(PyObject *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
-    {"library", library, METH_VARARGS, NULL}, {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
+    {"library", library, METH_VARARGS, NULL}, {"library_at", library_at, METH_O, NULL},
+    {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"tables", tables, METH_NOARGS, NULL},
     {"autopsy", autopsy, METH_VARARGS, NULL}, {"peek", peek, METH_VARARGS, NULL},           {NULL, NULL, 0, NULL},

@@ -50,11 +50,28 @@ static bool grow(void *array, int *room, size_t size)
     return true;
 }
 
+/* A struct dl_find_object, which <dlfcn.h> has since glibc 2.35. */
+struct found {
+    uint64_t flags;
+    const void *begin, *end;
+    const struct link_map *map;
+    uint64_t rest[28];
+};
+
 static int (*find_object)(void *, void *);
+static const void *interpreter; /* where the code of Python begins */
+
+static const void *begin_of(const void *address, struct found *found)
+{
+    return find_object((void *)address, found) ? NULL : found->begin;
+}
 
 const char *objects_check(void)
 {
     find_object = (__typeof__(find_object))dlsym(RTLD_DEFAULT, "_dl_find_object");
+    struct found found;
+    if (find_object)
+        interpreter = begin_of(dlsym(RTLD_DEFAULT, "PyThreadState_Get"), &found);
     return find_object ? NULL : "the C library does not tell which objects are loaded completely (glibc 2.35 or newer does)";
 }
 
@@ -70,22 +87,28 @@ static bool within(const struct dl_phdr_info *info, uintptr_t at, size_t size, E
     return false;
 }
 
+static bool is_among(const char *path, const char *const *names, size_t count)
+{
+    const char *name = strrchr(path, '/');
+    name = name ? name + 1 : path;
+    for (size_t i = 0; i < count; i++)
+        if (!strncmp(name, names[i], strlen(names[i])))
+            return true;
+    return false;
+}
+#define IS_AMONG(path, names) is_among(path, names, sizeof(names) / sizeof *(names))
+
 static bool is_left_alone(const struct dl_phdr_info *info)
 {
     static const char *const left_alone[] = {"libc.so", "libpthread.so", "ld-linux", "linux-vdso", "libasan", "libubsan", "libtsan", "liblsan"};
-    const char *name = strrchr(info->dlpi_name, '/');
-    name = name ? name + 1 : info->dlpi_name;
-    for (size_t i = 0; i < sizeof left_alone / sizeof *left_alone; i++)
-        if (!strncmp(name, left_alone[i], strlen(left_alone[i])))
-            return true;
-    return within(info, (uintptr_t)&objects_each, 1, PF_X);
+    return IS_AMONG(info->dlpi_name, left_alone) || within(info, (uintptr_t)&objects_each, 1, PF_X);
 }
 
 /* The loader enters an object there when it has relocated and protected it, and takes it out before it unloads it. */
 static bool is_loaded(const ElfW(Dyn) * dynamic)
 {
-    uint64_t about[32]; /* a struct dl_find_object, which <dlfcn.h> has since glibc 2.35 */
-    return !find_object((void *)dynamic, about);
+    struct found found;
+    return begin_of(dynamic, &found);
 }
 
 static const ElfW(Dyn) * dynamic_of(const struct dl_phdr_info *info)
@@ -321,4 +344,36 @@ void objects_each(void (*each)(struct object *, bool), bool with)
         }
     }
     n_objects = kept;
+}
+
+/* Code that others call to wait, and that calls on behalf of others. */
+static bool is_anybodys(const struct found *found)
+{
+    static const char *const names[] = {"libc.so", "libpthread.so", "ld-linux", "libstdc++", "libc++", "libgcc_s", "libffi", "_ctypes.",
+                                        "_waits.", "libasan", "libubsan", "libtsan", "liblsan", "linux-vdso"};
+    return IS_AMONG(found->map->l_name, names);
+}
+
+/* Where a library of C++ waits, the call comes from the language's own library: the nearest address of any other on the stack
+ * tells who that was. The words that are looked at are of frames that stand still; an address that a frame has not overwritten
+ * may be among them. */
+__attribute__((no_sanitize("address"))) const void *library_of(const void *caller)
+{
+    struct found found;
+    const void *begin = begin_of(caller, &found);
+    if (!begin || begin == interpreter || !is_anybodys(&found))
+        return begin == interpreter ? NULL : begin;
+    const void *const *words = __builtin_frame_address(0);
+    for (size_t i = 0; i < NEAR / sizeof *words; i++) {
+        begin = begin_of(words[i], &found);
+        if (begin && !is_anybodys(&found))
+            return begin == interpreter ? NULL : begin;
+    }
+    return NULL;
+}
+
+const char *library_path(const void *begin)
+{
+    struct found found;
+    return begin && begin_of(begin, &found) == begin ? found.map->l_name : NULL;
 }

@@ -21,7 +21,7 @@
 
 /* What crosses to Python as a number, with the names that it has there. module.c tells Python these tables; where its own
  * differ, it does without us (record.hooks). Change VERSION, too, where something comes to mean something else. */
-#define VERSION 1
+#define VERSION 2
 
 /* The states of a worker's time that are measured here: model.kinds.MEASURED. */
 #define STATES(X)             \
@@ -53,7 +53,7 @@
     X(RELEASED, "released")
 
 /* An event: model.recording.Wait and WAIT_LAYOUT. Times are ns on CLOCK_MONOTONIC. The object is the address of what was
- * waited for, or its Python object's; a descriptor for I/O; 0: none. The holder is the rank that held the GIL when the
+ * waited for, its Python object's, or that at which the library begins that waits for its own threads; a descriptor for I/O; 0: none. The holder is the rank that held the GIL when the
  * wait began, or NOBODY. The line is of the cell, or 0. with_gil is 1 where the thread was blocked while holding the GIL. */
 #define EVENT_FIELDS(X)  \
     X(int64_t, begin)    \
@@ -80,6 +80,7 @@ _Static_assert(sizeof(struct event) == 0 EVENT_FIELDS(SIZE), "an event crosses t
 #define N_EVENTS 131072  /* kept between two reports of a worker; memory is used as it fills */
 #define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
+#define NEAR 4096        /* bytes of a stack: what the functions that called us use */
 #define NOBODY (-1)
 #define STOPPED UINT64_MAX /* in place of an object: the interpreter had stopped all threads (hooks.STOPPED) */
 #define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
@@ -100,6 +101,7 @@ struct lane {
     int32_t rank;
     int32_t depth;       /* > 0: within a wait */
     int32_t doing;       /* the kind of that wait */
+    const void *caller;  /* who called what waits for something to happen; NULL: it is no such call */
     bool shared;         /* in a file that the notebook holds: it survives us */
     bool in_item;        /* waits are the body's, and listed */
     bool held;           /* this thread has the GIL; always true where there is none */
@@ -162,6 +164,8 @@ struct object {
 };
 const char *objects_check(void);                                  /* before all else: why it cannot be done, or NULL */
 void objects_each(void (*)(struct object *, bool), bool);         /* none is unloaded meanwhile; one thread at a time */
+const void *library_of(const void *caller);                       /* whose code waits here: where it begins, or NULL: the interpreter's */
+const char *library_path(const void *begin);                      /* NULL: no library begins there */
 
 /* got.c */
 int got_patch(bool on);      /* all loaded objects; returns how many slots are patched now */

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from operator import itemgetter
 
 from parmagic.analyze.clocks import on_ours
 from parmagic.errors import Ended
-from parmagic.model.helpers import Helpers
+from parmagic.model.helpers import Helpers, called
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
@@ -44,10 +44,12 @@ def merge(
     if cpu_s != cpu_s:
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
+    helpers = _helpers(parts)
+    lanes = tuple(_helped(lane, {called(each.library) for each in helpers}) for lane in lanes)
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, _helpers(parts))
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, helpers)
 
 
 def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
@@ -57,6 +59,14 @@ def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
         before = found.get(each.library, Helpers(each.library, 0.0))
         found[each.library] = Helpers(each.library, before.cpu_s + each.cpu_s, before.queue_s + each.queue_s)
     return tuple(sorted(found.values(), key=lambda each: -each.cpu_s))
+
+
+def _helped(lane: Lane, helpers: Set[str]) -> Lane:
+    """Tell waits for these threads from those within libraries that have none: they are for a lock, which has no name."""
+    if all(total.kind != "helpers" or total.name in helpers for total in lane.totals):
+        return lane
+    right = (total if total.kind != "helpers" or total.name in helpers else replace(total, kind="lock", name="") for total in lane.totals)
+    return replace(lane, totals=tuple(right))
 
 
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:

@@ -174,15 +174,21 @@ def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=columns)
 
 
-def useful_seconds(workers: pd.DataFrame) -> float:
+_MUCH_HELPED = 0.1
+"""A share of the useful time from which on it matters what workers waited for threads of libraries."""
+
+
+def useful_seconds(timeline: Timeline, workers: pd.DataFrame) -> float:
     """Return the seconds in items that no other worker caused, of an arm's rows of the workers table.
 
     That is on a core, asleep or in I/O: what a serial run would have to do as
-    well. NaN where the waits are not known.
+    well. NaN where the waits are not known, or where threads of libraries did much of the work: one worker's wait for them is not known.
     """
     if (workers["unknown_s"] > 0.02 * workers[["running_s", "unknown_s"]].sum(axis=1)).any():
         return float("nan")
-    return float(workers[[f"{state}_s" for state in OWN]].sum().sum())
+    useful = float(workers[[f"{state}_s" for state in OWN]].sum().sum())
+    helped = sum(total.total_s for lane in timeline.lanes for total in lane.totals if total.kind == "helpers")
+    return float("nan") if helped > _MUCH_HELPED * (useful + helped) else useful
 
 
 def summary_table(timelines: Sequence[Timeline], workers: pd.DataFrame, baselines: Sequence[Baseline]) -> pd.DataFrame:
@@ -203,7 +209,7 @@ def _summary_row(timeline: Timeline, mine: pd.DataFrame, baseline: Baseline) -> 
     wall = timeline.wall_s
     sums = {name: mine[name].sum(min_count=1) for name in STATE_COLUMNS}
     active = mine["wall_s"].sum() - sums["startup_s"] - sums["idle_s"]
-    serial_s = useful_seconds(mine) if baseline.serial_s is None else baseline.serial_s
+    serial_s = useful_seconds(timeline, mine) if baseline.serial_s is None else baseline.serial_s
     speedup = serial_s / wall if timeline.n_done else float("nan")
     return {
         "model": timeline.arm.model.name,

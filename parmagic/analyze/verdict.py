@@ -201,7 +201,7 @@ def _locks(label: Any, tables: Tables) -> tuple[str, str]:
         return "", "locks or queues"
     kind, name = seconds.idxmax()
     lines = named[(named["kind"] == kind) & (named["object"] == name)].groupby("line")["total_s"].sum()
-    return kind, f"the {kind} `{name}`" + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
+    return kind, (name if kind == "helpers" else f"the {kind} `{name}`") + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
 
 
 def _pace(label: Any, tables: Tables) -> str:
@@ -219,6 +219,7 @@ def _pace(label: Any, tables: Tables) -> str:
 _WORDS = {"locks": lambda label, tables: _locks(label, tables)[1] + _pace(label, tables), "cpus": _few_cpus, "uneven": _uneven}
 
 _SHARED = {"queue": "", "interpreter": "", "object": " Give each worker one of its own."}
+_SHARED |= {"helpers": " They compute on several cores already: stay serial."}
 
 
 def _advice(label: Any, tables: Tables) -> str:

@@ -204,7 +204,7 @@ def expected(arms: Sequence[Timeline], n_items: int) -> list[float]:
     for arm in (arm for arm in arms if arm.n_items == n_items):
         busy = arm.seconds_by_item
         total = sum(seconds for seconds in busy if not math.isnan(seconds))
-        useful = tables.useful_seconds(tables.workers_table([arm]))
+        useful = tables.useful_seconds(arm, tables.workers_table([arm]))
         scale = min(1.0, useful / total) if total > 0 and not math.isnan(useful) else 1.0
         guesses.append((total * scale, [seconds * scale for seconds in busy]))
     return min(guesses)[1]

@@ -19,3 +19,8 @@ class Helpers:
     library: str
     cpu_s: float
     queue_s: float = 0.0
+
+
+def called(library: str) -> str:
+    """Return what is waited for by who waits for a library's threads."""
+    return f"helper threads of {library}"

@@ -81,6 +81,8 @@ KINDS = (
     # a lock that every object has where there is no GIL; and the stop of all threads by the interpreter
     Kind("object", "lock_wait", object="address", lock=True, hooked=False),
     Kind("interpreter", "lock_wait", object="address", lock=True, hooked=False),
+    # a library's own threads, which compute for who called it
+    Kind("helpers", "lock_wait", "waits for helper threads", "address", lock=True, hooked=False),
     # samples do not tell one system call from another
     Kind("io", "io_wait", hooked=False, sampled=True),
 )
@@ -124,5 +126,5 @@ LOCKS = frozenset(kind.name for kind in KINDS if kind.lock)
 EVENTS = ("waited", "took", "released")
 """What an event tells of its object: so far, always a wait for it. What tells of anything else is no wait: ``Waits`` has them apart."""
 
-VERSION = 1
+VERSION = 2
 """Of what hooks tell: another one where something comes to mean something else, though it may be called the same."""

@@ -11,9 +11,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from parmagic.model.helpers import Helpers
+from parmagic.model.recording import Total, Usage
 from parmagic.system import natives
 from parmagic.system.real import Lock, close_descriptor, open_descriptor, read_descriptor
 
@@ -22,6 +24,9 @@ WORTH_A_LOOK = 0.05
 
 _LEAST = 0.001
 """CPU seconds of a thread from which on it is one."""
+
+_NOTICED = 0.01
+"""Seconds of waits for threads of libraries from which on it is asked which these are."""
 
 _MOST = 32
 """Threads whose run queue is read ahead of an arm, which takes 3 µs each; what those beyond that queued for is not known."""
@@ -47,11 +52,11 @@ class HelperThreads:
             read = set([each for each in there if each not in python][:_MOST])
             self._before = {thread: (_cpu(thread), _queued(thread) if thread in read else math.inf) for thread in there}
 
-    def look(self, *, closely: bool = False) -> None:
-        """Note what the threads used so far: what a pool begins for one thread ends with it. ``closely``: also where that is little."""
+    def look(self, waits: Iterable[Total] = ()) -> None:
+        """Note what the threads used so far: what a pool begins for one thread ends with it. Also where that is little and was waited for."""
         if _ON_LINUX:
             with self._looking:
-                self._look(closely=closely)
+                self._look(closely=waited(waits))
 
     def _look(self, *, closely: bool) -> None:
         python = _of_python()
@@ -85,6 +90,20 @@ class HelperThreads:
 
     def _since(self, thread: int) -> float:
         return max(0.0, _cpu(thread) - self._before.get(thread, _NOTHING)[0])
+
+
+def of_process(usage: Usage, waits: Iterable[Total]) -> tuple[Helpers, ...]:
+    """Return what the threads of each library used in this process, which is one worker's; asked once, at its end."""
+    if usage.process_cpu_s - usage.cpu_s < WORTH_A_LOOK and not waited(waits):
+        return ()
+    threads = HelperThreads(from_birth=True)
+    threads.look(waits)
+    return threads.found()
+
+
+def waited(waits: Iterable[Total]) -> bool:
+    """Tell whether a worker waited for threads of a library for longer than nobody would notice."""
+    return any(each.kind == "helpers" and each.total_s > _NOTICED for each in waits)
 
 
 def _of_python() -> set[int]:

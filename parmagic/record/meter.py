@@ -20,12 +20,14 @@ from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
 
+from parmagic.model.helpers import called
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
 from parmagic.record import objects
 from parmagic.record.hooks import STOPPED, extension
 from parmagic.record.usage import Used
 from parmagic.system.descriptors import Descriptor, opened
+from parmagic.system import natives
 from parmagic.system.gil import gil_enabled
 from parmagic.system.real import get_ident
 
@@ -222,7 +224,12 @@ class MeasuringMeter:
         if not any(total.kind in _NAMED for total in totals):
             return totals
         known = objects.names(self._function)
-        return tuple(_name(total, known.get(total.object)) for total in totals)
+        return tuple(self._helped(_name(total, known.get(total.object))) for total in totals)
+
+    def _helped(self, total: Total) -> Total:
+        """Say of a wait within a library, for something to happen there, that it was for the library's own threads; they may be none of them."""
+        path = self._extension.library_at(total.object) if total.kind in _NAMED and not total.name else None
+        return total if path is None else replace(total, kind="helpers", name=called(natives.library_name(path)))
 
 
 _NAMED = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "address")

@@ -313,7 +313,8 @@ class _Crew:
             self._accounted.add(rank)
             self.trace.detach()
             gauge = self.gauges[rank]
-            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=gauge.close()))
+            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=(waits := gauge.close())))
+            self._helpers.look(waits)
 
     def _leave(self, rank: int, ranks: set[int]) -> None:
         """From here on, being of these ``ranks``, the calling thread is not interrupted: an account must be closed, and the end reported.
@@ -332,7 +333,6 @@ class _Crew:
                 self._hand_in(rank)
                 if notes := self._them[rank].notes():
                     self.reports.put(Recording(self.who[rank], notes=tuple(notes)))
-                self._helpers.look()
         finally:
             if rank in self.gauges:
                 self.gauges[rank].close()

@@ -83,6 +83,13 @@ def test_the_lock_is_named():
     assert "waiting for locks or queues" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
 
 
+def test_helper_threads_are_named():
+    """Who waits for the threads of a library is told whose they are, and not to hold a lock for less long."""
+    waits = [(0, "helpers", "helper threads of polars", 3, 0.6), (1, "lock", "guard", 9, 0.2)]
+    text = _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
+    assert "60% of the time waiting for helper threads of polars (line 3). They compute on several cores already: stay serial." in text
+
+
 def test_small_shares_are_no_reason():
     """A tenth of the time is not worth a word."""
     assert _verdict(("procs", 2, 1.0, {"idle": 0.1})) == "No gain: procs=2 is the best at 1.00× of the serial speed."

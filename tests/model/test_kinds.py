@@ -50,7 +50,7 @@ def test_every_state_is_in_the_sets_of_its_kind():
 def test_every_kind_is_in_the_sets_of_its_kind():
     """Hooks or samples tell a kind, or it is a lock that gets its name later; a kind's place is that among what hooks tell."""
     assert [kind.name for kind in KINDS][: len(WAIT_KINDS)] == list(WAIT_KINDS)
-    assert set(KIND) - set(WAIT_KINDS) - set(SAMPLED) == {"object", "interpreter"} < LOCKS
+    assert set(KIND) - set(WAIT_KINDS) - set(SAMPLED) == {"object", "interpreter", "helpers"} < LOCKS
     assert {kind.state for kind in KINDS if kind.lock} == {"lock_wait"}
     assert {kind.name for kind in KINDS if kind.object == "address"} == LOCKS
     assert [SEEN[place] for place in (sampler.RUNNING, sampler.GIL, sampler.LOCK, sampler.SLEEP, sampler.IO)] == list(SEEN)

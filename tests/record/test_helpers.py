@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from parmagic.record import hooks
+
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are found in /proc"),
     pytest.mark.skipif(COMPILER is None, reason="there is no C compiler"),
     pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell who stood in a run queue"),
 ]
+
+measured = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
 
 POOL = """
 #define _GNU_SOURCE
@@ -58,8 +62,9 @@ void compute(double seconds, int by_futex) {
     pthread_t thread;
     pthread_mutex_lock(&lock);
     for (; started < 2; started++) pthread_create(&thread, 0, work, 0);
-    until = now() + seconds;
-    wanted = left = 2;
+    if (until < now() + seconds) until = now() + seconds; /* for all that ask meanwhile */
+    wanted += 2;
+    left += 2;
     pthread_cond_broadcast(&changed);
     while (!by_futex && left) pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
@@ -72,6 +77,16 @@ void alone(double seconds) {
     double end = now() + seconds;
     while (now() < end) usleep(1000);
     pthread_mutex_unlock(&door);
+}
+/* The callers' own threads, which wait for each other. */
+void follow(double seconds, int rank) {
+    static int gone;
+    if (rank) {
+        usleep(seconds * 1e6);
+        __atomic_store_n(&gone, 1, __ATOMIC_RELEASE);
+        syscall(SYS_futex, &gone, FUTEX_WAKE_PRIVATE, 100, 0, 0, 0);
+    }
+    while (!__atomic_load_n(&gone, __ATOMIC_ACQUIRE)) syscall(SYS_futex, &gone, FUTEX_WAIT_PRIVATE, 0, 0, 0, 0);
 }
 """
 BEGIN = """
@@ -123,6 +138,37 @@ assert "where libcounter has a setting".capitalize() in note, note
 assert [*used()] == ["libcounter"], used()
 (finding,) = [each for each in found._findings if each.rule == "helpers"]
 assert 1.2 < finding.evidence["cores_wanted"] <= 2 * timelines[0].arm.count + 0.5, finding
+"""
+    in_a_process(tmp_path, script)
+
+
+@measured
+@pytest.mark.parametrize("by_futex", [0, 1])
+@pytest.mark.parametrize("model", ["threads=2", "procs=2"])
+def test_waits_for_a_pool(tmp_path, model, by_futex):
+    """They are for its threads, whichever way it waits: neither I/O, nor a lock that somebody could hold for less long."""
+    script = f"""
+found = run(lambda n: compute(0.3, {by_futex}), range(2), "{model}")
+waits = found.waits[found.waits["total_s"] > 0.1]
+assert {{*waits["kind"]}} == {{"helpers"}} and {{*waits["object"]}} == {{"helper threads of libcounter"}}, found.waits
+assert found.workers["lock_wait_s"].sum() > 0.2 and found.workers["io_wait_s"].max() < 0.05, found.workers.T
+assert found.summary["speedup"].isna().all(), found.summary
+"""
+    in_a_process(tmp_path, script)
+
+
+@measured
+def test_a_lock_within_a_library(tmp_path):
+    """A library without threads of its own has no helpers: what is waited for within it is a lock."""
+    script = """
+def alone(seconds): ctypes.CDLL(PATH).alone(ctypes.c_double(seconds))
+def follow(seconds): ctypes.CDLL(PATH).follow(ctypes.c_double(seconds), worker_of().rank)
+worker_of = parmagic.current_worker
+for body in (alone, follow):
+    found = run(body, [0.2] * 2, "threads=2")
+    waits = found.waits[found.waits["total_s"] > 0.1]
+    assert "lock" in {*waits["kind"]} <= {"lock", "sleep"}, found.waits
+    assert not waits["object"].astype(str).str.contains("helper").any(), found.waits
 """
     in_a_process(tmp_path, script)
 

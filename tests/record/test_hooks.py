@@ -14,7 +14,7 @@ from parmagic.record import hooks
 pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
 
 OTHERS = {
-    "version": 2,
+    "version": 1,
     "states": ("native", "running", "gil_wait", "lock_wait", "io_wait", "sleep", "cpu_wait"),
     "kinds": (("gil", "lock_wait"),),
     "events": ("waited", "released", "took"),

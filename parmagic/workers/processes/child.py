@@ -23,7 +23,7 @@ from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.board import Board, blank_board
-from parmagic.record.helpers import WORTH_A_LOOK, HelperThreads
+from parmagic.record.helpers import of_process
 from parmagic.record.items import Worker, current_worker, enter, is_worker
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
@@ -196,7 +196,6 @@ def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
 def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.Tracing, worker: Worker, notes: list[str]) -> None:
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
-    helpers = HelperThreads(from_birth=True).found() if usage.process_cpu_s - usage.cpu_s > WORTH_A_LOOK else ()
     account = None
     if worker.keeps:  # nor is leaving that
         account = Recording(channel.me, readings=gauge.take(), totals=gauge.close())
@@ -209,6 +208,7 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
     notes += leaving.end(channel.tell)
     written = trace.finish(orders.trace_file)
     readings, totals = (gauge.take(), gauge.close()) if account is None else (None, ())
+    helpers = of_process(usage, account.totals if account else totals)
     channel.send(
         Recording(
             channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=totals, trace=written, notes=tuple(notes),
