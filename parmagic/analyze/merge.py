@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
@@ -61,7 +61,7 @@ def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
     return tuple(sorted(found.values(), key=lambda each: -each.cpu_s))
 
 
-def _helped(lane: Lane, helpers: Set[str]) -> Lane:
+def _helped(lane: Lane, helpers: Collection[str]) -> Lane:
     """Tell waits for these threads from those within libraries that have none: they are for a lock, which has no name."""
     if all(total.kind != "helpers" or total.name in helpers for total in lane.totals):
         return lane

@@ -53,7 +53,7 @@ class HelperThreads:
             self._before = {thread: (_cpu(thread), _queued(thread) if thread in read else math.inf) for thread in there}
 
     def look(self, waits: Iterable[Total] = ()) -> None:
-        """Note what the threads used so far: what a pool begins for one thread ends with it. Also where that is little and was waited for."""
+        """Note what the threads used so far: what a pool begins for one thread ends with it. Also where that is little, but waited for."""
         if _ON_LINUX:
             with self._looking:
                 self._look(closely=waited(waits))

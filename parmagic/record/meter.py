@@ -26,8 +26,8 @@ from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Wait
 from parmagic.record import objects
 from parmagic.record.hooks import STOPPED, extension
 from parmagic.record.usage import Used
-from parmagic.system.descriptors import Descriptor, opened
 from parmagic.system import natives
+from parmagic.system.descriptors import Descriptor, opened
 from parmagic.system.gil import gil_enabled
 from parmagic.system.real import get_ident
 
@@ -227,7 +227,7 @@ class MeasuringMeter:
         return tuple(self._helped(_name(total, known.get(total.object))) for total in totals)
 
     def _helped(self, total: Total) -> Total:
-        """Say of a wait within a library, for something to happen there, that it was for the library's own threads; they may be none of them."""
+        """Say of a wait within a library, for something to happen there, that it was for the library's own threads: it may have none."""
         path = self._extension.library_at(total.object) if total.kind in _NAMED and not total.name else None
         return total if path is None else replace(total, kind="helpers", name=called(natives.library_name(path)))
 
