@@ -14,6 +14,9 @@ LITTLE, MUCH = 0.05, 0.2
 
 _MOST_NAMED = 3
 
+_PART = 0.1
+"""Share of what all of them used from which on a library is worth a word."""
+
 _QUEUE = 1 + MEASURED.index("cpu_wait")
 
 _LIMITS = "threadpoolctl.threadpool_limits(1)"
@@ -44,7 +47,7 @@ def helpers(timeline: Timeline) -> Iterable[Finding]:
     wanted, cores = (own + theirs + queued) / timeline.wall_s, available_cpus()
     if wanted <= cores + MUCH:
         return
-    named = [each.library for each in found if each.cpu_s > LITTLE][:_MOST_NAMED]
+    named = [each.library for each in found if each.cpu_s > _PART * theirs][:_MOST_NAMED]
     share = theirs / (own + theirs)
     advice = " ".join(dict.fromkeys(_advice(each, timeline.arm.model.shares_memory) for each in named))
     text = (

@@ -19,7 +19,7 @@ from parmagic.model.recording import Total, Usage
 from parmagic.system import natives
 from parmagic.system.real import Lock, close_descriptor, open_descriptor, read_descriptor
 
-WORTH_A_LOOK = 0.05
+WORTH_A_LOOK = 0.01
 """CPU seconds beside those of Python's threads from which on it is asked whose they are."""
 
 _LEAST = 0.001
@@ -30,6 +30,9 @@ _NOTICED = 0.01
 
 _MOST = 32
 """Threads whose run queue is read ahead of an arm, which takes 3 µs each; what those beyond that queued for is not known."""
+
+_AT_ONCE = 16
+"""Threads that are asked for their library while workers go on."""
 
 _NOTHING = 0.0, 0.0
 
@@ -60,18 +63,27 @@ class HelperThreads:
 
     def _look(self, *, closely: bool) -> None:
         python = _of_python()
-        self._python |= {thread: self._since(thread) for thread in python}
+        self._python |= {thread: max(self._since(thread), self._python.get(thread, 0.0)) for thread in python}  # it may just have ended
         if self._beside() < WORTH_A_LOOK and not closely:
             return
         for thread in _all_threads() - self._python.keys():  # also of those that have just ended
-            used = self._since(thread)
-            if used >= _LEAST or closely:
+            used, noted = self._since(thread), self._others.get(thread)
+            if used >= (noted[0] if noted else 0.0 if closely else _LEAST):
                 self._others[thread] = used, max(0.0, _queued(thread) - self._before.get(thread, _NOTHING)[1])
-        self._libraries |= natives.begun_by(self._others.keys() - self._libraries.keys())
+        # reading files gives the GIL away to workers that go on: who was here before the arm will be here behind it
+        self._know([thread for thread in self._unknown() if thread not in self._before][:_AT_ONCE])
+
+    def _unknown(self) -> list[int]:
+        return [thread for thread in self._others if not self._libraries.get(thread)]
+
+    def _know(self, threads: list[int]) -> None:
+        if threads:
+            self._libraries |= natives.begun_by(threads)
 
     def found(self) -> tuple[Helpers, ...]:
         """Look once more; return what the threads of each library used, and what those did that have ended unseen."""
         self.look()
+        self._know(self._unknown())
         found: dict[str, Helpers] = {}
         for thread, (cpu, queued) in self._others.items():
             library = self._libraries.get(thread, "")

@@ -1,6 +1,6 @@
 """Threads of libraries: what they used is told by library, and nobody else's CPU time is theirs.
 
-Each case runs in a process of its own, beside a library that is built for it: its threads compute until a clock says stop, so that they
+Each case runs in a process of its own, beside a library that is built for it: its threads compute for so many CPU seconds, so that they
 want a core all that time, on it or in the run queue, however busy the machine is.
 """
 
@@ -35,10 +35,10 @@ POOL = """
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int started, wanted, left;
-static double until;
-static double now(void) {
+static double amount;
+static double now(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 static void *work(void *_) {
@@ -46,9 +46,9 @@ static void *work(void *_) {
         pthread_mutex_lock(&lock);
         while (!wanted) pthread_cond_wait(&changed, &lock);
         wanted--;
-        double end = until;
+        double end = now(CLOCK_THREAD_CPUTIME_ID) + amount;
         pthread_mutex_unlock(&lock);
-        while (now() < end);
+        while (now(CLOCK_THREAD_CPUTIME_ID) < end);
         pthread_mutex_lock(&lock);
         left--;
         pthread_cond_broadcast(&changed);
@@ -57,12 +57,12 @@ static void *work(void *_) {
     }
     return 0;
 }
-/* Have two threads compute, which begin with the first job and stay, and wait for them: as C++ does, or as Rust. */
+/* Have two threads compute for so many CPU seconds, which begin with the first job and stay, and wait for them: as C++ does, or as Rust. */
 void compute(double seconds, int by_futex) {
     pthread_t thread;
     pthread_mutex_lock(&lock);
     for (; started < 2; started++) pthread_create(&thread, 0, work, 0);
-    if (until < now() + seconds) until = now() + seconds; /* for all that ask meanwhile */
+    amount = seconds;
     wanted += 2;
     left += 2;
     pthread_cond_broadcast(&changed);
@@ -74,8 +74,8 @@ static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
 /* Threads of the caller's, one after another: that is a lock, and no pool. */
 void alone(double seconds) {
     pthread_mutex_lock(&door);
-    double end = now() + seconds;
-    while (now() < end) usleep(1000);
+    double end = now(CLOCK_MONOTONIC) + seconds;
+    while (now(CLOCK_MONOTONIC) < end) usleep(1000);
     pthread_mutex_unlock(&door);
 }
 /* The callers' own threads, which wait for each other. */
