@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from alongside import cells
 
+from parmagic.system.cpus import available_cpus
+
 pytest.importorskip("polars")
 
 WORK = """
@@ -49,3 +51,46 @@ def test_arrow(tmp_path):
     other = "%%parallel threads=2 -q --timeout 60 -o there for n in range(4)\nrows(n)"
     check = "print([n - 1_000_000 for n in run.results], there.summary['baseline'].tolist(), threads == len(os.listdir('/proc/self/task')))"
     assert cells("import os", ARROW, run, other, check, into=tmp_path)[-1] == "[0, 1, 2, 3] ['measured'] True\n"
+
+
+HELPED = """
+import numpy, time
+def computed(_, seconds=0.6):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end: once()
+"""
+POLARS = """
+import polars
+frame = polars.DataFrame({"a": numpy.arange(2_000_000) % 1000, "b": numpy.arange(2_000_000)})
+def once(): frame.group_by("a").agg(polars.col("b").median())
+"""
+READS = """
+import pyarrow, pyarrow.parquet
+pyarrow.parquet.write_table(pyarrow.table({f"c{n}": numpy.random.rand(500_000) for n in range(8)}), "table")
+def once(): pyarrow.parquet.read_table("table")
+"""
+TREES = """
+import sklearn.ensemble
+x = numpy.random.rand(5000, 10)
+def once(): sklearn.ensemble.HistGradientBoostingRegressor(max_iter=5).fit(x, x[:, 0])
+"""
+
+
+@pytest.mark.skipif(available_cpus() < 2, reason="pools of one thread have no helpers")
+@pytest.mark.parametrize(
+    ("module", "makes", "library", "waits"),
+    [("polars", POLARS, "polars", True), ("pyarrow", READS, "Arrow", True), ("sklearn", TREES, "OpenMP", False)],
+)
+def test_whose_threads_compute(tmp_path, module, makes, library, waits):
+    """What they used is the library's, and waits for them, but for those below what can be hooked, are no I/O."""
+    pytest.importorskip(module)
+    run = "%%parallel threads=2 procs=2 -q --once --trace off --timeout 60 -o run for n in range(2)\ncomputed(n)"
+    check = f"""
+for timeline in run.timelines:
+    assert "{library}" in [each.library for each in timeline.helpers], timeline.helpers
+if {waits} and run.workers["measured"].all():
+    for arm in ("threads=2", "procs=2"):
+        assert "helper threads of {library}" in [*run.waits.loc[arm]["object"]], run.waits
+print("fine")
+"""
+    assert cells(HELPED, makes, run, check, into=tmp_path)[-1] == "fine\n"
