@@ -224,22 +224,19 @@ class MeasuringMeter:
         if not any(total.kind in _NAMED for total in totals):
             return totals
         known = objects.names(self._function)
-        return tuple(self._helped(_name(total, known.get(total.object))) for total in totals)
-
-    def _helped(self, total: Total) -> Total:
-        """Say of a wait within a library, for something to happen there, that it was for the library's own threads: it may have none."""
-        path = self._extension.library_at(total.object) if total.kind in _NAMED and not total.name else None
-        return total if path is None else replace(total, kind="helpers", name=called(natives.library_name(path)))
+        library_at = self._extension.library_at
+        return tuple(_name(total, known.get(total.object), library_at(total.object)) for total in totals)
 
 
 _NAMED = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "address")
 """What hooks know by an address that the body may have a name for."""
 
 
-def _name(total: Total, known: objects.Known | None) -> Total:
-    if known is None or total.kind not in _NAMED:
-        return total
-    return replace(total, name=known.name, kind=known.kind or total.kind)
+def _name(total: Total, known: objects.Known | None, library: str | None) -> Total:
+    """Say what a wait was for; for something to happen within a library, that is the library's own threads, though it may have none."""
+    if total.kind in _NAMED and known is not None:
+        return replace(total, name=known.name, kind=known.kind or total.kind)
+    return replace(total, name=called(natives.library_name(library)), kind="helpers") if total.kind in _NAMED and library else total
 
 
 def _readings(rows: bytes, events: bytes, lost: int) -> Readings:

@@ -86,7 +86,8 @@ def test_whose_threads_compute(tmp_path, module, makes, library, waits):
     pytest.importorskip(module)
     run = "%%parallel threads=2 procs=2 -q --once --trace off --timeout 60 -o run for n in range(2)\ncomputed(n)"
     check = f"""
-for timeline in run.timelines:
+from parmagic.result import study
+for timeline in study(run).timelines:
     assert "{library}" in [each.library for each in timeline.helpers], timeline.helpers
 if {waits} and run.workers["measured"].all():
     for arm in ("threads=2", "procs=2"):

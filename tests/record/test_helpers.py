@@ -93,6 +93,7 @@ BEGIN = """
 import _thread, ctypes, os, sys, threading, time
 import parmagic
 from parmagic.analyze import helpers
+from parmagic.result import study
 helpers.available_cpus = lambda: CORES
 PATH = os.path.abspath("libcounter.so")
 def compute(seconds, by_futex=0): ctypes.CDLL(PATH).compute(ctypes.c_double(seconds), by_futex)
@@ -102,7 +103,7 @@ def spin(seconds):
 def run(body, items, models, **options):
     global timelines
     found = parmagic.run(body, items, models, once=True, trace="off", timeout=60, **options)
-    timelines = found.timelines
+    timelines = study(found).timelines
     return found
 def noted(run): return [note for note in run.notes if "Helper threads" in note]
 def used(): return {each.library: each.cpu_s for timeline in timelines for each in timeline.helpers}
@@ -136,7 +137,7 @@ found = run(lambda n: compute(0.3), range(2), "{model}")
 assert note.startswith("Helper threads of libcounter used "), note
 assert "where libcounter has a setting".capitalize() in note, note
 assert [*used()] == ["libcounter"], used()
-(finding,) = [each for each in found._findings if each.rule == "helpers"]
+(finding,) = [each for each in study(found).findings if each.rule == "helpers"]
 assert 1.2 < finding.evidence["cores_wanted"] <= 2 * timelines[0].arm.count + 0.5, finding
 """
     in_a_process(tmp_path, script)
