@@ -57,9 +57,10 @@ class HelperThreads:
 
     def look(self, waits: Iterable[Total] = ()) -> None:
         """Note what the threads used so far: what a pool begins for one thread ends with it. Also where that is little, but waited for."""
-        if _ON_LINUX:
+        closely = waited(waits)
+        if _ON_LINUX and (closely or time.process_time() - self._process >= WORTH_A_LOOK):
             with self._looking:
-                self._look(closely=waited(waits))
+                self._look(closely=closely)
 
     def _look(self, *, closely: bool) -> None:
         python = _of_python()
