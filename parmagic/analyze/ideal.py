@@ -26,7 +26,7 @@ def ideals(timelines: Sequence[Timeline], workers: pd.DataFrame, summary: pd.Dat
         label = timeline.arm.label
         row: Any = summary.loc[label]
         mine = workers[workers.index.get_level_values("arm") == label]
-        spent_s = useful_seconds(mine) + float(mine["lock_wait_s"].sum())
+        spent_s = useful_seconds(timeline, mine) + float(mine["lock_wait_s"].sum())
         work_s = min(float(row["serial_s"]), spent_s) if math.isfinite(row["serial_s"]) else spent_s
         on_core_s = float(mine["running_s"].sum() + mine["native_s"].sum())
         found[label] = ideal_speedup(timeline.arm.count, timeline.cpus, work_s, on_core_s)
