@@ -122,7 +122,7 @@ class Run:
 
     @property
     def waits(self) -> pd.DataFrame:
-        """One row per (arm, rank, kind, object, line)."""
+        """One row per (arm, rank, kind, object, line, place)."""
         return self._study.waits
 
     @property

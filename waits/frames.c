@@ -1,4 +1,4 @@
-/* Where in the cell a thread is, and what object it called there, without the GIL.
+/* Where a thread is, in the cell and really, and what object it called there, without the GIL.
  *
  * A thread's own frames stand still while it waits, and the code that they run is
  * alive with them, so they can be read without the GIL and without touching a
@@ -104,21 +104,46 @@ static _PyInterpreterFrame *innermost(struct lane *lane)
     return state && lane->filename && lane == my_lane ? CURRENT(state) : NULL;
 }
 
+static int32_t line_in(_PyInterpreterFrame *frame, PyCodeObject *code)
+{
+    int line = PyCode_Addr2Line(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
+    return line > 0 ? line : 0; /* what the compiler adds, behind a with block say, is on no line */
+}
+
 static int32_t line_from(struct lane *lane, _PyInterpreterFrame *frame)
 {
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (code && same_text(code->co_filename, lane->filename)) {
-            int line = PyCode_Addr2Line(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
-            return line > 0 ? line : 0; /* what the compiler adds, behind a with block say, is on no line */
-        }
+        if (code && same_text(code->co_filename, lane->filename))
+            return line_in(frame, code);
     }
     return 0;
 }
 
-int32_t frame_line(struct lane *lane)
+static void expression_in(_PyInterpreterFrame *frame, PyCodeObject *code, struct site *site)
 {
-    return line_from(lane, innermost(lane));
+    int line, begin, last_line, end;
+    if (!PyCode_Addr2Location(code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT), &line, &begin, &last_line, &end))
+        return;
+    if (line == site->at && begin >= 0 && end >= 0) {
+        site->begin = begin;
+        site->end = last_line == line ? end : 0;
+    }
+}
+
+/* Of ``Barrier.wait``, the first word. */
+static void class_of(PyCodeObject *code, char *of)
+{
+    PyObject *name = code->co_qualname;
+    of[0] = 0;
+    if (!PyUnicode_IS_COMPACT_ASCII(name))
+        return;
+    const char *text = PyUnicode_DATA(name), *dot = strchr(text, '.');
+    size_t length = dot ? (size_t)(dot - text) : strlen(text);
+    if (length < LONGEST_OF) {
+        memcpy(of, text, length);
+        of[length] = 0;
+    }
 }
 
 static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct site *site)
@@ -129,6 +154,7 @@ static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct si
         if (libraries[i].kind != SITE_PASS && code->co_argcount) {
             site->object = (uint64_t)(uintptr_t)FIRST(frame);
             site->kind = libraries[i].kind;
+            class_of(code, site->of);
         }
         return true;
     }
@@ -136,27 +162,25 @@ static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct si
 }
 
 /* Calls of the standard library's own locks and queues lead through frames of theirs: the
- * outermost one of these is the method that the user called, and its first argument the thing. */
+ * outermost one of these is the method that somebody called, its first argument the thing, and who called it is where the wait is. */
 struct site frame_site(struct lane *lane)
 {
     struct site site = {.kind = SITE_KEEP};
     _PyInterpreterFrame *frame = innermost(lane);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (code && !in_library(frame, code, &site))
-            break;
+        if (!code || in_library(frame, code, &site))
+            continue;
+        site.at = line_in(frame, code);
+        site.file = site.at ? file_in(lane, code->co_filename) : 0;
+        expression_in(frame, code, &site);
+        site.line = same_text(code->co_filename, lane->filename) ? site.at : line_from(lane, frame->previous);
+        break;
     }
-    site.line = line_from(lane, frame);
     return site;
 }
 
 #else
-
-int32_t frame_line(struct lane *lane)
-{
-    (void)lane;
-    return 0;
-}
 
 struct site frame_site(struct lane *lane)
 {

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 /* Something that is to happen, in place of a thing that somebody has: who waits for it may be a library that waits for its own threads. */
-#define EVENT(object) (lane->caller = __builtin_return_address(0), object)
+#define EVENT(object) (lane->event = true, object)
 
 /* The functions that just may block:
  *   X(result, name, parameters, arguments, what it waits for, the object)
@@ -99,8 +99,8 @@ static int (*real_pthread_mutex_trylock)(pthread_mutex_t *);
         struct lane *lane = lane_here(); \
         if (!lane || lane->depth) \
             return real_##name arguments; \
-        lane->caller = NULL; \
-        int64_t begin = lane_enter(lane, kind); \
+        lane->event = false; \
+        int64_t begin = lane_enter(lane, kind, __builtin_return_address(0)); \
         result outcome = real_##name arguments; \
         int error = errno; \
         lane_leave(lane, kind, (uint64_t)(uintptr_t)(object), begin); \
@@ -110,14 +110,14 @@ static int (*real_pthread_mutex_trylock)(pthread_mutex_t *);
 BLOCKING(HOOK)
 
 /* A mutex of somebody else's: only one that is not free makes us wait. */
-static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex)
+static int lock_of_others(struct lane *lane, pthread_mutex_t *mutex, const void *caller)
 {
     int outcome = real_pthread_mutex_trylock(mutex);
     if (outcome != EBUSY)
         return outcome;
     int error = errno;
-    lane->caller = NULL;
-    int64_t begin = lane_enter(lane, K_LOCK);
+    lane->event = false;
+    int64_t begin = lane_enter(lane, K_LOCK, caller);
     outcome = real_pthread_mutex_lock(mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)mutex, begin);
     errno = error;
@@ -133,8 +133,8 @@ static long hook_syscall(long number, long address, long operation, long value, 
     struct lane *lane = lane_here();
     if (number != SYS_futex || (wanted != FUTEX_WAIT && wanted != FUTEX_WAIT_BITSET) || !lane || lane->depth)
         return real_syscall(number, address, operation, value, timeout, other, mask);
-    lane->caller = __builtin_return_address(0);
-    int64_t begin = lane_enter(lane, K_LOCK);
+    lane->event = true;
+    int64_t begin = lane_enter(lane, K_LOCK, __builtin_return_address(0));
     long outcome = real_syscall(number, address, operation, value, timeout, other, mask);
     int error = errno;
     lane_leave(lane, K_LOCK, (uint64_t)address, begin);
@@ -152,7 +152,7 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
     if (!lane || lane->depth || (void *)mutex == gil_switch_mutex)
         return real_pthread_mutex_lock(mutex);
     if ((void *)mutex != gil_mutex)
-        return lock_of_others(lane, mutex);
+        return lock_of_others(lane, mutex, __builtin_return_address(0));
     bool dropping = lane->held;
     int error = errno;
     if (dropping) {
@@ -191,8 +191,8 @@ static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mu
     }
     if (!ours)
         return real_pthread_cond_timedwait(cond, mutex, until);
-    lane->caller = __builtin_return_address(0);
-    int64_t begin = lane_enter(lane, K_LOCK);
+    lane->event = true;
+    int64_t begin = lane_enter(lane, K_LOCK, __builtin_return_address(0));
     int outcome = real_pthread_cond_timedwait(cond, mutex, until);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
     return outcome;
@@ -210,8 +210,8 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
         lane->dropped = lane->mark;
         return outcome;
     }
-    lane->caller = __builtin_return_address(0);
-    int64_t begin = lane_enter(lane, K_LOCK);
+    lane->event = true;
+    int64_t begin = lane_enter(lane, K_LOCK, __builtin_return_address(0));
     int outcome = real_pthread_cond_wait(cond, mutex);
     lane_leave(lane, K_LOCK, (uint64_t)(uintptr_t)cond, begin);
     return outcome;

@@ -40,31 +40,57 @@ static int64_t between(int64_t low, int64_t value, int64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-static struct total *total_for(struct lane *lane, enum kind kind, uint64_t object, int32_t line)
+static const struct site nowhere = {.kind = SITE_KEEP};
+
+/* The row of this, or a free one; NULL: there is none near where it belongs. */
+static struct total *row_of(struct lane *lane, enum kind kind, uint64_t object, int32_t line, int32_t file, int32_t at)
 {
-    uint64_t hash = (object ^ ((uint64_t)kind << 56) ^ ((uint64_t)line << 32)) * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t place = ((uint64_t)file << 24 ^ (uint64_t)at) * UINT64_C(0xD6E8FEB86659FD93);
+    uint64_t hash = (object ^ ((uint64_t)kind << 56) ^ ((uint64_t)line << 32) ^ place) * UINT64_C(0x9E3779B97F4A7C15);
     for (int tries = 0; tries < 16; tries++) {
         struct total *total = &lane->totals[N_KINDS + ((hash >> 40) + (uint64_t)tries) % (N_TOTALS - N_KINDS)];
-        if (!total->n) {
-            total->object = object;
-            total->kind = kind;
-            total->line = line;
-            return total;
-        }
-        if (total->object == object && total->kind == (int32_t)kind && total->line == line)
+        bool same = total->object == object && total->kind == (int32_t)kind && total->line == line;
+        if (!total->n || (same && total->file == file && total->at == at))
             return total;
     }
-    struct total *rest = &lane->totals[kind]; /* exact in sum, though no longer by object */
-    rest->kind = kind;
-    return rest;
+    return NULL;
 }
 
-static void keep(struct lane *lane, enum kind kind, uint64_t object, int32_t line, int64_t begin, int64_t end, int64_t spent, int32_t holder)
+/* A thread may lose the GIL anywhere: where there are too many places, rows are told apart by the cell's lines, and where there
+ * are too many of these, by their kinds. All of them are exact in sum. */
+static struct total *total_for(struct lane *lane, enum kind kind, uint64_t object, const struct site *site)
+{
+    int32_t file = site->file, at = site->at, line = site->line;
+    struct total *total = row_of(lane, kind, object, line, file, at);
+    if (file && (!total || (!total->n && lane->n_totals >= N_PLACED)))
+        total = row_of(lane, kind, object, line, file = 0, at = 0);
+    if (!total) {
+        total = &lane->totals[kind];
+        total->kind = kind;
+        return total;
+    }
+    if (!total->n) {
+        total->object = object;
+        total->kind = kind;
+        total->line = line;
+        total->file = file;
+        total->at = at;
+        total->begin = file ? site->begin : 0;
+        total->end = file ? site->end : 0;
+        total->caller = kind == K_LOCK ? lane->caller : NULL;
+        memcpy(total->of, site->of, sizeof total->of);
+        lane->used[lane->n_totals++] = (uint16_t)(total - lane->totals);
+    }
+    return total;
+}
+
+static void keep(struct lane *lane, enum kind kind, uint64_t object, const struct site *site, int64_t begin, int64_t end, int64_t spent,
+                 int32_t holder)
 {
     if (!lane->in_item && kind != K_GIL)
         return;
     bool with_gil = gil_mutex && lane->held && kind != K_GIL;
-    struct total *total = total_for(lane, kind, object, line);
+    struct total *total = total_for(lane, kind, object, site);
     total->n++;
     total->sum += spent;
     total->with_gil += with_gil ? spent : 0;
@@ -77,14 +103,16 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, int32_t lin
         lane->lost++;
         return;
     }
-    lane->events[place] = (struct event){begin, end, object, kind, holder, line, with_gil, WAITED};
+    lane->events[place] = (struct event){begin, end, object, kind, holder, site->line, with_gil, WAITED};
     /* whoever reads a killed worker's lane sees whole events only */
     __atomic_store_n(&lane->n_events, place + 1, __ATOMIC_RELEASE);
 }
 
-static int32_t line_of(struct lane *lane, int64_t spent)
+/* Where the thread is, of a wait that has nothing to do with what it called there. */
+static struct site place_of(struct lane *lane, int64_t spent)
 {
-    return spent >= SHORTEST ? frame_line(lane) : 0;
+    struct site site = spent >= SHORTEST ? frame_site(lane) : nowhere;
+    return (struct site){.kind = SITE_KEEP, .line = site.line, .file = site.file, .at = site.at};
 }
 
 void lane_open(struct lane *lane, int rank, int64_t born)
@@ -120,7 +148,7 @@ void lane_birth(struct lane *lane)
     lane->mark = lane->opened;
     lane->spent[GIL_WAIT] += blocked;
     if (blocked)
-        keep(lane, K_GIL, 0, 0, lane->mark - blocked, lane->mark, blocked, NOBODY);
+        keep(lane, K_GIL, 0, &nowhere, lane->mark - blocked, lane->mark, blocked, NOBODY);
 }
 
 /* Read the clocks that take long; returns how long this thread was on a core since they were
@@ -175,8 +203,10 @@ static void divide(struct lane *lane, int64_t now, int64_t on, int64_t queued)
     add_on_core(lane, on);
     lane->spent[CPU_WAIT] += waited;
     lane->spent[IO_WAIT] += blocked;
-    if (blocked)
-        keep(lane, K_OTHER, 0, line_of(lane, blocked), now - blocked, now, blocked, NOBODY);
+    if (blocked) {
+        struct site site = place_of(lane, blocked);
+        keep(lane, K_OTHER, 0, &site, now - blocked, now, blocked, NOBODY);
+    }
     lane->mark = now;
 }
 
@@ -246,9 +276,10 @@ void lane_want(struct lane *lane)
     lane->depth--;
 }
 
-int64_t lane_enter(struct lane *lane, enum kind kind)
+int64_t lane_enter(struct lane *lane, enum kind kind, const void *caller)
 {
     lane->doing = kind;
+    lane->caller = caller;
     lane->depth++;
     return lane_settle(lane);
 }
@@ -265,7 +296,7 @@ void lane_close(struct lane *lane, int64_t now, int64_t cpu, int64_t *known_unti
     if (lane->depth || lane->wanting) {
         enum kind kind = lane->wanting ? K_GIL : (enum kind)lane->doing;
         lane->spent[state_of[kind]] += tail;
-        keep(lane, kind, 0, 0, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
+        keep(lane, kind, 0, &nowhere, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
     } else {
         int64_t on = between(0, cpu - lane->cpu - lane->on_core, tail);
         add_on_core(lane, on);
@@ -316,15 +347,15 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
         on = between(0, on, elapsed);
         if (kind == K_FILE)
             kind = kind_of_descriptor((int)object);
-        struct site site = {.kind = SITE_KEEP};
+        struct site site = nowhere;
         const void *library;
         if (lane->in_item && kind == K_SLEEP)
-            site.line = line_of(lane, elapsed);
+            site = place_of(lane, elapsed);
         else if (lane->in_item && elapsed >= SHORTEST)
             site = frame_site(lane);
         if (kind == K_LOCK)
             object = parked_at(lane, object);
-        if (kind == K_LOCK && !site.object && lane->caller && (library = library_of(lane->caller)))
+        if (kind == K_LOCK && !site.object && lane->event && (library = library_of(lane->caller)))
             object = (uint64_t)(uintptr_t)library;
         name_it(&site, &kind, &object);
         enum state state = state_of[kind];
@@ -332,7 +363,7 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
             on = 0; /* the way into a lock and out of it is part of the wait */
         add_on_core(lane, on);
         lane->spent[state] += elapsed - on;
-        keep(lane, kind, object, site.line, begin, now, elapsed - on, NOBODY);
+        keep(lane, kind, object, &site, begin, now, elapsed - on, NOBODY);
         lane->mark = now;
     }
     lane->depth--;
@@ -350,5 +381,6 @@ void lane_waited(struct lane *lane, enum kind kind, uint64_t object, int64_t beg
     lane->mark = end;
     if (!lane->unsynced)
         lane->on_core += end - begin; /* it never slept for it: the CPU clock ran on */
-    keep(lane, kind, object, line_of(lane, end - begin), begin, end, end - begin, holder);
+    struct site site = place_of(lane, end - begin);
+    keep(lane, kind, object, &site, begin, end, end - begin, holder);
 }

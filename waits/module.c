@@ -8,6 +8,7 @@
 
 #include "waits.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -95,10 +96,10 @@ static void old_lane(struct lane *lane)
         munmap(lane, sizeof *lane);
         return;
     }
-    memset(lane, 0, offsetof(struct lane, events));
     uintptr_t page = (uintptr_t)getpagesize();
-    uintptr_t from = ((uintptr_t)lane->events + page - 1) & ~(page - 1), to = (uintptr_t)(lane + 1) & ~(page - 1);
-    madvise((void *)from, to - from, MADV_DONTNEED);
+    uintptr_t from = ((uintptr_t)lane->files + page - 1) & ~(page - 1), to = (uintptr_t)(lane + 1) & ~(page - 1);
+    madvise((void *)from, to - from, MADV_DONTNEED); /* pages that are zero again when they are next read */
+    memset(lane, 0, from - (uintptr_t)lane);
     pthread_mutex_lock(&registry);
     lane->next = free_lanes;
     free_lanes = lane;
@@ -341,15 +342,44 @@ static PyObject *take(PyObject *self, PyObject *unused)
     return Py_BuildValue("(NNI)", rows, events, lost);
 }
 
-static PyObject *totals(struct lane *lane)
+/* The file of the native library that called a function which waited for a lock; NULL: Python itself, or nobody knows. */
+static const char *native_of(const void *caller)
+{
+    Dl_info there, python;
+    if (!caller || !dladdr((void *)caller, &there) || !there.dli_fname)
+        return NULL;
+    return dladdr((void *)PyEval_SaveThread, &python) && python.dli_fbase == there.dli_fbase ? NULL : there.dli_fname;
+}
+
+/* ``here``: the lane is of this process, and so are addresses in it. */
+static PyObject *row_of(struct lane *lane, const struct total *total, bool here)
+{
+    const struct file *file = total->file > 0 && total->file <= N_FILES ? &lane->files[total->file - 1] : NULL;
+    const char *inside = here ? native_of(total->caller) : NULL;
+    uint32_t length = file && file->length <= LONGEST_NAME ? file->length : 0;
+    PyObject *name = PyUnicode_DecodeUTF8(file ? file->name : "", length, "surrogatepass");
+    PyObject *library = PyUnicode_DecodeFSDefault(inside ? inside : "");
+    char of[LONGEST_OF] = {0};
+    memcpy(of, total->of, LONGEST_OF - 1);
+    if (!name || !library) {
+        Py_XDECREF(name);
+        Py_XDECREF(library);
+        return NULL;
+    }
+    return Py_BuildValue("(iKiLdddNiiisN)", total->kind, (unsigned long long)total->object, total->line, (long long)total->n,
+                         (double)total->sum * 1e-9, (double)total->max * 1e-9, (double)total->with_gil * 1e-9, name, total->at,
+                         total->begin, total->end, of, library);
+}
+
+static PyObject *totals(struct lane *lane, bool here)
 {
     PyObject *list = PyList_New(0);
-    for (int i = 0; list && i < N_TOTALS; i++) {
-        const struct total *total = &lane->totals[i];
+    uint32_t n_rows = N_KINDS + (lane->n_totals <= N_TOTALS ? lane->n_totals : 0); /* first those for what did not fit */
+    for (uint32_t i = 0; list && i < n_rows; i++) {
+        const struct total *total = &lane->totals[i < N_KINDS ? i : lane->used[i - N_KINDS] % N_TOTALS];
         if (!total->n || total->kind < 0 || total->kind >= N_KINDS)
             continue;
-        PyObject *row = Py_BuildValue("(iKiLddd)", total->kind, (unsigned long long)total->object, total->line, (long long)total->n,
-                                      (double)total->sum * 1e-9, (double)total->max * 1e-9, (double)total->with_gil * 1e-9);
+        PyObject *row = row_of(lane, total, here);
         if (!row || PyList_Append(list, row))
             Py_CLEAR(list);
         Py_XDECREF(row);
@@ -368,7 +398,7 @@ static PyObject *detach(PyObject *self, PyObject *unused)
     lane_settle(lane);
     my_lane = NULL;
     core_disarm();
-    PyObject *list = totals(lane);
+    PyObject *list = totals(lane, true);
     old_lane(lane);
     return list;
 }
@@ -380,7 +410,7 @@ static PyObject *box_size(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(sizeof(struct lane));
 }
 
-static PyObject *last_state(struct lane *lane, double now, double cpu)
+static PyObject *last_state(struct lane *lane, double now, double cpu, bool here)
 {
     if (lane->magic != MAGIC || !lane->generation || lane->n_events > N_EVENTS || lane->doing < 0 || lane->doing >= N_KINDS)
         Py_RETURN_NONE; /* it had not begun, or has scribbled over itself */
@@ -393,7 +423,7 @@ static PyObject *last_state(struct lane *lane, double now, double cpu)
     put_row(rows + ROW, lane->mark, lane->spent, lane);
     lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
     put_row(rows + 2 * ROW, until, lane->spent, lane);
-    PyObject *list = totals(lane);
+    PyObject *list = totals(lane, here);
     if (!list)
         return NULL;
     return Py_BuildValue("(dy#y#IN)", (double)lane->item * 1e-9, (char *)rows, (Py_ssize_t)sizeof rows, (char *)lane->events,
@@ -434,7 +464,7 @@ static PyObject *autopsy(PyObject *self, PyObject *arguments)
     struct lane *lane = mmap(NULL, sizeof *lane, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (lane == MAP_FAILED)
         return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *found = read_lane(box, lane) ? last_state(lane, now, cpu) : Py_NewRef(Py_None);
+    PyObject *found = read_lane(box, lane) ? last_state(lane, now, cpu, false) : Py_NewRef(Py_None);
     munmap(lane, sizeof *lane);
     return found;
 }
@@ -484,7 +514,7 @@ static PyObject *peek(PyObject *self, PyObject *arguments)
         Py_RETURN_NONE; /* it has come back and reported, after all */
     if (!copy)
         return PyErr_NoMemory();
-    PyObject *found = last_state(copy, now, cpu);
+    PyObject *found = last_state(copy, now, cpu, true);
     PyMem_RawFree(copy);
     return found;
 }
@@ -501,6 +531,7 @@ static PyObject *state(PyObject *self, PyObject *unused)
 #define ONE(...) "s"
 #define PAIR(...) "(ss)"
 #define NAME(id, name) , name
+#define TEXT(id) , #id
 #define NAME_AND_STATE(id, state, name) , name, state_names[state]
 #define NAME_AND_FORMAT(type, name) , #name, FORMAT_##type
 #define LISTED(id, name) name,
@@ -515,9 +546,10 @@ static PyObject *tables(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     static const char *const state_names[] = {STATES(LISTED)};
-    return Py_BuildValue("{s:i,s:(" STATES(ONE) "),s:(" KINDS(PAIR) "),s:(" EVENTS(ONE) "),s:(" EVENT_FIELDS(PAIR) "),s:K,s:i}", "version", VERSION,
+    return Py_BuildValue("{s:i,s:(" STATES(ONE) "),s:(" KINDS(PAIR) "),s:(" EVENTS(ONE) "),s:(" EVENT_FIELDS(PAIR) "),s:("
+                         TOTAL_FIELDS(ONE) "),s:K,s:i}", "version", VERSION,
                          "states" STATES(NAME), "kinds" KINDS(NAME_AND_STATE), "events" EVENTS(NAME), "layout" EVENT_FIELDS(NAME_AND_FORMAT),
-                         "stopped", (unsigned long long)STOPPED, "callers", (int)SITE_PASS);
+                         "totals" TOTAL_FIELDS(TEXT), "stopped", (unsigned long long)STOPPED, "callers", (int)SITE_PASS);
 }
 
 static PyMethodDef methods[] = {

@@ -5,7 +5,8 @@
  *   clock.c   the clocks, and whether this thread has left its core
  *   lane.c    a thread's account: where each nanosecond went
  *   gil.c     the GIL's addresses, and who holds it
- *   frames.c  which line of the cell a thread is on
+ *   frames.c  where a thread is: on which line of the cell, and really
+ *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
  *   module.c  the face that Python sees
  *
@@ -78,17 +79,35 @@ struct event {
 _Static_assert(sizeof(struct event) == 0 EVENT_FIELDS(SIZE), "an event crosses to Python as it is: without holes");
 
 #define N_EVENTS 131072  /* kept between two reports of a worker; memory is used as it fills */
-#define N_TOTALS 512     /* different things waited for in an arm; what does not fit shares a place */
+#define N_TOTALS 1024    /* different things waited for in an arm; what does not fit shares a row */
+#define N_PLACED 512     /* so many of them are told apart by their places as well */
+#define N_FILES 64       /* that these places are in */
+#define LONGEST_NAME 244 /* bytes of a file's name; of a longer one, its end */
+#define LONGEST_OF 24    /* bytes of a class's name, with the zero */
 #define SHORTEST 1000    /* ns: shorter waits are counted, and not kept */
 #define NEAR 4096        /* bytes of a stack: what the functions that called us use */
 #define NOBODY (-1)
 #define STOPPED UINT64_MAX /* in place of an object: the interpreter had stopped all threads (hooks.STOPPED) */
 #define MAGIC (UINT64_C(0x7061726d61676963) ^ sizeof(struct lane))
 
+/* What a row of ``detach`` has of each: record.hooks compares. ``file`` and ``at`` are where the wait was, and ``begin`` to ``end``
+ * the bytes of that line which say what was done there; ``of`` is the class of the standard library's that was waited for, ``inside``
+ * the native library that has the lock. */
+#define TOTAL_FIELDS(X) X(kind) X(object) X(line) X(n) X(total_s) X(max_s) X(with_gil_s) X(file) X(at) X(begin) X(end) X(of) X(inside)
+
 struct total {
     uint64_t object;
     int32_t kind, line;
+    int32_t file, at;     /* a place in files, counted from 1, or 0; and the line there */
+    int32_t begin, end;   /* of what the first of these did there, in bytes of the line; an end of 0: it goes on in the next */
+    const void *caller;   /* what called the function that waited, for a lock */
     int64_t n, sum, max, with_gil;
+    char of[LONGEST_OF];
+};
+
+struct file {
+    uint32_t hash, length; /* 0: free */
+    char name[LONGEST_NAME];
 };
 
 struct _object;
@@ -101,7 +120,8 @@ struct lane {
     int32_t rank;
     int32_t depth;       /* > 0: within a wait */
     int32_t doing;       /* the kind of that wait */
-    const void *caller;  /* who called what waits for something to happen; NULL: it is no such call */
+    const void *caller;  /* what called it */
+    bool event;          /* it waits for something to happen, not for a thing that somebody has */
     bool shared;         /* in a file that the notebook holds: it survives us */
     bool in_item;        /* waits are the body's, and listed */
     bool held;           /* this thread has the GIL; always true where there is none */
@@ -126,6 +146,9 @@ struct lane {
     double *rows;        /* readings: a time, then spent[] at that time, in seconds */
     void *thread_state;  /* this thread's PyThreadState */
     struct _object *filename;  /* the cell's, a str */
+    uint32_t n_totals;   /* rows that tell things apart: */
+    uint16_t used[N_TOTALS]; /* where they are; pages that nobody has written to are not looked at */
+    struct file files[N_FILES];
     struct total totals[N_TOTALS];
     struct event events[N_EVENTS];
 };
@@ -195,7 +218,7 @@ void lane_open(struct lane *, int rank, int64_t born);   /* born: when the threa
 void lane_birth(struct lane *);                          /* account for all until the opening */
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
-int64_t lane_enter(struct lane *, enum kind);            /* a call that may wait begins */
+int64_t lane_enter(struct lane *, enum kind, const void *caller); /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
 void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
@@ -207,11 +230,16 @@ struct site {
     int32_t line;     /* of the cell, or 0 */
     int32_t kind;     /* what the standard library's frames say, or SITE_KEEP */
     uint64_t object;  /* the object that was called there, or 0 */
+    char of[LONGEST_OF]; /* the class whose method that was, or nothing */
+    int32_t file, at; /* the innermost frame outside of these files: its file's place in lane->files, from 1, and its line; or 0 */
+    int32_t begin, end; /* what it does there, in bytes of the line; an end of 0: it goes on in the next */
 };
 bool thread_is_stopped_at(const struct lane *, uint64_t address); /* a wait for it: the interpreter stops all threads */
 int frame_library(struct _object *filename, int32_t kind);
-int32_t frame_line(struct lane *);                       /* of the cell, where the thread is the calling one */
-struct site frame_site(struct lane *);                   /* the same, and what was called there */
+struct site frame_site(struct lane *);                   /* where the calling thread is, and what it called there */
+
+/* files.c */
+int32_t file_in(struct lane *, struct _object *name);    /* the place of a file's name, from 1; 0: there is no room */
 
 /* gil.c */
 extern void *gil_mutex, *gil_cond, *gil_switch_mutex, *gil_switch_cond; /* NULL: there is none */

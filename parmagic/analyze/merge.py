@@ -8,12 +8,13 @@ from dataclasses import replace
 from operator import itemgetter
 
 from parmagic.analyze.clocks import on_ours
+from parmagic.analyze.places import placed
 from parmagic.errors import Ended
-from parmagic.model.helpers import Helpers, called
+from parmagic.model.helpers import Helpers, called, within
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, Total, TraceFile, Waits, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
 
 
@@ -62,11 +63,14 @@ def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
 
 
 def _helped(lane: Lane, helpers: Collection[str]) -> Lane:
-    """Tell waits for these threads from those within libraries that have none: they are for a lock, which has no name."""
+    """Tell waits for these threads from those within libraries that have none: they are for a lock of the library's own."""
     if all(total.kind != "helpers" or total.name in helpers for total in lane.totals):
         return lane
-    right = (total if total.kind != "helpers" or total.name in helpers else replace(total, kind="lock", name="") for total in lane.totals)
-    return replace(lane, totals=tuple(right))
+    return replace(lane, totals=tuple(_lock_within(each) if each.kind == "helpers" and each.name not in helpers else each for each in lane.totals))
+
+
+def _lock_within(total: Total) -> Total:
+    return replace(total, kind="lock", name=within(total.name), thing="native")
 
 
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
@@ -85,7 +89,7 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         usages[-1] if usages else None,
         _add_up([r.tally for r in readings if r.tally]),
         Waits(b"".join(r.waits.events for r in readings if r.waits), sum(r.waits.lost for r in readings if r.waits)),
-        tuple(total for part in parts for total in part.totals),
+        tuple(placed(total) for part in parts for total in part.totals),
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
         again,

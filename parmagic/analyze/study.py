@@ -97,7 +97,7 @@ class Study:
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """One row per (arm, rank, kind, object, line)."""
+        """One row per (arm, rank, kind, object, line, place)."""
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
 
         return tables.waits_table(self.timelines)

@@ -12,6 +12,7 @@ from parmagic.analyze.ledger import ledger
 from parmagic.analyze.printed import Printed
 from parmagic.model.kinds import KIND, OWN, SAMPLED, STATES, WORKER_STATES
 from parmagic.model.recording import Total
+from parmagic.model.things import THING
 from parmagic.model.timeline import Baseline, Lane, Timeline
 from parmagic.model.words import describe_all
 
@@ -107,10 +108,10 @@ def _add_lost_tries(figures: dict[str, Any], timeline: Timeline, lane: Lane) -> 
 
 
 def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
-    """Return one row per (arm, rank, kind, object, line) that was waited for.
+    """Return one row per (arm, rank, kind, object, line, place) that was waited for.
 
     Where waits are inferred, how often and how long one of them lasted, the
-    object and the line are not known: NaN and None.
+    object, the line and the place are not known: NaN and None.
     """
     rows, index = [], []
     for timeline in timelines:
@@ -118,7 +119,7 @@ def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
             found = _inferred_waits(timeline, lane) if lane.tally is None else _measured_waits(lane)
             rows += found
             index += [(timeline.arm.label, lane.worker.rank)] * len(found)
-    columns = ["kind", "object", "line", "n", "total_s", "max_s"]
+    columns = ["kind", "object", "line", "place", "n", "total_s", "max_s"]
     levels = pd.MultiIndex.from_tuples(index, names=["arm", "rank"]) if index else _empty_index("rank")
     return pd.DataFrame(rows, index=levels, columns=columns)
 
@@ -126,25 +127,35 @@ def waits_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 def _inferred_waits(timeline: Timeline, lane: Lane) -> list[tuple[Any, ...]]:
     book = ledger(timeline, lane)
     totals = {kind: book.between(state, [timeline.begin], [timeline.end])[0] for kind, state in SAMPLED.items()}
-    return [(kind, None, np.nan, np.nan, total, np.nan) for kind, total in totals.items() if total > 0]
+    return [(kind, None, np.nan, None, np.nan, total, np.nan) for kind, total in totals.items() if total > 0]
 
 
 def _measured_waits(lane: Lane) -> list[tuple[Any, ...]]:
-    """Return the totals of a lane, the longest first."""
-    totals = sorted(lane.totals, key=lambda total: -total.total_s)
-    return [(t.kind, _object(t), t.line or np.nan, t.n, t.total_s, t.max_s) for t in totals]
+    """Return the totals of a lane, the longest first; of what is called the same at the same place, one."""
+    found: dict[tuple[Any, ...], tuple[int, float, float]] = {}
+    for total in lane.totals:
+        key = total.kind, object_of(total), total.line or None, total.place or None
+        n, seconds, longest = found.get(key, (0, 0.0, 0.0))
+        found[key] = n + total.n, seconds + total.total_s, max(longest, total.max_s)
+    rows = sorted(found.items(), key=lambda row: -row[1][1])
+    return [(kind, thing, np.nan if line is None else line, place, *figures) for (kind, thing, line, place), figures in rows]
 
 
 _DESCRIPTORS = 1 << 32
 """Objects below this are descriptors, above it addresses."""
 
 
-def _object(total: Total) -> str | None:
-    """Name what was waited for: as the body does, else a lock by its address, I/O by its descriptor."""
+def object_of(total: Total) -> str | None:
+    """Name what was waited for: as the body does, else a lock by its library or its address, I/O by its descriptor."""
     known = KIND[total.kind].object
     if total.name or not total.object or not known:
         return total.name or None
     return f"0x{total.object:x}" if total.object >= _DESCRIPTORS or known == "address" else f"fd {total.object}"
+
+
+def things_of(timelines: Sequence[Timeline]) -> dict[str, str]:
+    """Return what the objects in the table of waits are, where that is known."""
+    return {str(object_of(t)): t.thing for timeline in timelines for lane in timeline.lanes for t in lane.totals if t.thing in THING}
 
 
 def transfers_table(timelines: Sequence[Timeline]) -> pd.DataFrame:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from parmagic.analyze import loads
+from parmagic.analyze import loads, locks
+from parmagic.analyze.tables import things_of
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import LOCKS
 from parmagic.model.timeline import Timeline
 from parmagic.model.traits import PROCS
 
@@ -191,17 +191,9 @@ def _reason(label: Any, tables: Tables) -> Finding | None:
     return next(iter(reasons(label, tables)), None)
 
 
-def _locks(label: Any, tables: Tables) -> tuple[str, str]:
-    """Say which lock, queue or object that was, where one thing that has a name was most of it: its kind (else empty), and words."""
-    waits = tables.waits[tables.waits.index.get_level_values(0) == label]
-    waits = waits[waits["kind"].isin(LOCKS)]
-    named = waits[waits["object"].map(lambda name: isinstance(name, str) and not name.startswith("0x")).astype(bool)]
-    seconds = named.groupby(["kind", "object"])["total_s"].sum()
-    if seconds.empty or not seconds.max() > 0.5 * waits["total_s"].sum():
-        return "", "locks or queues"
-    kind, name = seconds.idxmax()
-    lines = named[(named["kind"] == kind) & (named["object"] == name)].groupby("line")["total_s"].sum()
-    return kind, (name if kind == "helpers" else f"the {kind} `{name}`") + (f" (line {lines.idxmax():.0f})" if len(lines) else "")
+def _locks(label: Any, tables: Tables) -> locks.Locks:
+    mine = tables.waits[tables.waits.index.get_level_values(0) == label]
+    return locks.most_waited_for(mine, things_of([tables.arms[label]]))
 
 
 def _pace(label: Any, tables: Tables) -> str:
@@ -216,10 +208,7 @@ def _pace(label: Any, tables: Tables) -> str:
     return f"; worker {mine.index.get_level_values(-1)[int(never.argmax())]} never waits: it sets the pace"
 
 
-_WORDS = {"locks": lambda label, tables: _locks(label, tables)[1] + _pace(label, tables), "cpus": _few_cpus, "uneven": _uneven}
-
-_SHARED = {"queue": "", "interpreter": "", "object": " Give each worker one of its own."}
-_SHARED |= {"helpers": " They compute on several cores already: stay serial."}
+_WORDS = {"locks": lambda label, tables: _locks(label, tables).words + _pace(label, tables), "cpus": _few_cpus, "uneven": _uneven}
 
 
 def _advice(label: Any, tables: Tables) -> str:
@@ -238,8 +227,8 @@ def _advice(label: Any, tables: Tables) -> str:
     if "idle" in rules and longest(tables.arms[label]) is not None:
         return " Start that item first, or split it."
     if "lock_wait" in rules:
-        kind, _ = _locks(label, tables)
-        return _SHARED.get(kind, " Hold the lock for less of the body.")
+        advice = _locks(label, tables).advice
+        return f" {advice}" if advice else ""
     return ""
 
 

@@ -23,6 +23,17 @@ def module_of(kind: type) -> str:
     return str.__str__(module) if isinstance(module, str) else ""
 
 
+def bases_of(kind: type) -> tuple[type, ...]:
+    """Return a class and those that it has something from, the nearest first."""
+    bases: tuple[type, ...] = _MRO.__get__(kind)
+    return bases
+
+
+def own_name(kind: type) -> str:
+    """Return what a class is called, without its module."""
+    return str.__str__(_NAME.__get__(kind))[:_LONGEST_NAME]
+
+
 def space_of(kind: type) -> Any:
     """Return what a class has of its own, by name."""
     return _SPACE.__get__(kind)

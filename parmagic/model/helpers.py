@@ -24,3 +24,8 @@ class Helpers:
 def called(library: str) -> str:
     """Return what is waited for by who waits for a library's threads."""
     return f"helper threads of {library}"
+
+
+def within(helpers: str) -> str:
+    """Return what such a wait is for where the library has no threads: by what :func:`called` has made of its name."""
+    return f"a lock inside {helpers.removeprefix(called(''))}"

@@ -92,7 +92,7 @@ def stand_in(name: str) -> type[BaseException]:
 
 
 def _public_lane(lane: Lane, host: str) -> Lane:
-    totals = tuple(replace(total, name=public(total.name)) if total.name else total for total in lane.totals)
+    totals = tuple(replace(total, name=public(total.name), place=public(total.place)) for total in lane.totals)
     return replace(lane, worker=replace(lane.worker, host=host), batches=tuple(map(_public_batch, lane.batches)), totals=totals)
 
 

@@ -211,10 +211,12 @@ NO_WAITS = Waits()
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """All waits of one kind for one object on one line: how many, their seconds, the longest.
+    """All waits of one kind for one object at one place: how many, their seconds, the longest.
 
-    ``with_gil_s`` are the seconds in which the worker held the GIL while blocked;
-    ``name`` is what the body calls the object, where it is known.
+    ``line`` is the cell's, ``place`` where they really were, also outside of the cell: the innermost line outside of the standard
+    library's own locks and queues. Workers report the file's name as Python has it, the line, and from which byte of it to which; and
+    :mod:`parmagic.analyze.places` makes that one to read. ``with_gil_s`` are the seconds in which the worker held the GIL while blocked;
+    ``name`` is what the object is called, where that is known, and ``thing`` what it is (a name of :data:`parmagic.model.things.THINGS`).
     """
 
     kind: str
@@ -225,6 +227,8 @@ class Total:
     max_s: float
     with_gil_s: float = 0.0
     name: str = ""
+    place: str = ""
+    thing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

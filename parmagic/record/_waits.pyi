@@ -2,11 +2,12 @@
 
 from typing import Any, TypeAlias
 
-_Total: TypeAlias = tuple[int, int, int, int, float, float, float]
+_Total: TypeAlias = tuple[int, int, int, int, float, float, float, str, int, int, int, str, str]
 _Left: TypeAlias = tuple[float, bytes, bytes, int, list[_Total]]
 
 # What crosses as a number, by name: ``version``, ``states``, ``kinds`` with their states, ``events``, an event's ``layout`` (its
-# fields and their formats, as in ``struct``), and the numbers of what ``stopped`` all threads and of a ``library``'s ``callers``.
+# fields and their formats, as in ``struct``), the fields of ``totals``, and the numbers of what ``stopped`` all threads and of a
+# ``library``'s ``callers``.
 def tables() -> dict[str, Any]: ...
 
 # Return why nothing can be measured in this process; None where it can.
@@ -39,7 +40,7 @@ def mark() -> None: ...
 # Hand over the marks (``parmagic.model.recording.Tally``) and the waits (``Waits``) since the last call, and how many waits were lost.
 def take() -> tuple[bytes, bytes, int]: ...
 
-# End the calling thread's account: (kind, object, line, n, sum s, longest s, with the GIL held s) of all that it waited for.
+# End the calling thread's account: the fields of ``tables()["totals"]`` of all that it waited for.
 def detach() -> list[_Total]: ...
 
 # Return how many call slots are patched, whether the hooks are on, and how many accounts have been made.

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from parmagic.model.kinds import EVENTS, KIND, MEASURED, VERSION, WAIT_KINDS
 from parmagic.model.recording import WAIT_LAYOUT, Wait
@@ -62,6 +62,29 @@ _LIBRARY = {
 """What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
 
 
+class Told(NamedTuple):
+    """What the hooks tell of a :class:`~parmagic.model.recording.Total`: its ``kind`` is a place in ``WAIT_KINDS``.
+
+    Where it was is the name of a ``file``, the line ``at`` which, and the bytes of that from ``begin`` to ``end`` (0: of the lines behind
+    it, too); ``of`` is the class of the standard library's whose method was called, ``inside`` the path of the native library that has
+    the lock. Empty where that is not known.
+    """
+
+    kind: int
+    object: int
+    line: int
+    n: int
+    total_s: float
+    max_s: float
+    with_gil_s: float
+    file: str
+    at: int
+    begin: int
+    end: int
+    of: str
+    inside: str
+
+
 def mismatch(told: dict[str, Any]) -> list[str]:
     """Return what the extension's tables have otherwise than ours: what crosses as a number has to mean the same on both sides."""
     ours = {
@@ -70,6 +93,7 @@ def mismatch(told: dict[str, Any]) -> list[str]:
         "kinds": tuple((kind, KIND[kind].state) for kind in WAIT_KINDS),
         "events": EVENTS,
         "layout": tuple(zip(Wait._fields, WAIT_LAYOUT.format[1:], strict=True)),
+        "totals": Told._fields,
         "stopped": STOPPED,
         "callers": _PASS,
     }

@@ -14,19 +14,15 @@ import os
 import sys
 import threading
 from array import array
-from collections.abc import Iterable
-from dataclasses import replace
 from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Protocol
 
-from parmagic.model.helpers import called
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
-from parmagic.record import objects
-from parmagic.record.hooks import STOPPED, extension
+from parmagic.record.hooks import extension
+from parmagic.record.totals import named, told
 from parmagic.record.usage import Used
-from parmagic.system import natives
 from parmagic.system.descriptors import Descriptor, opened
 from parmagic.system.gil import gil_enabled
 from parmagic.system.real import get_ident
@@ -209,45 +205,21 @@ class MeasuringMeter:
         if self._handle is None:
             return ()
         self._handle = None
-        return self._named(_totals(self._extension.detach()))
+        return named(told(self._extension.detach(), self._extension.library_at), self._function)
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
         """Return what a blocked thread left."""
         handle = self._handle
         if handle is None:
             return None
-        left = _left(self._extension.peek(handle, now, cpu_s))
-        return left and (left[0], left[1], self._named(left[2]))
-
-    def _named(self, totals: tuple[Total, ...]) -> tuple[Total, ...]:
-        """Give names to what the body has names for."""
-        if not any(total.kind in _NAMED for total in totals):
-            return totals
-        known = objects.names(self._function)
-        library_at = self._extension.library_at
-        return tuple(_name(total, known.get(total.object), library_at(total.object)) for total in totals)
-
-
-_NAMED = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "address")
-"""What hooks know by an address that the body may have a name for."""
-
-
-def _name(total: Total, known: objects.Known | None, library: str | None) -> Total:
-    """Say what a wait was for; for something to happen within a library, that is the library's own threads, though it may have none."""
-    if total.kind in _NAMED and known is not None:
-        return replace(total, name=known.name, kind=known.kind or total.kind)
-    return replace(total, name=called(natives.library_name(library)), kind="helpers") if total.kind in _NAMED and library else total
+        left = _left(self._extension.peek(handle, now, cpu_s), self._extension)
+        return left and (left[0], left[1], named(left[2], self._function))
 
 
 def _readings(rows: bytes, events: bytes, lost: int) -> Readings:
     tally = array("d")
     tally.frombytes(rows)
     return Readings(tally=Tally(tally), waits=Waits(events, lost))
-
-
-def _totals(rows: Iterable[tuple[int, int, int, int, float, float, float]]) -> tuple[Total, ...]:
-    found = (Total(WAIT_KINDS[kind], thing, line, n, total, longest, held) for kind, thing, line, n, total, longest, held in rows)
-    return tuple(replace(each, kind="interpreter", name="stop of all threads") if each.object == STOPPED else each for each in found)
 
 
 def box_size() -> int:
@@ -263,14 +235,14 @@ def autopsy(box: int, now: float, cpu_s: float) -> Left | None:
     where it left nothing.
     """
     waits, _ = extension()
-    return _left(waits.autopsy(box, now, cpu_s)) if waits is not None else None
+    return _left(waits.autopsy(box, now, cpu_s), waits) if waits is not None else None
 
 
-def _left(found: Any) -> Left | None:
+def _left(found: Any, waits: ModuleType) -> Left | None:
     if found is None:
         return None
     begin, rows, events, lost, totals = found
-    return begin, _readings(rows, events, lost), _totals(totals)
+    return begin, _readings(rows, events, lost), told(totals, waits.library_at)
 
 
 class InferringMeter:

@@ -1,9 +1,13 @@
-"""What a body calls the things that it waits for: its locks and queues, by their addresses.
+"""What users call the things that their bodies wait for: locks and queues, by their addresses.
 
 A hooked wait knows an address: of what a lock is made of, of the object whose
 method was called, or, without a GIL, of the list that several threads change. Names
-are looked up once, when a worker ends, among what the body reads: ``lock``,
-``forks[2]``, ``account.lock``.
+are looked up once, when a worker ends, and only of what was waited for, along the ways on which the body's code can get there: the
+names that it reads, what functions close over and read in their turn, attributes, elements. The nearest way gives the name: ``lock``,
+``forks[2]``, ``account.lock``, ``helper.GUARD``, ``save.lock`` of what ``save`` closes over. What is reached on none of these ways is
+looked for from the notebook's other names. No code of the user's runs for that: nothing is asked but for what lies there.
+
+A thing that died within the run may have left its address to another one; where the two are of different sorts, that is seen.
 """
 
 from __future__ import annotations
@@ -11,20 +15,20 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-from collections.abc import Iterator
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections import deque
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from parmagic.model.classes import attributes_of, module_of
-from parmagic.model.private import Private, joined, public
+from parmagic.model.classes import module_of
+from parmagic.record.ways import Way, Ways, spelled
 from parmagic.system.gil import FREE_THREADED
 from parmagic.system.real import Lock, RLock
 
-MOST = 10_000
-"""No more things than these are looked at: it is done while a user waits."""
+MOST, FEW, MORE = 10_000, 2_000, 50_000
+"""No more things than these are looked at, as it is done while a user waits: so few, and so many more for each second of waits."""
 
-DEEPEST = 2
-"""``pool.accounts[3]`` is two steps from its name."""
+DEEPEST = 6
+"""So many steps may lie between a name of the body's and a lock."""
 
 LOCKS = (type(Lock()), type(RLock()))
 
@@ -35,81 +39,64 @@ _OWN_LOCK = struct.calcsize("PH") if FREE_THREADED else None
 _FEW = 1 << 12
 """No address is as small."""
 
-_LIBRARIES = ("threading", "queue", "_queue", "multiprocessing.", "concurrent.futures.", "_multiprocessing")
-
 
 class Known(NamedTuple):
-    """What the body calls a thing, and what a wait for it is where that is no plain lock.
+    """What a thing is called, and what a wait for it is where that is no plain lock.
 
-    ``kind`` is ``queue`` for a queue in C, which waits like a lock, and ``object``
-    for the lock that every object has on free-threaded builds.
+    ``thing`` is what it is to the user: what it is part of, or ``library`` where it is a library's own; ``itself`` is what it
+    is without that (names of :data:`parmagic.model.things.THINGS`, or empty). ``kind`` is ``queue`` for a queue in C, which waits like
+    a lock, and ``object`` for the lock that every object has on free-threaded builds.
     """
 
     name: str
+    thing: str
+    itself: str
     kind: str | None
 
 
-def names(function: Any) -> dict[int, Known]:
-    """Return what ``function`` calls the things that it reads, by each address that a wait can have."""
-    found: dict[int, Known] = {}
-    level = list(_read(function))
-    for depth in range(DEEPEST + 1):
-        below: list[tuple[str, Any]] = []
-        for name, value in level[:MOST]:
-            for address in _addresses(value):
-                found.setdefault(address, Known(name, "queue" if module_of(type(value)) == "_queue" else None))
-            if _OWN_LOCK is not None:
-                found.setdefault(id(value) + _OWN_LOCK, Known(name, "object"))
-            if depth < DEEPEST and len(below) < MOST:
-                below += _parts(name, value)
-        level = below
-    return found
+def names(function: Any, wanted: Collection[int], waited_s: float) -> dict[int, Known]:
+    """Return what users call the things with these addresses, as far as they are found on ways from what ``function`` reads.
+
+    ``waited_s`` is for how long they were waited for.
+    """
+    search = _Search(Ways(function), wanted, min(MOST, FEW + int(MORE * waited_s)))
+    search.look(search.ways.begin())
+    search.look(search.ways.around())
+    return search.found
 
 
-def _read(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the names that a function's code reads from around it, and their values."""
-    function = function.__func__ if type(function) is MethodType else function
-    if type(function) is not FunctionType:
-        return
-    code = function.__code__
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    for name, cell in cells:
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
-            continue  # nothing has been bound to it yet
-    around = function.__globals__
-    for name in dict.fromkeys(_global_names(code)):
-        if name in around:
-            yield name, around[name]
+class _Search:
+    """Looks for addresses, the nearest things first; ``left`` are those not found yet."""
 
+    def __init__(self, ways: Ways, wanted: Collection[int], most: int) -> None:
+        self.ways = ways
+        self._most = most
+        self.found: dict[int, Known] = {}
+        self._left = set(wanted)
+        self._seen: dict[int, Any] = {}  # kept, so that no other object takes its place meanwhile
 
-def _global_names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _global_names(constant)
+    def look(self, begin: Iterator[Way]) -> None:
+        """Follow these ways until all is found, or enough was looked at."""
+        waiting = deque((0, way) for way in begin)
+        while waiting and self._left and len(self._seen) < self._most:
+            depth, way = waiting.popleft()
+            if id(way.value) in self._seen:
+                continue
+            self._seen[id(way.value)] = way.value
+            self._meet(way)
+            if depth < DEEPEST and len(waiting) < self._most:
+                waiting.extend((depth + 1, each) for each in self.ways.parts(way))
 
-
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what lies in a thing, with its name; no code of the user's runs for that."""
-    kind = type(value)
-    if kind is list or kind is tuple:
-        for place, each in enumerate(value[:MOST]):
-            yield joined(name, f"[{place}]"), each
-    elif kind is dict:
-        for key, each in list(value.items())[:MOST]:
-            yield Private(f"{name}[{key!r}]", f"{public(name)}[…]") if type(key) in {str, int} else name, each
-    elif not issubclass(kind, (type, ModuleType)) and not callable(value):
-        ours = _in_library(kind)
-        attributes = attributes_of(value)
-        for attribute, each in list(attributes.items()) if type(attributes) is dict else ():
-            # the parts of a Condition are what the user knows as the Condition
-            yield name if ours else joined(name, f".{attribute}"), each
-
-
-def _in_library(kind: type) -> bool:
-    return module_of(kind).startswith(_LIBRARIES)
+    def _meet(self, way: Way) -> None:
+        sort = self.ways.sort_of(type(way.value))
+        for address in _addresses(way.value) if sort.may_wait else ():
+            if address in self._left:
+                self._left.discard(address)
+                kind = "queue" if sort.module == "_queue" else None
+                self.found[address] = Known(spelled(way.name), way.owner or way.thing or sort.thing, sort.thing, kind)
+        if _OWN_LOCK is not None and (own := id(way.value) + _OWN_LOCK) in self._left:
+            self._left.discard(own)
+            self.found[own] = Known(spelled(way.name), "", "", "object")
 
 
 def _addresses(value: Any) -> Iterator[int]:
@@ -122,7 +109,7 @@ def _addresses(value: Any) -> Iterator[int]:
             semaphore = ctypes.c_void_p.from_address(id(value) + _FIRST_FIELD).value
             if semaphore is not None and semaphore > _FEW:  # else it was a lock's state
                 yield semaphore
-    elif module_of(kind) == "_multiprocessing" and kind.__name__ == "SemLock":
+    elif module_of(kind) == "_multiprocessing":
         yield int(value.handle)
-    elif _in_library(kind):
+    else:
         yield id(value)

@@ -55,7 +55,7 @@ class View(Protocol):
 
     @property
     def waits(self) -> pd.DataFrame:
-        """One row per (arm, rank, kind, object, line)."""
+        """One row per (arm, rank, kind, object, line, place)."""
         ...
 
     @property

@@ -223,7 +223,7 @@ def waits_table(view: View) -> str:
     if not len(table):
         return ""
     longest = table.sort_values("total_s", ascending=False, kind="stable").head(MAX_WAITS)
-    words = ["arm", "worker", "waits for", "line", "times", "seconds", "longest"]
+    words = ["arm", "worker", "waits for", "line", "place", "times", "seconds", "longest"]
     head = "".join(f'<th style="{_RIGHT}">{name}</th>' for name in words)
     rows = "".join(_wait(index, row) for index, row in zip(longest.index, longest.to_dict("records"), strict=True))
     left = len(table) - len(longest)
@@ -236,10 +236,13 @@ def waits_table(view: View) -> str:
 
 
 def _wait(index: tuple[str, int], row: Mapping[Any, Any]) -> str:
-    what = f"{row['kind']} {row['object']}" if isinstance(row["object"], str) else row["kind"]
-    figures = [number(float(row["line"]), 0), number(float(row["n"]), 0), number(float(row["total_s"]), 4), number(float(row["max_s"]), 4)]
-    figures[2] = inferred(figures[2], math.isnan(float(row["n"])))
-    cells = [escape(clean(index[0])), str(index[1]), f"<bdi>{escape(clean(what, 60))}</bdi>", *figures]
+    kind, thing = row["kind"], row["object"]
+    what = kind if not isinstance(thing, str) else thing if thing.startswith(("a ", "an ")) else f"{kind} {thing}"
+    place = clean(row["place"], 60) if isinstance(row["place"], str) else UNKNOWN
+    figures = [number(float(row["n"]), 0), number(float(row["total_s"]), 4), number(float(row["max_s"]), 4)]
+    figures[1] = inferred(figures[1], math.isnan(float(row["n"])))
+    words = [f"<bdi>{escape(clean(what, 60))}</bdi>", number(float(row["line"]), 0), f"<bdi>{escape(place)}</bdi>"]
+    cells = [escape(clean(index[0])), str(index[1]), *words, *figures]
     inner = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr style="text-align:right;white-space:nowrap;background:none">{inner}</tr>'
 

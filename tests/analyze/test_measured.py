@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 
 import numpy as np
@@ -203,17 +204,33 @@ def test_a_restarted_worker_goes_on():
 
 
 def test_waits_table():
-    """One row per kind, object and line, the longest first; locks by address, I/O by descriptor."""
+    """One row per kind, object, line and place, the longest first; locks by address, I/O by descriptor."""
     totals = (Total("sleep", 0, 0, 2, 0.5, 0.3), Total("lock", 0xBEEF, 4, 3, 1.5, 1.0), Total("socket", 7, 5, 1, 0.25, 0.25))
     table = tables.waits_table([timeline((tally((1.0, {}), (9.0, {"running": 8.0})), waits()), totals=totals)])
-    assert table.columns.tolist() == ["kind", "object", "line", "n", "total_s", "max_s"]
+    assert table.columns.tolist() == ["kind", "object", "line", "place", "n", "total_s", "max_s"]
     assert table["kind"].tolist() == ["lock", "sleep", "socket"]
     assert table["object"].tolist()[::2] == ["0xbeef", "fd 7"]
     assert pd.isna(table["object"].tolist()[1])
     assert table["line"].tolist()[0] == 4
     assert np.isnan(table["line"].tolist()[1])
     assert table["n"].tolist() == [3, 2, 1]
+    assert table["place"].isna().all()
     assert set(table.index) == {("threads=1", 0)}
+
+
+def test_what_is_called_the_same_at_one_place_is_one_row():
+    """Locks of a library have one name, as it is not known which is which; another line, place or kind is another row."""
+    same = {"place": f"{logging.__file__}:9:0:0"}
+    totals = (
+        Total("lock", 0xBEEF, 4, 3, 1.5, 1.0, **same), Total("lock", 0xFEED, 4, 1, 2.5, 2.5, **same), Total("lock", 0xFEED, 5, 1, 0.5, 0.5, **same),
+        Total("lock", 0xBEEF, 4, 1, 0.25, 0.25, name="a lock in logging"), Total("queue", 0xBEEF, 4, 1, 0.125, 0.125, **same),
+    )  # fmt: skip
+    table = tables.waits_table([timeline((tally((1.0, {}), (9.0, {"running": 8.0})), waits()), totals=totals)])
+    assert set(table["object"]) == {"a lock in logging", "a queue in logging"}
+    assert table["place"].fillna("").tolist() == ["logging/__init__.py:9", "logging/__init__.py:9", "", "logging/__init__.py:9"]
+    assert table["n"].tolist() == [4, 1, 1, 1]
+    assert table["total_s"].tolist() == [4.0, 0.5, 0.25, 0.125]
+    assert table["max_s"].tolist() == [2.5, 0.5, 0.25, 0.125]
 
 
 def test_who_held_the_gil_while_blocked():

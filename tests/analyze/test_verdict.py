@@ -13,7 +13,8 @@ from parmagic.model.finding import Finding
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
+from parmagic.model.recording import Batch, Clocks, Samples, Total, WorkerId
+from parmagic.model.things import THING
 from parmagic.model.timeline import Lane, Timeline
 
 NOTHING = array("d")
@@ -44,8 +45,9 @@ def _arm(model, count, more):
     """Return an arm of 2 s, with a load where it has some, and items in its first lane that took `took` seconds each."""
     took = more.get("took", ())
     batches = [Batch(item, array("d", [0.0]), array("d", [seconds]), [None]) for item, seconds in enumerate(took)]
-    lane = Lane(WorkerId(0, 1, 1), (), tuple(batches), Clocks(NOTHING, NOTHING, NOTHING), Samples(NOTHING, array("b")), None)
-    return Timeline(Arm.named(model, count), 0.0, 2.0, len(took), (lane,) if took else (), load=more.get("load"))
+    totals = tuple(Total("lock", 1 << 40, 3, 1, 1.0, 1.0, name=name, thing=thing) for name, thing in more.get("things", {}).items())
+    lane = Lane(WorkerId(0, 1, 1), (), tuple(batches), Clocks(NOTHING, NOTHING, NOTHING), Samples(NOTHING, array("b")), None, totals=totals)
+    return Timeline(Arm.named(model, count), 0.0, 2.0, len(took), (lane,) if took or totals else (), load=more.get("load"))
 
 
 def _verdict(*arms, measured=False, findings=()):
@@ -124,14 +126,59 @@ def test_the_fastest_arm_wins():
     [
         (("threads", 2, 0.9, {"gil_wait_share": 0.5}), "Try procs=2."),
         (("procs", 2, 0.5, {"transfer": 0.5}), "Give each item more work, or stay serial."),
-        (("threads", 2, 0.9, {"lock_wait": 0.5}), "Hold the lock for less of the body."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5}), "waiting for locks or queues."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "guard", 3, 0.9)]}), "Hold the lock for less of the body."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "0x7f00", 3, 0.9)]}), "run.waits tells which, and where."),
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "object", "shared", 3, 0.9)]}), "Give each worker one of its own."),
-        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "waiting for the queue `jobs` (line 3)."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "let more workers do that."),
     ],
 )
 def test_advice(arm, advice):
     """Where there is no gain, the sentence ends with what to do."""
     assert _verdict(arm).endswith(advice)
+
+
+HELP = {
+    "lock": ("the lock `it` (line 3)", "Hold the lock for less of the body."),
+    "semaphore": ("the semaphore `it` (line 3)", "Let more through the semaphore at once, or hold it for less of the body."),
+    "event": ("the event `it` (line 3)", "set it sooner, or wait later."),
+    "condition": ("the condition `it` (line 3)", "notify sooner."),
+    "barrier": ("the barrier `it` (line 3)", "give each as much work between two waits, or wait there less often."),
+    "queue": ("the queue `it` (line 3)", "let more workers do that."),
+    "future": ("the future `it` (line 3)", "give these more workers, or ask for it later."),
+    "thread": ("the thread `it` (line 3)", "or join them later."),
+    "import": ("the lock `it` (line 3)", "import it in a cell above, before the run."),
+    "native": ("the lock `it` (line 3)", "or call it less often."),
+    "pool": ("the lock `it` (line 3)", "Make the pool larger, or keep what it lends for less of the body."),
+    "library": ("the lock `it` (line 3)", "let each worker have an object of its own (worker.once)."),
+}
+
+
+def test_each_sort_of_lock_has_its_advice():
+    """Nothing is left out here."""
+    assert HELP.keys() == THING.keys()
+
+
+@pytest.mark.parametrize("thing", HELP)
+def test_advice_is_about_what_was_waited_for(thing):
+    """It is called what it is, and only who waits for a lock of their own is told to hold it for less."""
+    words, advice = HELP[thing]
+    text = _verdict(("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "it", 3, 0.9)], "things": {"it": thing}}), measured=True)
+    assert f"waiting for {words}. " in text
+    assert text.endswith(advice)
+    assert ("Hold the lock" in text) == (thing == "lock")
+
+
+def test_a_lock_that_only_its_library_knows():
+    """It is called by its library; several that have no name, by what they are."""
+    name = "a lock in logging"
+    text = _verdict(("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", name, 3, 0.9)], "things": {name: "library"}}), measured=True)
+    assert f"waiting for {name} (line 3). The lock is a library's own" in text
+    waits = [(0, "lock", "one", 3, 0.4), (1, "lock", "two", 4, 0.5), (1, "lock", "0x7f00", 5, 0.5)]
+    things = {"one": "barrier", "two": "barrier"}
+    text = _verdict(("threads", 2, 0.9, {"lock_wait": 0.5, "waits": waits, "things": things}), measured=True)
+    assert "waiting for barriers (line 4). All wait at a barrier" in text
+    assert "0x" not in text
 
 
 def test_processes_are_not_advised_twice():

@@ -86,7 +86,7 @@ def test_tables_have_their_columns(ip):
     of_items = ["running_s", "native_s", "gil_wait_s", "lock_wait_s", "io_wait_s", "sleep_s", "cpu_wait_s", "unknown_s"]
     assert list(run.items.columns) == ["rank", "start_s", "wall_s", *of_items, "tries", "error"]
     assert (run.items[of_items].sum(axis=1) - run.items["wall_s"]).abs().max() < 1e-9
-    assert list(run.waits.columns) == ["kind", "object", "line", "n", "total_s", "max_s"]
+    assert list(run.waits.columns) == ["kind", "object", "line", "place", "n", "total_s", "max_s"]
     assert run.summary.index.tolist() == ["threads=2", "procs=2"]
     assert run.workers.index.names == run.waits.index.names == ["arm", "rank"]
     assert run.items.index.names == ["arm", "item"]

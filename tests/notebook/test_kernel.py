@@ -10,6 +10,8 @@ import kernels
 import pytest
 from kernels import printed
 
+from parmagic.record import hooks
+
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Callable[[str], list[Any]]]:
@@ -102,3 +104,18 @@ def test_progress_bars_of_threads(kernel):
     lines = [line for line in printed(outputs, "stderr").splitlines() if line.strip()]
     assert sorted(line[:11] for line in lines) == ["[threads 0]", "[threads 1]"]
     assert all("50/50" in line for line in lines)
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_places_are_in_cells(kernel, model):
+    """Files that a kernel compiles have paths; a place has the cell's number, of the body's and of another one's, also for a plain function."""
+    if hooks.why_inferred():
+        pytest.skip("waits are inferred here")
+    (first,) = kernel("import time, parmagic\ndef nap():\n    for _ in range(5): time.sleep(0.01)\nsum([1])")
+    cell = f"%%parallel {model}=1 --once -q --trace off -o run for _ in range(2)\nnap()\nfor _ in range(5): time.sleep(0.01)"
+    kernel(cell)
+    places = "print(sorted(run.waits[run.waits['kind'] == 'sleep']['place']))"
+    there = f"In[{first.execution_count}]:3"
+    assert printed(kernel(places)) == f"{sorted([there, f'In[{first.execution_count + 1}]:3'])}\n"
+    kernel("run = parmagic.run(lambda _: nap(), range(2), 'threads=1', once=True, trace='off')")
+    assert printed(kernel(places)) == f"{[there]}\n"

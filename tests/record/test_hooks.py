@@ -19,6 +19,7 @@ OTHERS = {
     "kinds": (("gil", "lock_wait"),),
     "events": ("waited", "released", "took"),
     "layout": (("begin", "q"), ("end", "q")),
+    "totals": ("kind", "object", "line", "n", "total_s", "max_s", "with_gil_s", "file", "at"),
     "stopped": 0,
     "callers": -1,
 }

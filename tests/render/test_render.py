@@ -190,13 +190,16 @@ def test_items_show_where_they_are_wide_enough() -> None:
 def test_the_longest_waits_are_listed() -> None:
     """A folded table has the longest waits first, hostile names as text, how many are left out; what is inferred has a tilde."""
     index = pd.MultiIndex.from_tuples([("threads=2", k % 2) for k in range(20)], names=["arm", "rank"])
-    rows = [("lock", f"<b>{k}</b>", 3.0, 10.0, float(k), 0.5) for k in range(19)] + [("gil", None, NAN, NAN, 99.0, NAN)]
-    waits = pd.DataFrame(rows, index=index, columns=["kind", "object", "line", "n", "total_s", "max_s"])
+    rows = [("lock", f"<b>{k}</b>", 3.0, f"<i>{k}</i>.py:9", 10.0, float(k), 0.5) for k in range(18)]
+    rows += [("lock", "a lock in logging", 4.0, None, 10.0, 18.0, 0.5), ("gil", None, NAN, None, NAN, 99.0, NAN)]
+    waits = pd.DataFrame(rows, index=index, columns=["kind", "object", "line", "place", "n", "total_s", "max_s"])
     page = html.report(two_arms(waits=waits))
     table = page.partition("What they waited for longest")[2]
     cells = re.findall(r"<td>(.*?)</td>", table)
-    assert cells[:7] == ["threads=2", "1", "<bdi>gil</bdi>", figures.UNKNOWN, figures.UNKNOWN, "~99.0000", figures.UNKNOWN]
-    assert cells[7:14] == ["threads=2", "0", "<bdi>lock &lt;b&gt;18&lt;/b&gt;</bdi>", "3", "10", "18.0000", "0.5000"]
+    dash = figures.UNKNOWN
+    assert cells[:8] == ["threads=2", "1", "<bdi>gil</bdi>", dash, f"<bdi>{dash}</bdi>", dash, "~99.0000", dash]
+    assert cells[8:16] == ["threads=2", "0", "<bdi>a lock in logging</bdi>", "4", f"<bdi>{dash}</bdi>", "10", "18.0000", "0.5000"]
+    assert cells[18:21] == ["<bdi>lock &lt;b&gt;17&lt;/b&gt;</bdi>", "3", "<bdi>&lt;i&gt;17&lt;/i&gt;.py:9</bdi>"]
     assert "… and 5 more in run.waits" in table
     assert "What they waited for" not in html.report(run_of({Arm.named("threads", 1): [[("running", 1.0)]]}))
 

@@ -1,0 +1,72 @@
+"""Which lock, queue or other thing an arm's workers waited for most, in words, and what helps against that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from parmagic.model.kinds import LOCKS
+from parmagic.model.things import THING
+
+_SHARED = {"interpreter": "", "object": "Give each worker one of its own."}
+
+
+class Locks(NamedTuple):
+    """What was waited for most: ``words`` for it, and the ``advice`` that it deserves, or nothing."""
+
+    words: str
+    advice: str = ""
+
+
+def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
+    """Say which lock, queue or object that was, where one that has a name was most of it, or of which sort most of them were.
+
+    ``waits`` are an arm's rows of the table, ``things`` what its objects are where that is known.
+    """
+    waits = waits[waits["kind"].isin(LOCKS)]
+    if waits["object"].isna().all():
+        return Locks("locks or queues")
+    objects = waits["object"].fillna("")
+    waits = waits.assign(object=objects, thing=[_thing(*pair, things) for pair in zip(waits["kind"], objects, strict=True)])
+    named = _most(waits, ["kind", "object", "thing"], ~objects.str.startswith("0x") & (objects != ""))
+    if named is not None:
+        (kind, name, thing), lines = named
+        words = name if name.startswith(("a ", "an ")) or kind == "helpers" else f"the {_called(kind, thing)} `{name}`"
+        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(thing))
+    alike = _most(waits, ["thing"], waits["thing"] != "")
+    if alike is None:
+        return Locks("locks or queues", "run.waits tells which, and where.")
+    (thing,), lines = alike
+    return Locks(THING[thing].many + _on(lines), _advice(thing))
+
+
+def _thing(kind: str, name: str, things: Mapping[str, str]) -> str:
+    """Say what an object of the table is: where nobody knows, what has a name is of the sort that its kind says."""
+    return things.get(name, "" if not name or name.startswith("0x") or kind not in THING else kind)
+
+
+def _most(waits: pd.DataFrame, keys: list[str], among: Any) -> tuple[tuple[str, ...], Any] | None:
+    """Return what had more than half of all seconds, among these rows, and its seconds by lines; None where nothing had."""
+    some = waits[among]
+    seconds = some.groupby(keys)["total_s"].sum()
+    if seconds.empty or not seconds.max() > 0.5 * waits["total_s"].sum():
+        return None
+    first = seconds.idxmax()
+    found = first if isinstance(first, tuple) else (first,)
+    mine = some[(some[keys] == list(found)).all(axis=1)]
+    return found, mine.groupby("line")["total_s"].sum()
+
+
+def _on(lines: Any) -> str:
+    return f" (line {lines.idxmax():.0f})" if len(lines) else ""
+
+
+def _called(kind: str, thing: str) -> str:
+    """Return what one is called: by its sort where that is one of its own, not only whose it is."""
+    return thing if thing in THING and THING[thing].classes else kind
+
+
+def _advice(thing: str) -> str:
+    return THING[thing].advice if thing in THING else ""

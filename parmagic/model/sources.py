@@ -1,0 +1,62 @@
+"""What the files of Python code are called where users read it: a cell, a short path, or the library that it is part of."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+
+from parmagic.model import cells
+from parmagic.model.private import Private
+
+_FROZEN = re.compile(r"<frozen ([\w.]+)>")
+_PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
+_STANDARD = os.path.dirname(threading.__file__).replace(os.sep, "/") + "/"  # noqa: PTH120
+_OURS = os.path.dirname(os.path.dirname(__file__)).replace(os.sep, "/") + "/"  # noqa: PTH120
+_NATIVE = re.compile(r"(.+?)(?:-[0-9a-f]{6,}.*|-r?\d.*|\.(?:cpython|abi3|so|dylib|pyd|dll)\b.*)?")
+
+def short(file: str) -> str:
+    """Return a name that tells a file from others: a cell's, or the path from where it is imported; elsewhere all of it."""
+    cell = cells.called(file, cells.numbered())
+    if cell != file or file.startswith("<"):
+        return cell
+    path = file.replace(os.sep, "/")
+    for folder in sorted({_STANDARD, _folder(os.getcwd()), *map(_folder, filter(None, map(str, sys.path)))}, key=len, reverse=True):  # noqa: PTH109
+        if path.startswith(folder) and folder != "/":
+            return path[len(folder) :]
+    return Private(path, path.rpartition("/")[2])
+
+
+def _folder(path: str) -> str:
+    return path.replace(os.sep, "/").rstrip("/") + "/"
+
+
+def library_of(file: str) -> str:
+    """Return the library that a file of Python code is part of, by at most two names (``sqlalchemy.pool``); empty for the user's own."""
+    path = module_path(file)
+    parts = [part for part in path.removesuffix(".py").removesuffix("/__init__").split("/") if part]
+    return ".".join(part for part in parts[:2] if part is parts[0] or not part.startswith("_"))
+
+
+def module_path(file: str) -> str:
+    """Return where a file of a library lies below the folder that libraries are imported from; empty for the user's own."""
+    frozen = _FROZEN.fullmatch(file)
+    if frozen:
+        return frozen[1].replace(".", "/")
+    path = file.replace(os.sep, "/")
+    packages = _PACKAGES.match(path)
+    if packages:
+        return path[packages.end() :]
+    if path.startswith(_OURS):
+        return "parmagic/" + path[len(_OURS) :]
+    return path[len(_STANDARD) :] if path.startswith(_STANDARD) else ""
+
+
+def native_library(path: str) -> str:
+    """Return what a native library is called (``libopenblas``); empty for those that Python itself is made of."""
+    folder, _, name = path.replace(os.sep, "/").rpartition("/")
+    if folder.endswith("/lib-dynload") or name.startswith(("python", "libpython")):
+        return ""
+    found = _NATIVE.fullmatch(name)
+    return found[1] if found else name
