@@ -53,7 +53,7 @@
     X(TOOK, "took")     \
     X(RELEASED, "released")
 
-/* An event: model.recording.Wait and WAIT_LAYOUT. Times are ns on CLOCK_MONOTONIC. The object is the address of what was
+/* An event: model.waits.Wait and WAIT_LAYOUT. Times are ns on CLOCK_MONOTONIC. The object is the address of what was
  * waited for, its Python object's, or that at which the library begins that waits for its own threads; a descriptor for I/O; 0: none. The holder is the rank that held the GIL when the
  * wait began, or NOBODY. The line is of the cell, or 0. with_gil is 1 where the thread was blocked while holding the GIL. */
 #define EVENT_FIELDS(X)  \

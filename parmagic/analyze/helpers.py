@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import MEASURED
-from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.timeline import Timeline
 from parmagic.system.cpus import available_cpus
 
 LITTLE, MUCH = 0.05, 0.2
@@ -16,8 +15,6 @@ _MOST_NAMED = 3
 
 _PART = 0.1
 """Share of what all of them used from which on a library is worth a word."""
-
-_QUEUE = 1 + MEASURED.index("cpu_wait")
 
 _LIMITS = "threadpoolctl.threadpool_limits(1)"
 _ENVIRONMENT = {"OpenBLAS": "OPENBLAS_NUM_THREADS", "MKL": "MKL_NUM_THREADS", "OpenMP": "OMP_NUM_THREADS", "polars": "POLARS_MAX_THREADS"}
@@ -43,7 +40,7 @@ def helpers(timeline: Timeline) -> Iterable[Finding]:
     theirs = sum(each.cpu_s for each in found)
     if not theirs > LITTLE + MUCH * own:
         return
-    queued = sum(map(_queued, timeline.lanes)) + sum(each.queue_s for each in found)
+    queued = sum(lane.in_line_s for lane in timeline.lanes) + sum(each.queue_s for each in found)
     wanted, cores = (own + theirs + queued) / timeline.wall_s, available_cpus()
     if wanted <= cores + MUCH:
         return
@@ -56,15 +53,6 @@ def helpers(timeline: Timeline) -> Iterable[Finding]:
     )
     evidence = {"share": share, "cores_wanted": wanted, "cores": cores, **{f"{each.library}_cpu_s": each.cpu_s for each in found}}
     yield Finding("helpers", text, label, "warning", evidence)
-
-
-def _queued(lane: Lane) -> float:
-    """Return the seconds that a worker stood in a run queue; 0 where that is not known."""
-    if lane.tally is not None:
-        seconds = lane.tally.rows[_QUEUE - 1 - len(MEASURED)] if lane.tally.rows else 0.0
-    else:
-        seconds = lane.clocks.queue[-1] - lane.clocks.queue[0] if lane.clocks.queue else 0.0
-    return seconds if seconds == seconds else 0.0
 
 
 def _advice(library: str, shares_memory: bool) -> str:

@@ -7,7 +7,7 @@ from math import isfinite
 
 from parmagic.model.finding import Finding
 from parmagic.model.load import UNLIKE, Load
-from parmagic.model.timeline import Baseline, Lane, Timeline
+from parmagic.model.timeline import Baseline, Timeline
 
 _NONE_LEFT = 0.9
 """The share of the CPUs from which on none was idle, as far as clocks that tick can tell."""
@@ -80,18 +80,11 @@ def _missed(timeline: Timeline, load: Load) -> bool:
     Who waits for the GIL is not seen waiting for a core: where there is one, no core was left and nearly one was not used.
     """
     used = timeline.cpu_s / timeline.wall_s
-    in_line = sum(map(_in_line, timeline.lanes)) / timeline.wall_s
+    in_line = sum(lane.in_line_s for lane in timeline.lanes) / timeline.wall_s
     if used + in_line + load.others_cores > load.cpus + _WANTED:
         return True
     one_gil = timeline.gil and timeline.arm.model.shares_gil and timeline.arm.count > 1
     return one_gil and used < _NONE_LEFT and used + in_line > 1 - _NONE_LEFT and used + load.others_cores > _NONE_LEFT * load.cpus
-
-
-def _in_line(lane: Lane) -> float:
-    """Return the seconds for which a worker waited for a core."""
-    queue = lane.clocks.queue
-    seconds = lane.tally.seconds_in("cpu_wait") if lane.tally is not None else queue[-1] - queue[0] if queue else 0.0
-    return seconds if isfinite(seconds) else 0.0
 
 
 def _stolen(timeline: Timeline, load: Load) -> Iterable[Finding]:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from parmagic.analyze.intervals import Cells, Floats
 from parmagic.model.kinds import DELAYS, KIND, MEASURED, WAIT_KINDS
-from parmagic.model.recording import WAIT_LAYOUT, WAITED, Tally, Wait
+from parmagic.model.recording import Tally
 from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.waits import WAIT_LAYOUT, WAITED, Wait
 
 EVENT = np.dtype(list(zip(Wait._fields, WAIT_LAYOUT.format[1:], strict=True)))
-"""A single wait, as :class:`parmagic.model.recording.Wait` has it."""
+"""A single wait, as :class:`parmagic.model.waits.Wait` has it."""
 
 _GIL = MEASURED.index("gil_wait")
 _PLACES = np.array([MEASURED.index(KIND[kind].state) for kind in WAIT_KINDS])

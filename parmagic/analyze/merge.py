@@ -14,8 +14,9 @@ from parmagic.model.helpers import Helpers, called, within
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, Total, TraceFile, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
+from parmagic.model.waits import Total, Waits
 
 
 def merge(
@@ -66,11 +67,11 @@ def _helped(lane: Lane, helpers: Collection[str]) -> Lane:
     """Tell waits for these threads from those within libraries that have none: they are for a lock of the library's own."""
     if all(total.kind != "helpers" or total.name in helpers for total in lane.totals):
         return lane
-    return replace(lane, totals=tuple(_lock_within(each) if each.kind == "helpers" and each.name not in helpers else each for each in lane.totals))
+    return replace(lane, totals=tuple(each if each.name in helpers else _lock_within(each) for each in lane.totals))
 
 
 def _lock_within(total: Total) -> Total:
-    return replace(total, kind="lock", name=within(total.name), thing="native")
+    return total if total.kind != "helpers" else replace(total, kind="lock", name=within(total.name), thing="native")
 
 
 def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:

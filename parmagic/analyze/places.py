@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from parmagic.model.kinds import LOCKS
 from parmagic.model.private import Private, joined
-from parmagic.model.recording import Total
 from parmagic.model.sources import library_of, module_path, short
+from parmagic.model.waits import Total
 
 _OF_LIBRARIES = {"concurrent.futures": "future", "multiprocessing.pool": "future", "importlib": "import"}
 """What is waited for in some: who waits there for a pool waits for what others compute."""

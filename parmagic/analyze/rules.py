@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding, bends
-from parmagic.model.recording import CALLS_KEPT, Samples, TraceFile, Wait
+from parmagic.model.recording import CALLS_KEPT, Samples, TraceFile
 from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.waits import Wait
 
 WORTH_A_NOTE = 0.01
 """Seconds, and share of the arm's wall time, from which on blocking with the GIL held deserves a note."""

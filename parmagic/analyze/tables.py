@@ -11,9 +11,9 @@ import pandas as pd
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.printed import Printed
 from parmagic.model.kinds import KIND, OWN, SAMPLED, STATES, WORKER_STATES
-from parmagic.model.recording import Total
 from parmagic.model.things import THING
 from parmagic.model.timeline import Baseline, Lane, Timeline
+from parmagic.model.waits import Total
 from parmagic.model.words import describe_all
 
 STATE_COLUMNS = [f"{state}_s" for state in WORKER_STATES]

@@ -26,8 +26,9 @@ from parmagic.model.finding import Finding
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.private import stand_in
-from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Samples, Span, Tally, Total, TraceFile, Waits
+from parmagic.model.recording import Batch, Clocks, Samples, Span, Tally, TraceFile
 from parmagic.model.timeline import Baseline, Lane, Timeline
+from parmagic.model.waits import WAIT_LAYOUT, Total, Waits
 from parmagic.model.words import messages
 
 VERSION = [2, kinds.VERSION]

@@ -14,8 +14,6 @@ _FROZEN = re.compile(r"<frozen ([\w.]+)>")
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = os.path.dirname(threading.__file__).replace(os.sep, "/") + "/"  # noqa: PTH120
 _OURS = os.path.dirname(os.path.dirname(__file__)).replace(os.sep, "/") + "/"  # noqa: PTH120
-_NATIVE = re.compile(r"(.+?)(?:-[0-9a-f]{6,}.*|-r?\d.*|\.(?:cpython|abi3|so|dylib|pyd|dll)\b.*)?")
-
 def short(file: str) -> str:
     """Return a name that tells a file from others: a cell's, or the path from where it is imported; elsewhere all of it."""
     cell = cells.called(file, cells.numbered())
@@ -51,12 +49,3 @@ def module_path(file: str) -> str:
     if path.startswith(_OURS):
         return "parmagic/" + path[len(_OURS) :]
     return path[len(_STANDARD) :] if path.startswith(_STANDARD) else ""
-
-
-def native_library(path: str) -> str:
-    """Return what a native library is called (``libopenblas``); empty for those that Python itself is made of."""
-    folder, _, name = path.replace(os.sep, "/").rpartition("/")
-    if folder.endswith("/lib-dynload") or name.startswith(("python", "libpython")):
-        return ""
-    found = _NATIVE.fullmatch(name)
-    return found[1] if found else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from math import ceil, nan
+from math import ceil, isfinite, nan
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from parmagic.model.helpers import Helpers
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import NO_WAITS, Batch, Clocks, Failure, Moved, Samples, Span, Tally, Total, TraceFile, Usage, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Failure, Moved, Samples, Span, Tally, TraceFile, Usage, WorkerId
+from parmagic.model.waits import NO_WAITS, Total, Waits
 
 NEXT = 0.01
 """Seconds between two items of a worker that are not worth an interruption."""
@@ -49,6 +50,13 @@ class Lane:
             return (stretches[0][0], max(end for _, end in stretches)) if stretches else None
         read = self.clocks.at if self.tally is None else self.tally.rows[:: 1 + len(MEASURED)]
         return (read[0], read[-1]) if read else None
+
+    @property
+    def in_line_s(self) -> float:
+        """The seconds for which it waited for a core; 0 where that is not known."""
+        queue = self.clocks.queue
+        seconds = self.tally.seconds_in("cpu_wait") if self.tally is not None else queue[-1] - queue[0] if queue else 0.0
+        return seconds if isfinite(seconds) else 0.0
 
     @property
     def n_done(self) -> int:

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from parmagic.model.helpers import Helpers
-from parmagic.model.recording import Total, Usage
+from parmagic.model.recording import Usage
+from parmagic.model.waits import Total
 from parmagic.system import natives
 from parmagic.system.real import Lock, close_descriptor, open_descriptor, read_descriptor
 

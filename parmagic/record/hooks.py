@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.model.kinds import EVENTS, KIND, MEASURED, VERSION, WAIT_KINDS
-from parmagic.model.recording import WAIT_LAYOUT, Wait
+from parmagic.model.waits import WAIT_LAYOUT, Wait
 from parmagic.system.interrupts import held_back, undo
 from parmagic.system.real import Lock
 
@@ -63,7 +63,7 @@ _LIBRARY = {
 
 
 class Told(NamedTuple):
-    """What the hooks tell of a :class:`~parmagic.model.recording.Total`: its ``kind`` is a place in ``WAIT_KINDS``.
+    """What the hooks tell of a :class:`~parmagic.model.waits.Total`: its ``kind`` is a place in ``WAIT_KINDS``.
 
     Where it was is the name of a ``file``, the line ``at`` which, and the bytes of that from ``begin`` to ``end`` (0: of the lines behind
     it, too); ``of`` is the class of the standard library's whose method was called, ``inside`` the path of the native library that has

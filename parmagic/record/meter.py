@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
-from parmagic.model.recording import Clocks, Readings, Tally, Total, Usage, Waits, WorkerId
+from parmagic.model.recording import Clocks, Readings, Tally, Usage, WorkerId
+from parmagic.model.waits import Total, Waits
 from parmagic.record.hooks import extension
 from parmagic.record.totals import named, told
 from parmagic.record.usage import Used

@@ -8,9 +8,8 @@ from typing import Any
 
 from parmagic.model.helpers import called
 from parmagic.model.kinds import KIND, WAIT_KINDS
-from parmagic.model.recording import Total
-from parmagic.model.sources import native_library
 from parmagic.model.things import THING_OF
+from parmagic.model.waits import Total
 from parmagic.record import objects
 from parmagic.record.hooks import STOPPED, Told
 from parmagic.system import natives
@@ -20,7 +19,7 @@ _ADDRESSES = frozenset(kind for kind in WAIT_KINDS if KIND[kind].object == "addr
 
 
 def told(rows: Iterable[Sequence[Any]], library_at: Callable[[int], str | None]) -> tuple[Total, ...]:
-    """Return what the hooks tell, their place as :class:`Total` has it in a worker; ``library_at`` knows the file that begins at an address."""
+    """Return what the hooks tell, places as :class:`Total` has them in a worker; ``library_at`` tells whose file begins at an address."""
     return tuple(_total(Told._make(row), library_at) for row in rows)
 
 
@@ -31,8 +30,8 @@ def _total(row: Told, library_at: Callable[[int], str | None]) -> Total:
         kind, name = "interpreter", "stop of all threads"
     elif path is not None:  # within it, for something to happen there: that is for its own threads, though it may have none
         kind, name, thing = "helpers", called(natives.library_name(path)), "helpers"
-    elif row.inside and kind in _ADDRESSES and (library := native_library(row.inside)):
-        name, thing = f"a {kind} inside {library}", "native"
+    elif row.inside and kind in _ADDRESSES and not natives.is_pythons(row.inside):
+        name, thing = f"a {kind} inside {natives.library_name(row.inside)}", "native"
     place = f"{row.file}:{row.at}:{row.begin}:{row.end}" if row.file else ""
     return Total(kind, row.object, row.line, row.n, row.total_s, row.max_s, row.with_gil_s, name, place, thing)
 

@@ -113,6 +113,11 @@ def library_name(path: str) -> str:
     return known or re.split(r"[.-]", _file(path))[0]
 
 
+def is_pythons(path: str) -> bool:
+    """Tell whether a library, or a program, is one that Python itself is made of."""
+    return path.rpartition("/")[0].endswith("/lib-dynload") or _file(path).startswith(("python", "libpython"))
+
+
 PYTHON = "Python"
 """In place of a library: a thread that the interpreter began."""
 

@@ -14,24 +14,8 @@ from parmagic.analyze.merge import merge
 from parmagic.analyze.study import Study
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS
 from parmagic.model.plan import Arm
-from parmagic.model.recording import (
-    HERE,
-    WAIT_LAYOUT,
-    Batch,
-    Clock,
-    Clocks,
-    Readings,
-    Recording,
-    Samples,
-    Span,
-    Tally,
-    Total,
-    TraceFile,
-    Usage,
-    Wait,
-    Waits,
-    WorkerId,
-)
+from parmagic.model.recording import HERE, Batch, Clock, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Usage, WorkerId
+from parmagic.model.waits import WAIT_LAYOUT, Total, Wait, Waits
 from parmagic.system.host import HOST
 from parmagic.workers.endings import cut_off
 

@@ -15,8 +15,9 @@ from parmagic.analyze.study import Study
 from parmagic.analyze.waits import slices
 from parmagic.model.kinds import MEASURED, SEEN, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
-from parmagic.model.recording import WAIT_LAYOUT, Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, Wait, Waits, WorkerId
+from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile, WorkerId
 from parmagic.model.timeline import Baseline, Slice
+from parmagic.model.waits import WAIT_LAYOUT, Wait, Waits
 from parmagic.render import chrome, page, scene, text
 
 

@@ -15,8 +15,9 @@ from parmagic.analyze.ledger import ledger
 from parmagic.analyze.merge import merge
 from parmagic.model.kinds import EVENTS, MEASURED, WAIT_KINDS, WORKER_STATES
 from parmagic.model.plan import Arm
-from parmagic.model.recording import WAIT_LAYOUT, Batch, Readings, Recording, Span, Tally, Total, Waits, WorkerId
+from parmagic.model.recording import Batch, Readings, Recording, Span, Tally, WorkerId
 from parmagic.model.timeline import Slice
+from parmagic.model.waits import WAIT_LAYOUT, Total, Waits
 from parmagic.record import meter
 from parmagic.render.figures import slice_words
 

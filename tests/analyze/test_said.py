@@ -12,8 +12,9 @@ import pytest
 from parmagic.analyze.places import placed
 from parmagic.model import cells
 from parmagic.model.private import public
-from parmagic.model.recording import Total
-from parmagic.model.sources import library_of, native_library, short
+from parmagic.model.sources import library_of, short
+from parmagic.model.waits import Total
+from parmagic.system import natives
 
 
 def _total(line, begin, end, **more):
@@ -101,16 +102,23 @@ def test_short_names(tmp_path, monkeypatch):
 
 
 NATIVE = {
-    "/x/numpy.libs/libscipy_openblas64_-ff651d7f.so": "libscipy_openblas64_", "/x/libopenblas.so.0": "libopenblas",
-    "/x/libopenblas64_p-r0-5007b62f.3.23.dev.so": "libopenblas64_p", "/x/_core.cpython-311-x86_64-linux-gnu.so": "_core",
-    "/usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so": "", "/usr/lib/libpython3.11.so.1.0": "", "/usr/bin/python3": "",
+    "/x/numpy.libs/libscipy_openblas64_-ff651d7f.so": "OpenBLAS", "/x/libopenblas.so.0": "OpenBLAS", "/x/torch/lib/libgomp-a34b3233.so.1": "torch",
+    "/x/libstandin-r0-5007b62f.3.23.dev.so": "libstandin", "/x/_core.cpython-311-x86_64-linux-gnu.so": "_core",
 }  # fmt: skip
+PYTHONS = ["/usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so", "/usr/lib/libpython3.11.so.1.0", "/usr/bin/python3"]
 
 
 @pytest.mark.parametrize("path", NATIVE)
 def test_native_libraries(path):
-    """They are called without what tells builds apart; the interpreter is none."""
-    assert native_library(path) == NATIVE[path]
+    """They are called as users know them, else by their files without what tells builds apart."""
+    assert natives.library_name(path) == NATIVE[path]
+    assert not natives.is_pythons(path)
+
+
+@pytest.mark.parametrize("path", PYTHONS)
+def test_native_libraries_that_are_pythons_own(path):
+    """The interpreter is none."""
+    assert natives.is_pythons(path)
 
 
 def test_a_body_without_python_code_is_at_no_place():

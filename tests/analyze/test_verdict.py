@@ -13,9 +13,10 @@ from parmagic.model.finding import Finding
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Samples, Total, WorkerId
+from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
 from parmagic.model.things import THING
 from parmagic.model.timeline import Lane, Timeline
+from parmagic.model.waits import Total
 
 NOTHING = array("d")
 
@@ -148,6 +149,7 @@ HELP = {
     "future": ("the future `it` (line 3)", "give these more workers, or ask for it later."),
     "thread": ("the thread `it` (line 3)", "or join them later."),
     "import": ("the lock `it` (line 3)", "import it in a cell above, before the run."),
+    "helpers": ("the lock `it` (line 3)", "They compute on several cores already: stay serial."),
     "native": ("the lock `it` (line 3)", "or call it less often."),
     "pool": ("the lock `it` (line 3)", "Make the pool larger, or keep what it lends for less of the body."),
     "library": ("the lock `it` (line 3)", "let each worker have an object of its own (worker.once)."),

@@ -12,7 +12,7 @@ import pytest
 import parmagic
 from parmagic.analyze import measured, tables
 from parmagic.model.kinds import INFERRED, KIND, KINDS, LOCKS, MEASURED, OWN, REST, SAMPLED, SEEN, SPANS, STATES, WAIT_KINDS, WORKER_STATES
-from parmagic.model.recording import WAIT_LAYOUT, Wait
+from parmagic.model.waits import WAIT_LAYOUT, Wait
 from parmagic.record import sampler
 from parmagic.render.figures import LOOKS
 

@@ -21,25 +21,9 @@ from parmagic.model import plain, traits
 from parmagic.model.finding import Finding, told
 from parmagic.model.kinds import MEASURED, WAIT_KINDS
 from parmagic.model.plan import Arm
-from parmagic.model.recording import (
-    WAIT_LAYOUT,
-    Batch,
-    Clock,
-    Clocks,
-    Moved,
-    Readings,
-    Recording,
-    Samples,
-    Span,
-    Tally,
-    Total,
-    TraceFile,
-    Usage,
-    Wait,
-    Waits,
-    WorkerId,
-)
+from parmagic.model.recording import Batch, Clock, Clocks, Moved, Readings, Recording, Samples, Span, Tally, TraceFile, Usage, WorkerId
 from parmagic.model.timeline import Baseline, Packed
+from parmagic.model.waits import WAIT_LAYOUT, Total, Wait, Waits
 from parmagic.render import chrome, page, text
 from parmagic.result import Run, from_plain, to_plain
 

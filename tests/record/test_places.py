@@ -15,7 +15,7 @@ import pytest
 import parmagic
 from parmagic.model.kinds import LOCKS
 from parmagic.model.private import public
-from parmagic.model.recording import Total
+from parmagic.model.waits import Total
 from parmagic.record import hooks, objects, totals
 from parmagic.system.gil import gil_enabled
 
