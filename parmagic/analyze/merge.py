@@ -32,13 +32,14 @@ def merge(
     error: BaseException | None = None,
     packed: Packed | None = None,
     load: Load | None = None,
+    peak_mb: float = float("nan"),
 ) -> Timeline:
     """Join the parts that an arm's workers reported into its timeline.
 
     Parts from other machines are put on our clock. ``samples`` are ours, by rank. ``cpu_s`` is the arm's CPU time where it was
     measured as a whole (threads); where it is NaN and every worker had a
     process to itself, it is the sum over these. ``error`` is what ended the arm; without one,
-    it is the first that an item raised. ``load`` is what else went on.
+    it is the first that an item raised. ``load`` is what else went on, ``peak_mb`` the peak memory of the process that they share.
     """
     parts = [on_ours(part) for part in parts]
     ranks = sorted({part.worker.rank for part in parts})
@@ -51,7 +52,7 @@ def merge(
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, helpers)
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, helpers, peak_mb)
 
 
 def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
         "cpu_s": usage.cpu_s if usage else nan,
         "ctx_voluntary": usage.ctx_voluntary if usage else nan,
         "ctx_involuntary": usage.ctx_involuntary if usage else nan,
-        "rss_mb": usage.rss_mb if usage else nan,
+        "rss_mb": (timeline.peak_mb if isnan(usage.rss_mb) else usage.rss_mb) if usage else nan,
         "measured": lane.tally is not None,
     }
     for state in WORKER_STATES:

@@ -21,6 +21,7 @@ from parmagic.model.progress import Displayed, InLine, Logged, Printed, Pulse, S
 from parmagic.model.recording import Recording, Samples, Span
 from parmagic.model.timeline import Packed, Timeline
 from parmagic.record import machine, sampler
+from parmagic.record.usage import peak_rss_mb
 from parmagic.system.gil import gil_enabled, gil_notes
 from parmagic.system.interrupts import is_interrupt, raise_lost
 from parmagic.workers import Job, Report, Workers
@@ -145,7 +146,7 @@ def conduct(
     timeline = merge(
         job.arm, heard.begin - shipped_s, heard.end, len(job.items), _with_shipping(heard.parts, heard.begin, shipped_s), samples,
         cpu_s=heard.cpu_end - heard.cpu_begin if workers.in_this_process else float("nan"), gil=gil, error=heard.error, packed=packed,
-        load=heard.load if job.arm.model.same_host else None,
+        load=heard.load if job.arm.model.same_host else None, peak_mb=peak_rss_mb() if workers.in_this_process else float("nan"),
     )  # fmt: skip
     label = job.arm.label
     findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *helpers(timeline)]

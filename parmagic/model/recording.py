@@ -166,7 +166,7 @@ class Samples:
 class Usage:
     """What a worker used in an arm: seconds, switches, peak memory in MB.
 
-    ``cpu_s`` is the worker thread's; ``process_cpu_s`` the whole process's, for
+    ``cpu_s`` is the worker thread's; ``process_cpu_s`` and ``rss_mb`` are the whole process's, for
     a worker that has a process to itself, else NaN.
     """
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+from functools import lru_cache
 
 from parmagic.model import cells
 from parmagic.model.private import Private
@@ -30,6 +31,7 @@ def _folder(path: str) -> str:
     return path.replace(os.sep, "/").rstrip("/") + "/"
 
 
+@lru_cache(256)
 def library_of(file: str) -> str:
     """Return the library that a file of Python code is part of, by at most two names (``sqlalchemy.pool``); empty for the user's own."""
     path = module_path(file)

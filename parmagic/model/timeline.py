@@ -118,7 +118,7 @@ class Timeline:
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
     ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
-    ``helpers`` are the threads of each library.
+    ``helpers`` are the threads of each library; ``peak_mb`` is the peak memory of the process that its workers share, else NaN.
     """
 
     arm: Arm
@@ -134,6 +134,7 @@ class Timeline:
     failure: Failure | None = None
     load: Load | None = None
     helpers: tuple[Helpers, ...] = ()
+    peak_mb: float = nan
 
     @property
     def wall_s(self) -> float:

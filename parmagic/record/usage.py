@@ -28,7 +28,7 @@ class Used:
             process_cpu_s=time.process_time() - self._process_cpu if self._own_process else math.nan,
             ctx_voluntary=voluntary - self._switches[0],
             ctx_involuntary=involuntary - self._switches[1],
-            rss_mb=peak_rss_mb(),
+            rss_mb=peak_rss_mb() if self._own_process else math.nan,  # of a shared one, once: each file that is read gives the GIL away
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
 
@@ -225,3 +226,5 @@ def test_usage_is_passed_on():
     workers = tables.workers_table([_timeline(_lane(0, usage=Usage(1.5, math.nan, 3, 4, 99.0)), _lane(1))])
     assert workers.iloc[0][["cpu_s", "ctx_voluntary", "ctx_involuntary", "rss_mb"]].tolist() == [1.5, 3, 4, 99.0]
     assert workers.iloc[1][["cpu_s", "ctx_voluntary", "ctx_involuntary", "rss_mb"]].isna().all()
+    shared = dataclasses.replace(_timeline(_lane(0, usage=Usage(1.5, math.nan, 3, 4, math.nan)), _lane(1)), peak_mb=98.0)
+    assert tables.workers_table([shared])["rss_mb"].fillna(0).tolist() == [98.0, 0]

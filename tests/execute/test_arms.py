@@ -73,6 +73,12 @@ class TestEveryModel:
         states = run.workers[[f"{s}_s" for s in WORKER_STATES]].fillna(0.0).sum(axis=1)
         assert states.tolist() == pytest.approx(run.workers["wall_s"].tolist())
         assert (run.workers["startup_s"] > 0).all()
+
+    def test_peak_memory(self, ip, model):
+        """What the body has had is in the peak of its process, which threads share."""
+        run = ip(f"%parallel {model} -q --once len(b'x' * 2 * 10**8) for n in range(2)")
+        assert (run.workers["rss_mb"] > 200).any()
+        assert len(set(run.workers["rss_mb"])) == 1 or len(set(run.workers["pid"])) == 2
         busy = run.workers["wall_s"] - run.workers[["startup_s", "transfer_s", "idle_s"]].sum(axis=1)
         assert run.items["wall_s"].sum() <= busy.sum() * 1.01 + 0.01  # items lie in what is no start-up, transfer or idling
 
