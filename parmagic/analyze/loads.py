@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import isfinite
 
 from parmagic.model.finding import Finding
@@ -44,7 +45,7 @@ _FIRST = {
 def first(arm: str, findings: Iterable[Finding]) -> str:
     """Return what a verdict on an arm has to begin with, by what was found, of that arm before others; empty where nothing bends it."""
     places = [*_FIRST]
-    found = [each for each in findings if each.rule in _FIRST]
+    found = [each for each in findings if each.rule in _FIRST and each.severity == "warning"]
     worst = min(found, key=lambda each: (each.arm != arm, places.index(each.rule)), default=None)
     if worst is None:
         return ""
@@ -69,22 +70,22 @@ def _throttled(timeline: Timeline, load: Load) -> Iterable[Finding]:
 
 def _crowded(timeline: Timeline, load: Load) -> Iterable[Finding]:
     """Yield how many cores other programs took that the arm's workers could have used."""
-    if load.others_cores > UNLIKE * load.cpus and _missed(timeline, load):
+    if load.others_cores > UNLIKE * load.cpus and _missed(timeline, load.others_cores, load.cpus):
         text = f"{timeline.arm.label}: other programs took {_cores(load.others_cores, load)} meanwhile, so its figures are too low."
         yield _of(timeline, "crowded", text, {"others_cores": load.others_cores, "cpus": load.cpus})
 
 
-def _missed(timeline: Timeline, load: Load) -> bool:
+def _missed(timeline: Timeline, taken: float, cpus: int) -> bool:
     """Tell whether an arm missed the cores that others had: what it used and waited for, and what they had, is more than there is.
 
     Who waits for the GIL is not seen waiting for a core: where there is one, no core was left and nearly one was not used.
     """
     used = timeline.cpu_s / timeline.wall_s
     in_line = sum(lane.in_line_s for lane in timeline.lanes) / timeline.wall_s
-    if used + in_line + load.others_cores > load.cpus + _WANTED:
+    if used + in_line + taken > cpus + _WANTED:
         return True
     one_gil = timeline.gil and timeline.arm.model.shares_gil and timeline.arm.count > 1
-    return one_gil and used < _NONE_LEFT and used + in_line > 1 - _NONE_LEFT and used + load.others_cores > _NONE_LEFT * load.cpus
+    return one_gil and used < _NONE_LEFT and used + in_line > 1 - _NONE_LEFT and used + taken > _NONE_LEFT * cpus
 
 
 def _stolen(timeline: Timeline, load: Load) -> Iterable[Finding]:
@@ -113,16 +114,21 @@ def _slow(timeline: Timeline, load: Load) -> Iterable[Finding]:
 
 
 def unlike(timeline: Timeline, baseline: Baseline) -> Iterable[Finding]:
-    """Yield how unlike the loads were that an arm and its serial run met, where that is too much to compare them in silence."""
+    """Yield how unlike the loads were that an arm and its serial run met, where that is too much to compare them in silence.
+
+    Of an arm that had no use for what others took more of, it is not known that its speedup is bent.
+    """
     mine, serial = timeline.load, baseline.load
     if mine is None or serial is None or not mine.unlike(serial):
         return
     label, way = timeline.arm.label, _way(serial.lost_cores, mine.lost_cores)
+    bent = way == "high" or _missed(timeline, mine.lost_cores, mine.cpus)
     text = (
         f"{label}: other programs took {_cores(serial.lost_cores, serial)} during the serial run "
-        f"and {mine.lost_cores:.1f} during this arm, so its speedup is too {way}."
+        f"and {mine.lost_cores:.1f} during this arm, so its speedup {'is' if bent else 'may be'} too {way}."
     )
-    yield _of(timeline, "unlike", text, {"serial_others_cores": serial.lost_cores, "others_cores": mine.lost_cores, "cpus": mine.cpus})
+    finding = _of(timeline, "unlike", text, {"serial_others_cores": serial.lost_cores, "others_cores": mine.lost_cores, "cpus": mine.cpus})
+    yield finding if bent else replace(finding, severity="info")
 
 
 def _cores(taken: float, load: Load) -> str:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from parmagic.model.kinds import LOCKS
+from parmagic.analyze.measured import events
+from parmagic.model.kinds import LOCKS, WAIT_KINDS
 from parmagic.model.things import THING
+from parmagic.model.timeline import Timeline
 
 _SHARED = {"interpreter": "", "object": "Give each worker one of its own."}
 
 
 class Locks(NamedTuple):
-    """What was waited for most: ``words`` for it, and the ``advice`` that it deserves, or nothing."""
+    """What was waited for most: ``words`` for it, and the ``advice`` that it deserves, or nothing; ``lock``: its name, if it is one."""
 
     words: str
     advice: str = ""
+    lock: str = ""
 
 
 def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
@@ -34,12 +38,32 @@ def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
     if named is not None:
         (kind, name, thing), lines = named
         words = name if name.startswith(("a ", "an ")) or kind == "helpers" else f"the {_called(kind, thing)} `{name}`"
-        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(thing))
+        lock = name if (kind, thing) == ("lock", "lock") else ""
+        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(thing), lock)
     alike = _most(waits, ["thing"], waits["thing"] != "")
     if alike is None:
         return Locks("locks or queues", "run.waits tells which, and where.")
     (thing,), lines = alike
     return Locks(THING[thing].many + _on(lines), _advice(thing))
+
+
+def held_s(timeline: Timeline, lock: str) -> float:
+    """Return for how many seconds a lock of this name was held, at the least: some worker has it for as long as another one waits for it.
+
+    NaN where not every single wait is known, or where each worker has a process, and so a number of its own for the lock.
+    """
+    if not timeline.arm.model.shares_memory or any(lane.tally is None or lane.waits.lost for lane in timeline.lanes):
+        return float("nan")
+    known = [total.object for lane in timeline.lanes for total in lane.totals if total.name == lock]
+    if not known:
+        return float("nan")
+    waits = np.concatenate([events(lane) for lane in timeline.lanes])
+    waits = np.sort(waits[np.isin(waits["object"], known) & (waits["kind"] == WAIT_KINDS.index("lock"))], order="begin")
+    if not len(waits):
+        return float("nan")
+    until = np.maximum.accumulate(waits["end"])
+    free = np.maximum(waits["begin"][1:] - until[:-1], 0).sum()
+    return float(until[-1] - waits["begin"][0] - free) * 1e-9
 
 
 def _thing(kind: str, name: str, things: Mapping[str, str]) -> str:

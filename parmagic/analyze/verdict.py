@@ -37,6 +37,9 @@ LONG = 0.5
 ALIKE = 0.7
 """The share of the longest item's time from which on another one is as long: to split one would not help."""
 
+CAPPED = 0.9
+"""A lock that allows less than this share of what so many workers could gain is worth a word."""
+
 LARGE = 10.0
 """Megabytes that are worth a word where moving them took much of the time."""
 
@@ -119,7 +122,7 @@ def _gain(can_be: pd.Series[float], known: pd.DataFrame, tables: Tables) -> Find
     tail = f"; {_no_use(others[0], tables)}" if len(others) else ""
     text = f"Use {best}: {_times(tables, best)} of the serial speed{weak}{tail}."
     if reason and reason.rule in {"idle", "transfer"}:
-        text += _advice(best, tables)
+        text += _advice(reason, best, tables)
     return Finding("gain", text, str(best), evidence={"speedup": speedup, "efficiency": efficiency})
 
 
@@ -133,7 +136,7 @@ def _no_gain(can_be: pd.Series[float], tables: Tables) -> Finding:
     best = can_be.idxmax()
     reason = _reason(best, tables)
     because = f", because {reason.text}" if reason else ""
-    text = f"No gain: {best} is the best at {_times(tables, best)} of the serial speed{because}.{_advice(best, tables)}"
+    text = f"No gain: {best} is the best at {_times(tables, best)} of the serial speed{because}.{_advice(reason, best, tables)}"
     return Finding("no_gain", text, str(best), "warning", {"speedup": float(can_be.max())})
 
 
@@ -208,28 +211,63 @@ def _pace(label: Any, tables: Tables) -> str:
     return f"; worker {mine.index.get_level_values(-1)[int(never.argmax())]} never waits: it sets the pace"
 
 
-_WORDS = {"locks": lambda label, tables: _locks(label, tables).words + _pace(label, tables), "cpus": _few_cpus, "uneven": _uneven}
+def _waited_for(label: Any, tables: Tables) -> str:
+    """Name what was waited for, the speedup that it allows where it is a lock, and who never waits."""
+    found = _locks(label, tables)
+    return found.words + (_cap(label, tables, found.lock) if found.lock else "") + _pace(label, tables)
 
 
-def _advice(label: Any, tables: Tables) -> str:
-    """Say what to do about what took much of an arm's time."""
-    rules = {reason.rule for reason in reasons(label, tables)}
-    if "gil_wait" in rules and all(timeline.arm.model.shares_gil for timeline in tables.arms.values()):
-        count = min(tables.summary.loc[label]["n_workers"], tables.cpus(label))
-        return f" Try {PROCS.with_count(int(count))}." if count > 1 else " There is one CPU here, so processes cannot gain either."
+def _cap(label: Any, tables: Tables, lock: str) -> str:
+    """Say what a lock allows: the serial run cannot be divided further than into the time for which the lock was held."""
+    most = tables.summary.loc[label]["serial_s"] / locks.held_s(tables.arms[label], lock)
+    tilde = "~" if label in tables.rough else ""
+    return f", which caps this at {tilde}{most:.2f}×" if most < CAPPED * tables.arms[label].arm.count else ""
+
+
+_WORDS = {"locks": _waited_for, "cpus": _few_cpus, "uneven": _uneven}
+
+
+def _advice(reason: Finding | None, label: Any, tables: Tables) -> str:
+    """Say what to do about what took most of an arm's time; where nothing took much, starting and moving together may have."""
+    rule = reason.rule if reason else "overhead"
+    advice = _ADVICE[rule](label, tables) if rule in _ADVICE else ""
+    return f" {advice}" if advice else ""
+
+
+def _without_the_gil(label: Any, tables: Tables) -> str:
+    if not all(timeline.arm.model.shares_gil for timeline in tables.arms.values()):
+        return ""  # the other arms have shown it
+    count = min(tables.summary.loc[label]["n_workers"], tables.cpus(label))
+    return f"Try {PROCS.with_count(int(count))}." if count > 1 else "There is one CPU here, so processes cannot gain either."
+
+
+def _less_moved(label: Any, tables: Tables) -> str:
+    moved = _moved(tables.arms[label])
+    if moved > LARGE:
+        return f"{moved:,.0f} MB were moved: send paths or ranges, not contents, and return what is small."
+    return _more_work(label, tables)
+
+
+def _more_work(label: Any, tables: Tables) -> str:
     mine = tables.workers.loc[[label]]
     overhead = (mine["startup_s"] + mine["transfer_s"]).sum() / mine["wall_s"].sum()
-    if not tables.arms[label].arm.model.shares_memory and overhead > MUCH:
-        moved = _moved(tables.arms[label])
-        if "transfer" in rules and moved > LARGE:
-            return f" {moved:,.0f} MB were moved: send paths or ranges, not contents, and return what is small."
-        return " Give each item more work, or stay serial."
-    if "idle" in rules and longest(tables.arms[label]) is not None:
-        return " Start that item first, or split it."
-    if "lock_wait" in rules:
-        advice = _locks(label, tables).advice
-        return f" {advice}" if advice else ""
-    return ""
+    many = not tables.arms[label].arm.model.shares_memory and overhead > MUCH
+    return "Give each item more work, or stay serial." if many else ""
+
+
+def _less_uneven(label: Any, tables: Tables) -> str:
+    return "Start that item first, or split it." if longest(tables.arms[label]) is not None else _more_work(label, tables)
+
+
+_ADVICE = {
+    "gil_wait": _without_the_gil,
+    "startup": _more_work,
+    "transfer": _less_moved,
+    "overhead": _more_work,
+    "idle": _less_uneven,
+    "lock_wait": lambda label, tables: _locks(label, tables).advice,
+}
+"""What helps against what takes most of the time; against a wait for a core, nothing does but more of them."""
 
 
 def _moved(timeline: Timeline) -> float:

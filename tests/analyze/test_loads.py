@@ -78,6 +78,16 @@ def test_other_limits():
     assert rules(arm()) == rules(replace(arm(), load=None)) == rules(replace(arm(), load=Load(2))) == []
 
 
+def test_unlike_loads_of_who_needs_no_core():
+    """Where others had cores that an arm had no use for, its speedup may be as it is: no verdict begins with that."""
+    baseline = Baseline(4.0, "measured", load=QUIET)
+    (slept,), (computed,) = (loads.unlike(arm(cpu_s=cpu_s, others_cores=1.0), baseline) for cpu_s in (0.1, 3.0))
+    assert "its speedup may be too low" in slept.text
+    assert "its speedup is too low" in computed.text
+    assert loads.first("procs=2", [slept]) == ""
+    assert loads.first("procs=2", [computed]).startswith("Other programs took 0.0 of 2 cores during the serial run and 1.0 during procs=2")
+
+
 @pytest.mark.parametrize(("serial", "mine", "way"), [(1.2, 0.3, "high"), (0.0, 0.6, "low"), (0.4, 0.0, None), (math.nan, 1.9, None)])
 def test_unlike_loads(serial, mine, way):
     """An arm and its serial run that met loads which differ by more than a quarter of the CPUs are not compared in silence."""

@@ -8,15 +8,16 @@ from array import array
 import pandas as pd
 import pytest
 
+from parmagic.analyze import locks
 from parmagic.analyze.verdict import Tables, reasons, verdict
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import WAIT_KINDS, WORKER_STATES
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Samples, WorkerId
+from parmagic.model.recording import Batch, Clocks, Samples, Tally, WorkerId
 from parmagic.model.things import THING
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.model.waits import Total
+from parmagic.model.waits import WAIT_LAYOUT, Total, Wait, Waits
 
 NOTHING = array("d")
 
@@ -84,6 +85,51 @@ def test_the_lock_is_named():
     assert "60% of the time waiting for the lock `guard` (line 3)" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
     waits = [(0, "lock", "guard", 3, 0.5), (1, "lock", "0x7f00", 3, 0.7)]
     assert "waiting for locks or queues" in _verdict(("threads", 2, 0.9, {"lock_wait": 0.6, "waits": waits}), measured=True)
+
+
+def test_what_a_lock_allows():
+    """It is held for as long as another worker waits for it: once where these overlap, not by other locks, nor where not all waits are known."""
+    waits = [[(0.0, 0.5), (0.6, 0.9)], [(0.2, 0.7), (1.5, 2.0)], []]
+    arm = _locked(waits)
+    assert locks.held_s(arm, "guard") == pytest.approx(0.9 + 0.5)
+    assert math.isnan(locks.held_s(arm, "other"))
+    assert math.isnan(locks.held_s(_locked(waits, lost=1), "guard"))
+    assert math.isnan(locks.held_s(_locked(waits, model="procs"), "guard"))
+
+
+@pytest.mark.parametrize(("serial_s", "words"), [(2.1, "(line 3), which caps this at 1.50×."), (3.8, "(line 3).")])
+def test_the_cap_is_named(serial_s, words):
+    """A lock that allows nearly what so many workers could gain is no cap."""
+    more = {"lock_wait": 0.5, "serial_s": serial_s, "waits": [(0, "lock", "guard", 3, 0.9)], "things": {"guard": "lock"}}
+    tables = _tables(("threads", 3, 0.9, more), measured=True)
+    tables.arms["threads=3"] = _locked([[(0.0, 0.5), (0.6, 0.9)], [(0.2, 0.7), (1.5, 2.0)], []])
+    assert words in verdict(tables, None).text
+
+
+def _locked(waits, *, lost=0, model="threads"):
+    """Return an arm of three whose lanes waited from when to when (seconds), each for one lock, and for something else all along."""
+    lanes = [
+        Lane(
+            WorkerId(rank, 1, rank), (), (), Clocks(NOTHING, NOTHING, NOTHING), Samples(NOTHING, array("b")), None, Tally(NOTHING),
+            Waits(b"".join(WAIT_LAYOUT.pack(*_single(*wait, 1 << 40)) for wait in mine) + WAIT_LAYOUT.pack(*_single(0.0, 2.0, 1 << 41)), lost),
+            (Total("lock", 1 << 40, 3, 1, 1.0, 1.0, name="guard", thing="lock"),),
+        )
+        for rank, mine in enumerate(waits)
+    ]  # fmt: skip
+    return Timeline(Arm.named(model, len(waits)), 0.0, 2.0, 6, tuple(lanes))
+
+
+def _single(begin, end, thing):
+    return Wait(round(begin * 1e9), round(end * 1e9), thing, WAIT_KINDS.index("lock"), -1, 3, 0)
+
+
+def test_advice_is_about_what_took_most():
+    """Who mostly waits for a core is not told about a lock that took less."""
+    waits = [(0, "lock", "guard", 3, 0.9)]
+    text = _verdict(("threads", 4, 0.9, {"cpu_wait": 0.5, "lock_wait": 0.3, "waits": waits}), measured=True)
+    assert text.endswith("waiting for a core.")
+    text = _verdict(("threads", 4, 0.9, {"cpu_wait": 0.3, "lock_wait": 0.5, "waits": waits}), measured=True)
+    assert text.endswith("Hold the lock for less of the body.")
 
 
 def test_helper_threads_are_named():
