@@ -21,10 +21,18 @@ def short(file: str) -> str:
     if cell != file or file.startswith("<"):
         return cell
     path = file.replace(os.sep, "/")
-    for folder in sorted({_STANDARD, _folder(os.getcwd()), *map(_folder, filter(None, map(str, sys.path)))}, key=len, reverse=True):  # noqa: PTH109
+    for folder in sorted({_STANDARD, *map(_folder, (*_here(), *filter(None, map(str, sys.path))))}, key=len, reverse=True):
         if path.startswith(folder) and folder != "/":
             return path[len(folder) :]
     return Private(path, path.rpartition("/")[2])
+
+
+def _here() -> tuple[str, ...]:
+    """Return the working directory, where there still is one."""
+    try:
+        return (os.getcwd(),)  # noqa: PTH109  (text)
+    except OSError:
+        return ()
 
 
 def _folder(path: str) -> str:
