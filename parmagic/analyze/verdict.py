@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from parmagic.analyze import loads, locks
+from parmagic.analyze import laws, loads, locks
 from parmagic.analyze.tables import things_of
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
@@ -63,7 +63,13 @@ class Tables(NamedTuple):
 
     def most(self, label: Any) -> float:
         """Return the speedup that an arm's own account allows, where what was seen is more; else infinity."""
-        return next((finding.evidence["most"] for finding in self.findings if (finding.rule, finding.arm) == ("beyond", label)), math.inf)
+        beyond = self.found("beyond", label)
+        most = beyond.evidence["most"] if beyond else laws.bound(self.arms[label])
+        return most if beyond or self.summary.loc[label]["speedup"] > laws.SLACK * most else math.inf
+
+    def found(self, rule: str, label: Any) -> Finding | None:
+        """Return what was found about an arm by a rule."""
+        return next((finding for finding in self.findings if (finding.rule, finding.arm) == (rule, label)), None)
 
 
 def verdict(tables: Tables, error: str | None) -> Finding:
@@ -144,7 +150,7 @@ _LOST_TO = {
     "startup": "starting workers took {share} of the time",
     "transfer": "moving items and results took {share} of the time",
     "lock_wait": "its workers spent {share} of the time waiting for {locks}",
-    "cpu_wait": "its workers spent {share} of the time waiting for a core{cpus}",
+    "cpu_wait": "its workers spent {share} of the time waiting for a core{wanted}",
     "idle": "its workers had nothing to do for {share} of the time ({uneven})",
 }
 
@@ -165,8 +171,12 @@ def reasons(label: Any, tables: Tables) -> list[Finding]:
     return found
 
 
-def _few_cpus(label: Any, tables: Tables) -> str:
-    """Say that there are fewer CPUs than workers, where that is so."""
+def _wanted(label: Any, tables: Tables) -> str:
+    """Say who else of the arm wants one: the threads of libraries, or more workers than there are CPUs."""
+    helpers = tables.found("helpers", label)
+    if helpers is not None:
+        names = [name.removesuffix("_cpu_s") for name in helpers.evidence if name.endswith("_cpu_s")]
+        return f" (threads of {' and '.join(names)} want one, too)"
     cpus, count = tables.cpus(label), tables.arms[label].arm.count
     return f" ({cpus:.0f} CPU{'s' if cpus > 1 else ''} here, {count} workers)" if cpus < count else ""
 
@@ -224,7 +234,7 @@ def _cap(label: Any, tables: Tables, lock: str) -> str:
     return f", which caps this at {tilde}{most:.2f}×" if most < CAPPED * tables.arms[label].arm.count else ""
 
 
-_WORDS = {"locks": _waited_for, "cpus": _few_cpus, "uneven": _uneven}
+_WORDS = {"locks": _waited_for, "wanted": _wanted, "uneven": _uneven}
 
 
 def _advice(reason: Finding | None, label: Any, tables: Tables) -> str:
@@ -266,8 +276,9 @@ _ADVICE = {
     "overhead": _more_work,
     "idle": _less_uneven,
     "lock_wait": lambda label, tables: _locks(label, tables).advice,
+    "cpu_wait": lambda label, tables: "The notes tell how that library has fewer." if tables.found("helpers", label) else "",
 }
-"""What helps against what takes most of the time; against a wait for a core, nothing does but more of them."""
+"""What helps against what takes most of the time; against too many workers for the CPUs, nothing does but more of these."""
 
 
 def _moved(timeline: Timeline) -> float:
@@ -279,5 +290,6 @@ def _moved(timeline: Timeline) -> float:
 def _times(tables: Tables, label: Any, aside: str = " ({})") -> str:
     """Write an arm's speedup, and how much of it can be, ``aside``."""
     most, tilde = tables.most(label), "~" if label in tables.rough else ""
-    beyond = aside.format(f"it can be {most:.2f}× at most, see the notes") if math.isfinite(most) else ""
+    see = ", see the notes" if tables.found("beyond", label) else ""
+    beyond = aside.format(f"it can be {most:.2f}× at most{see}") if math.isfinite(most) else ""
     return f"{tilde}{tables.summary.loc[label]['speedup']:.2f}×{beyond}"

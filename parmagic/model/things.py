@@ -28,7 +28,7 @@ THINGS = (
     ),
     Thing(
         "queue", "queues", ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue", "JoinableQueue"),
-        "Who fills the queue, or empties it where it is full, is slower than who waits for it: let more workers do that.",
+        "Who fills the queue, or empties it where it is full, is slower than who waits for it: let more do that, or have more in it.",
     ),
     Thing(
         "future", "results of others", ("Future", "_result_or_cancel", "wait", "as_completed"),

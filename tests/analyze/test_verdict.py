@@ -11,7 +11,7 @@ import pytest
 from parmagic.analyze import locks
 from parmagic.analyze.verdict import Tables, reasons, verdict
 from parmagic.model.finding import Finding
-from parmagic.model.kinds import WAIT_KINDS, WORKER_STATES
+from parmagic.model.kinds import MEASURED, WAIT_KINDS, WORKER_STATES
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Clocks, Samples, Tally, WorkerId
@@ -177,7 +177,7 @@ def test_the_fastest_arm_wins():
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "guard", 3, 0.9)]}), "Hold the lock for less of the body."),
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "0x7f00", 3, 0.9)]}), "run.waits tells which, and where."),
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "object", "shared", 3, 0.9)]}), "Give each worker one of its own."),
-        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "let more workers do that."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "let more do that, or have more in it."),
     ],
 )
 def test_advice(arm, advice):
@@ -191,7 +191,7 @@ HELP = {
     "event": ("the event `it` (line 3)", "set it sooner, or wait later."),
     "condition": ("the condition `it` (line 3)", "notify sooner."),
     "barrier": ("the barrier `it` (line 3)", "give each as much work between two waits, or wait there less often."),
-    "queue": ("the queue `it` (line 3)", "let more workers do that."),
+    "queue": ("the queue `it` (line 3)", "let more do that, or have more in it."),
     "future": ("the future `it` (line 3)", "give these more workers, or ask for it later."),
     "thread": ("the thread `it` (line 3)", "or join them later."),
     "import": ("the lock `it` (line 3)", "import it in a cell above, before the run."),
@@ -338,6 +338,29 @@ def test_a_gain_that_cannot_be_is_no_gain():
     assert text.startswith("Use procs=2: 1.30× of the serial speed; threads=2 gains nothing (1.40×; it can be 1.00× at most, see the notes).")
     more = Finding("beyond", "…", "procs=2", "warning", {"speedup": 2.6, "most": 2.0})
     assert _verdict(("procs", 2, 2.6, {}), findings=[more]).startswith("Use procs=2: 2.60× (it can be 2.00× at most, see the notes)")
+
+
+@pytest.mark.parametrize(("seen", "words"), [(1.38, "No gain: threads=2 is the best at 1.38× (it can be 1.00× at most) of"), (1.08, "No gain: threads=2 is the best at 1.08× of")])
+def test_a_short_run_that_cannot_gain(seen, words):
+    """What one GIL does not allow is no gain either where the runs are too short for a note: two of these differ by as much."""
+    tables = _tables(("threads", 2, seen, {"gil_wait_share": 0.5}), measured=True)
+    spent = [2.0 * (state == "running") / 2 for state in MEASURED]
+    lanes = [
+        Lane(
+            WorkerId(rank, 1, rank), (), (), Clocks(NOTHING, NOTHING, NOTHING), Samples(NOTHING, array("b")), None,
+            Tally(array("d", [0.0, *[0.0] * len(MEASURED), 2.0, *spent])),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    tables.arms["threads=2"] = Timeline(Arm.named("threads", 2), 0.0, 2.0, 6, tuple(lanes))
+    assert verdict(tables, None).text.startswith(words)
+
+
+def test_who_else_wants_a_core():
+    """Threads of libraries are named where workers wait for a core, and where it is told what to do about them."""
+    helpers = Finding("helpers", "…", "threads=2", "warning", {"share": 0.5, "cores_wanted": 2.8, "cores": 2, "OpenBLAS_cpu_s": 1.0})
+    text = _verdict(("threads", 2, 1.0, {"cpu_wait": 0.4}), measured=True, findings=[helpers])
+    assert "40% of the time waiting for a core (threads of OpenBLAS want one, too). The notes tell how that library has fewer." in text
 
 
 def test_what_bends_all_figures_is_said_first():
