@@ -79,11 +79,11 @@ HEADINGS = {
     "label": "arm",
     "wall": "wall",
     "speedup": "speedup",
-    "baseline": "baseline",
+    "most": "most of the time",
+    "gil": LOOKS["gil_wait"].words,
     "efficiency": "efficiency",
     "cores": "cores",
-    "gil": LOOKS["gil_wait"].words,
-    "most": "most of the time",
+    "baseline": "baseline",
 }
 
 

@@ -125,8 +125,8 @@ def test_figures_are_those_of_the_tables(run):
     assert arm[0] == "threads=2"
     assert arm[1] == figures.seconds(row["wall_s"])
     assert arm[2] == (f"~{row['speedup']:.2f}×" if known else figures.UNKNOWN)
-    assert arm[3] == "estimated"
-    assert arm[4] == (f"~{row['efficiency']:.0%}".replace("%", " %") if known else figures.UNKNOWN)
+    assert arm[7] == "estimated"
+    assert arm[5] == (f"~{row['efficiency']:.0%}".replace("%", " %") if known else figures.UNKNOWN)
     for shown, (index, worker) in zip(cells(text, "workers"), run.workers.iterrows(), strict=True):
         assert shown[:4] == [index[0], str(index[1]), str(int(worker["n_items"])), f"{worker['wall_s']:.4f}"]
         assert shown[5] == f"{worker['running_s']:.4f}"
