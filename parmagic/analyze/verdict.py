@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -269,14 +269,22 @@ def _less_uneven(label: Any, tables: Tables) -> str:
     return "Start that item first, or split it." if longest(tables.arms[label]) is not None else _more_work(label, tables)
 
 
-_ADVICE = {
+def _less_locked(label: Any, tables: Tables) -> str:
+    return _locks(label, tables).advice
+
+
+def _fewer_threads(label: Any, tables: Tables) -> str:
+    return "The notes tell how that library has fewer." if tables.found("helpers", label) else ""
+
+
+_ADVICE: Mapping[str, Callable[[Any, Tables], str]] = {
     "gil_wait": _without_the_gil,
     "startup": _more_work,
     "transfer": _less_moved,
     "overhead": _more_work,
     "idle": _less_uneven,
-    "lock_wait": lambda label, tables: _locks(label, tables).advice,
-    "cpu_wait": lambda label, tables: "The notes tell how that library has fewer." if tables.found("helpers", label) else "",
+    "lock_wait": _less_locked,
+    "cpu_wait": _fewer_threads,
 }
 """What helps against what takes most of the time; against too many workers for the CPUs, nothing does but more of these."""
 

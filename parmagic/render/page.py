@@ -94,7 +94,7 @@ _TABLES = ("summary", "workers", "items", "waits", "transfers")
 def _tables(run: View) -> str:
     """Return the run's tables as they are, each folded."""
     return "".join(
-        f"<details><summary>run.{name}, {len(table):,} row{'' if len(table) == 1 else 's'}</summary><div class=wide>{_table(table)}</div></details>"
+        f"<details><summary>run.{name}, {len(table):,} row{'s' * (len(table) > 1)}</summary><div class=wide>{_table(table)}</div></details>"
         for name in _TABLES
         if len(table := getattr(run, name))
     )
