@@ -1,7 +1,8 @@
 """Forty cells as people write them, and what the verdict says of each: to be read, and signed, by who knows.
 
 ``python tests/cells.py [names…]`` runs them in one shell and prints a row each: the line, the speedups, the verdict, and the
-warnings among the notes. Cells whose libraries are missing are named at the end. ``--crowd N`` runs them beside N busy processes.
+notes. Cells whose libraries are missing are named at the end. ``--crowd N`` runs them beside N busy processes. ``--table FILE`` runs
+them twice, alone and beside as many, and writes both verdicts of each as Markdown.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 from crowd import crowd
@@ -18,13 +21,14 @@ from IPython.core.interactiveshell import InteractiveShell
 
 
 class Cell(NamedTuple):
-    """What it is called, the libraries that it needs, what is run before, the magic line and its body."""
+    """What it is called, the libraries that it needs, what is run before, the magic line and its body, and what is run behind it."""
 
     name: str
     needs: str
     before: str
     line: str
     body: str
+    after: str = ""
 
 
 ALL = "threads=2 procs=2"
@@ -40,6 +44,7 @@ server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Slow)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f'http://127.0.0.1:{server.server_port}/'
 """
+SERVED = "server.shutdown(); server.server_close()"
 POOL = """
 import contextlib, queue, time
 class Pool:
@@ -76,8 +81,8 @@ CELLS = [
     Cell("hashes", "", "import hashlib\ndata = b'x' * 30_000_000", f"{ALL} for n in range(16)", "hashlib.sha256(data).hexdigest()"),
     Cell("zlib", "", "import zlib, os\ndata = os.urandom(4_000_000)", f"{ALL} for n in range(8)", "len(zlib.compress(data))"),
     Cell("sleep", "", "import time", "threads=8 procs=8 for n in range(16)", "time.sleep(0.1)"),
-    Cell("http", "", SERVER, "threads=8 procs=8 for n in range(32)", "len(urllib.request.urlopen(url).read())"),
-    Cell("http, 32 threads", "", SERVER, "threads=32 for n in range(96)", "len(urllib.request.urlopen(url).read())"),
+    Cell("http", "", SERVER, "threads=8 procs=8 for n in range(32)", "len(urllib.request.urlopen(url).read())", SERVED),
+    Cell("http, 32 threads", "", SERVER, "threads=32 for n in range(96)", "len(urllib.request.urlopen(url).read())", SERVED),
     Cell("files", "", "import os", "threads=4 procs=4 for n in range(40)", "p = os.path.join(folder, f'f{n}')\nwith open(p, 'wb') as f: _ = f.write(b'x' * 2_000_000)\nwith open(p, 'rb') as f: size = len(f.read())\nsize"),
     Cell("subprocess", "", "import subprocess, sys", "threads=2 procs=2 for n in range(6)", "subprocess.run([sys.executable, '-c', 'sum(range(2_000_000))'], check=True).returncode"),
     Cell("tiny items", "", "", f"{ALL} for n in range(200_000)", "n * n"),
@@ -117,31 +122,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of names; all cells without any")
     parser.add_argument("--crowd", type=int, default=0, help="busy processes beside them")
+    parser.add_argument("--table", type=Path, help="a file for the verdicts, alone and beside these")
     asked = parser.parse_args()
     wanted = [cell for cell in CELLS if not asked.names or any(name in cell.name for name in asked.names)]
     missing = [cell.name for cell in wanted if not all(map(importlib.util.find_spec, cell.needs.split()))]
-    shell = InteractiveShell()
-    with tempfile.TemporaryDirectory() as folder, crowd(asked.crowd):
-        shell.run_cell("%load_ext parmagic\nimport contextlib", silent=True)
-        shell.user_ns["folder"] = folder
-        for cell in wanted:
-            if cell.name not in missing:
-                _show(shell, cell)
+    cells = [cell for cell in wanted if cell.name not in missing]
+    beside = _verdicts(cells, asked.crowd)
+    if asked.table:
+        _write(asked.table, cells, _verdicts(cells, 0), beside, asked.crowd)
     if missing:
         print("\nnot run, for want of their libraries:", ", ".join(missing))
 
 
-def _show(shell: InteractiveShell, cell: Cell) -> None:
+def _verdicts(cells: list[Cell], busy: int) -> list[str]:
+    """Run cells beside so many busy processes, and print what is said of each; return their verdicts."""
+    shell = InteractiveShell()
+    with tempfile.TemporaryDirectory() as folder, crowd(busy):
+        shell.run_cell("%load_ext parmagic\nimport contextlib", silent=True)
+        shell.user_ns["folder"] = folder
+        return [_show(shell, cell) for cell in cells]
+
+
+def _show(shell: InteractiveShell, cell: Cell) -> str:
     print(f"\n{cell.name}: %%parallel {cell.line}", flush=True)
     with contextlib.redirect_stdout(sys.stderr):
         shell.run_cell(cell.before, silent=True).raise_error()
         shell.run_cell(f"%%parallel -q -o run {cell.line}\n{cell.body}", silent=True).raise_error()
+        shell.run_cell(cell.after, silent=True).raise_error()
     run = shell.user_ns["run"]
     print("   ", "; ".join(f"{label} {row.speedup:.2f}x, {row.cores_used:.1f} cores" for label, row in run.summary.iterrows()))
-    print("    ", run.verdict)
+    print("     ", run.verdict)
     for note in run.notes:
         if "The body ran" not in note:
             print("     ·", note)
+    return str(run.verdict)
+
+
+def _write(path: Path, cells: list[Cell], alone: list[str], beside: list[str], busy: int) -> None:
+    """Write a table of both verdicts of each cell."""
+    cpus, python = len(os.sched_getaffinity(0)), ".".join(map(str, sys.version_info[:3]))
+    rows = [f"| cell | line | on a quiet machine | beside {busy} busy programs |", "| --- | --- | --- | --- |"]
+    for cell, *verdicts in zip(cells, alone, beside, strict=True):
+        rows.append("| " + " | ".join(each.replace("|", "\\|") for each in (cell.name, f"`{cell.line}`", *verdicts)) + " |")
+    text = f"""# What the verdict says
+
+Cells as people write them, run once each on {cpus} CPUs under Python {python}: alone, and beside {busy} programs that compute all the time.
+`python tests/cells.py --crowd {busy} --table {path}` writes this page, and `tests/cells.py` has the bodies. Figures differ from run to run.
+
+"""
+    path.write_text(text + "\n".join(rows) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
