@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from parmagic.analyze import laws, loads, locks
-from parmagic.analyze.tables import things_of
+from parmagic.analyze.tables import things_of, useful_seconds
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
 from parmagic.model.timeline import Timeline
@@ -152,6 +152,7 @@ _LOST_TO = {
     "lock_wait": "its workers spent {share} of the time waiting for {locks}",
     "cpu_wait": "its workers spent {share} of the time waiting for a core{wanted}",
     "idle": "its workers had nothing to do for {share} of the time ({uneven})",
+    "slower": "its items took {times} as long side by side as in the serial run{io}",
 }
 
 
@@ -163,12 +164,26 @@ def reasons(label: Any, tables: Tables) -> list[Finding]:
     if gil > MUCH:
         text = f"its workers spent {tilde}{gil:.0%} of their active time waiting for the GIL"
         found.append(Finding("gil_wait", text, label, "warning", {"share": gil}))
-    shares = {state: mine[f"{state}_s"].sum() / mine["wall_s"].sum() for state in _LOST_TO}
+    shares = {state: mine[f"{state}_s"].sum() / mine["wall_s"].sum() for state in _LOST_TO if state != "slower"}
+    shares["slower"] = (_useful(label, tables) - tables.summary.loc[label]["serial_s"]) / mine["wall_s"].sum()
     for state in sorted((state for state, share in shares.items() if share > MUCH), key=lambda state: -shares[state]):
         share = f"{tilde if state == 'lock_wait' else ''}{shares[state]:.0%}"
         words = {name: words_of(label, tables) for name, words_of in _WORDS.items() if f"{{{name}}}" in _LOST_TO[state]}
         found.append(Finding(state, _LOST_TO[state].format(share=share, **words), label, "warning", {"share": shares[state]}))
     return found
+
+
+def _useful(label: Any, tables: Tables) -> float:
+    """Return the seconds of an arm's items that no other worker caused; what this is more than a serial run takes is lost as well."""
+    return useful_seconds(tables.arms[label], tables.workers.loc[[label]])
+
+
+def _times_longer(label: Any, tables: Tables) -> str:
+    return f"{_useful(label, tables) / tables.summary.loc[label]['serial_s']:.1f}×"
+
+
+def _in_io(label: Any, tables: Tables) -> str:
+    return ", most of it in I/O" if tables.workers.loc[[label]]["io_wait_s"].sum() > 0.5 * _useful(label, tables) else ""
 
 
 def _wanted(label: Any, tables: Tables) -> str:
@@ -234,7 +249,7 @@ def _cap(label: Any, tables: Tables, lock: str) -> str:
     return f", which caps this at {tilde}{most:.2f}×" if most < CAPPED * tables.arms[label].arm.count else ""
 
 
-_WORDS = {"locks": _waited_for, "wanted": _wanted, "uneven": _uneven}
+_WORDS = {"locks": _waited_for, "wanted": _wanted, "uneven": _uneven, "times": _times_longer, "io": _in_io}
 
 
 def _advice(reason: Finding | None, label: Any, tables: Tables) -> str:
@@ -269,6 +284,10 @@ def _less_uneven(label: Any, tables: Tables) -> str:
     return "Start that item first, or split it." if longest(tables.arms[label]) is not None else _more_work(label, tables)
 
 
+def _fewer_at_once(label: Any, tables: Tables) -> str:
+    return "What they wait for is slower for so many at once: try fewer workers." if _in_io(label, tables) else ""
+
+
 def _less_locked(label: Any, tables: Tables) -> str:
     return _locks(label, tables).advice
 
@@ -285,6 +304,7 @@ _ADVICE: Mapping[str, Callable[[Any, Tables], str]] = {
     "idle": _less_uneven,
     "lock_wait": _less_locked,
     "cpu_wait": _fewer_threads,
+    "slower": _fewer_at_once,
 }
 """What helps against what takes most of the time; against too many workers for the CPUs, nothing does but more of these."""
 

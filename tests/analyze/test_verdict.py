@@ -356,6 +356,20 @@ def test_a_short_run_that_cannot_gain(seen, words):
     assert verdict(tables, None).text.startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [
+        ("running", "its items took 1.6× as long side by side as in the serial run."),
+        ("io_wait", "in the serial run, most of it in I/O. What they wait for is slower for so many at once: try fewer workers."),
+    ],
+)
+def test_items_that_take_longer_side_by_side(state, end):
+    """What workers do beyond what a serial run needs is lost, too: who shares a core, a disk or a server."""
+    text = _verdict(("procs", 2, 1.1, {state: 0.9, "serial_s": 2.2}), measured=True)
+    assert text.endswith(end)
+    assert "side by side" not in _verdict(("procs", 2, 1.1, {state: 0.7, "serial_s": 2.2}), measured=True)
+
+
 def test_who_else_wants_a_core():
     """Threads of libraries are named where workers wait for a core, and where it is told what to do about them."""
     helpers = Finding("helpers", "…", "threads=2", "warning", {"share": 0.5, "cores_wanted": 2.8, "cores": 2, "OpenBLAS_cpu_s": 1.0})
