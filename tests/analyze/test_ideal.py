@@ -53,7 +53,7 @@ def _ideal(stories, serial_s):
 def test_of_a_run(monkeypatch):
     """The CPUs are those of when it ran; threads that compute cannot gain more than these, threads that wait as much as there are."""
     monkeypatch.setattr("parmagic.record.machine.affinity", lambda: 2)
-    computes = parmagic.run(lambda n: sum(range(300_000)), range(16), "serial threads=8", trace="off")
+    computes = parmagic.run(lambda n: sum(range(1_500_000)), range(16), "serial threads=8", trace="off")
     waits = parmagic.run(_wait, range(16), "serial threads=8", trace="off")
     monkeypatch.undo()
     assert [timeline.cpus for timeline in computes._study.timelines] == [2, 2]
