@@ -93,6 +93,10 @@ static bool same_text(PyObject *one, PyObject *other)
 
 static PyCodeObject *code_of(_PyInterpreterFrame *frame)
 {
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000
+    if (frame->owner == FRAME_OWNED_BY_CSTACK)
+        return NULL; /* between Python code and C that called it: this version has code there, which is on no line */
+#endif
     PyObject *executable = CODE(frame);
     return executable && PyCode_Check(executable) ? (PyCodeObject *)executable : NULL;
 }
