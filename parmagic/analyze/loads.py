@@ -89,7 +89,10 @@ def _missed(timeline: Timeline, taken: float, cpus: int) -> bool:
 
 
 def _stolen(timeline: Timeline, load: Load) -> Iterable[Finding]:
-    if load.steal_cores > _WAITED * load.cpus:
+    """Yield how many cores the hypervisor gave away, where the workers were on theirs for long enough to be held up by that."""
+    used = timeline.cpu_s / timeline.wall_s
+    on_core = used / min(timeline.arm.count, load.cpus)
+    if load.steal_cores > _WAITED * load.cpus and on_core * load.steal_cores > _HELD_BACK * (load.steal_cores + used):
         taken, label = _cores(load.steal_cores, load), timeline.arm.label
         text = f"{label}: the hypervisor gave {taken} to other machines meanwhile, so its figures are too low."
         yield _of(timeline, "stolen", text, {"steal_cores": load.steal_cores, "cpus": load.cpus})

@@ -127,7 +127,7 @@ def _gain(can_be: pd.Series[float], known: pd.DataFrame, tables: Tables) -> Find
     others = can_be.index[(can_be < GAIN) & (can_be.index != best)]
     tail = f"; {_no_use(others[0], tables)}" if len(others) else ""
     text = f"Use {best}: {_times(tables, best)} of the serial speed{weak}{tail}."
-    if reason and reason.rule in {"idle", "transfer"}:
+    if reason and reason.rule in {"idle", "transfer", "slower"}:
         text += _advice(reason, best, tables)
     return Finding("gain", text, str(best), evidence={"speedup": speedup, "efficiency": efficiency})
 

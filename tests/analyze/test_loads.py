@@ -71,6 +71,7 @@ def test_a_quota(count, throttled_s, share):
 def test_other_limits():
     """A hypervisor, memory and slow clocks have their rules; what is not known has none."""
     assert rules(arm(steal_cores=0.5)) == ["stolen"]
+    assert rules(arm(steal_cores=0.5, cpu_s=0.1)) == []  # who waits is not held up
     assert rules(arm(memory_share=0.3, swapped_mb=120.0)) == ["short_of_memory"]
     assert "120 MB went to swap" in loads.of_arm(arm(memory_share=0.3, swapped_mb=120.0))[0].text
     assert rules(arm(clock_ghz=1.2, top_ghz=3.5)) == ["slow_clock"]
