@@ -103,7 +103,7 @@ CELLS = [
     Cell("sqlite reads", "", SQLITE, f"{ALL} for n in range(16)", "sqlite3.connect(path).execute('select b, count(*), avg(a) from t group by b').fetchall()"),
     Cell("numpy elementwise", "numpy", ARRAYS, f"{ALL} for n in range(8)", "float(np.sqrt(np.exp(big)).sum())"),
     Cell("numpy matrix products", "numpy", ARRAYS, f"{ALL} for n in range(16)", "float((squares @ squares @ squares @ squares).sum())"),
-    Cell("numpy products, BLAS limited", "numpy threadpoolctl", ARRAYS + "\nimport threadpoolctl\nlimits = threadpoolctl.threadpool_limits(1)", f"{ALL} for n in range(16)", "float((squares @ squares @ squares @ squares).sum())"),
+    Cell("numpy products, BLAS limited", "numpy threadpoolctl", ARRAYS + "\nimport threadpoolctl\nlimits = threadpoolctl.threadpool_limits(1)", f"{ALL} for n in range(16)", "float((squares @ squares @ squares @ squares).sum())", "limits.restore_original_limits()"),
     Cell("numpy small arrays", "numpy", "import numpy as np", f"{ALL} for n in range(8)", "sum(float(np.arange(20).sum()) for _ in range(40_000))"),
     Cell("pandas groupby", "pandas", "import pandas as pd, numpy as np\nframe = pd.DataFrame({'k': np.arange(500_000) % 1000, 'v': np.random.default_rng(0).random(500_000)})", f"{ALL} for n in range(12)", "frame.groupby('k').v.agg(['mean', 'std']).sum().sum()"),
     Cell("pandas apply", "pandas", "import pandas as pd\nframe = pd.DataFrame({'v': range(30_000)})", f"{ALL} for n in range(8)", "frame.v.apply(lambda v: v ** 0.5 + n).sum()"),
