@@ -32,26 +32,31 @@ def of_arm(timeline: Timeline) -> list[Finding]:
 
 _FIRST = {
     "throttled": "This container may use {quota:.1f} CPUs and was held back {share:.0%} of the time.",
-    "stolen": "The hypervisor gave {steal_cores:.1f} of {cpus} cores to other machines: {whose} are too low.",
     "unlike": (
         "Other programs took {serial_others_cores:.1f} of {cpus} cores during the serial run and {others_cores:.1f} during {arm}: "
         "its speedup is too {way}, try again when it is quiet."
     ),
     "crowded": "Other programs took {others_cores:.1f} of {cpus} cores: {whose} are too low, try again when it is quiet.",
+    "stolen": "The hypervisor gave {steal_cores:.1f} of {cpus} cores to other machines: {whose} are too low.",
 }
 """What a verdict begins with where such a rule holds, the most important first: it bends what the verdict says."""
 
 
 def first(arm: str, findings: Iterable[Finding]) -> str:
     """Return what a verdict on an arm has to begin with, by what was found, of that arm before others; empty where nothing bends it."""
-    places = [*_FIRST]
     found = [each for each in findings if each.rule in _FIRST and each.severity == "warning"]
-    worst = min(found, key=lambda each: (each.arm != arm, places.index(each.rule)), default=None)
+    worst = min(found, key=lambda each: (each.arm != arm, *_weight(each)), default=None)
     if worst is None:
         return ""
     whose = "figures" if worst.arm == arm or not arm else f"figures of {worst.arm}"
     way = _way(worst.evidence.get("serial_others_cores", 0.0), worst.evidence.get("others_cores", 0.0))
     return _FIRST[worst.rule].format(arm=worst.arm, whose=whose, way=way, **worst.evidence)
+
+
+def _weight(finding: Finding) -> tuple[int, float]:
+    """Return where such a rule stands among the others, and of two that take cores, the one that took more before the other."""
+    taken = finding.evidence.get("steal_cores", finding.evidence.get("others_cores", 0.0))
+    return [*_FIRST].index("crowded" if finding.rule == "stolen" else finding.rule), -taken
 
 
 def _way(serial: float, mine: float) -> str:

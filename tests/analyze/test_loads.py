@@ -68,6 +68,14 @@ def test_a_quota(count, throttled_s, share):
     assert [each.evidence["share"] for each in found] == ([] if share is None else [share])
 
 
+@pytest.mark.parametrize(("steal", "others", "words"), [(0.4, 1.4, "Other programs took 1.4"), (0.9, 0.6, "The hypervisor gave 0.9")])
+def test_who_took_more_is_said_first(steal, others, words):
+    """Of other programs and of other machines."""
+    found = loads.of_arm(arm(cpu_s=2.0, queued=2.0, others_cores=others, steal_cores=steal))
+    assert {each.rule for each in found} == {"stolen", "crowded"}
+    assert loads.first("procs=2", found).startswith(words)
+
+
 def test_other_limits():
     """A hypervisor, memory and slow clocks have their rules; what is not known has none."""
     assert rules(arm(steal_cores=0.5)) == ["stolen"]
