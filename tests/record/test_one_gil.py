@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("others", [0, 1, 3, 8])
 def test_at_most_one_thread_does_not_wait_for_it(others):
     """Ten runs of 2, 4 and 8 threads that compute, beside other busy processes; none of them is said to run native code.
