@@ -48,7 +48,8 @@ def merge(
         known = [part.usage.process_cpu_s for part in parts if part.usage]
         cpu_s = sum(known) if known else float("nan")
     helpers = _helpers(parts)
-    lanes = tuple(_helped(lane, {called(each.library) for each in helpers}) for lane in lanes)
+    waited_for = {called(each.library) for each in helpers}
+    lanes = tuple(_helped(lane, waited_for) for lane in lanes)
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error

@@ -35,7 +35,7 @@ _SAFE = re.compile(r"lib(scipy_)?openblas|lib(i?omp5?|zmq)\b|libarrow")
 _ANY = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|c\+\+|c\+\+abi|[atlu]b?san)[-.]|ld-|\[v|_waits\.")
 """What lies on the stacks of many threads, whoever began them: the system's libraries, sanitizers, our hooks."""
 
-_PYTHON = re.compile(r"libpython|python$")
+_PYTHON = re.compile(r"libpython|python[\d.]*$")
 
 _NAMES = (
     (r"/torch/lib/|/torch\.libs/|libtorch|libc10", "torch"),  # with a libgomp of its own
@@ -115,7 +115,7 @@ def library_name(path: str) -> str:
 
 def is_pythons(path: str) -> bool:
     """Tell whether a library, or a program, is one that Python itself is made of."""
-    return path.rpartition("/")[0].endswith("/lib-dynload") or _file(path).startswith(("python", "libpython"))
+    return path.rpartition("/")[0].endswith("/lib-dynload") or bool(_PYTHON.match(_file(path)))
 
 
 PYTHON = "Python"
