@@ -46,6 +46,7 @@ class HelperThreads:
     def __init__(self, *, from_birth: bool) -> None:
         self._looking = Lock()
         self._process = 0.0 if from_birth else time.process_time()
+        self._used = 0.0  # CPU seconds of the whole process since, at the last look
         self._before: dict[int, tuple[float, float]] = {}  # by thread: CPU seconds, and those in a run queue
         self._python: dict[int, float] = {}  # CPU seconds since, by thread
         self._others: dict[int, tuple[float, float]] = {}
@@ -61,7 +62,13 @@ class HelperThreads:
         closely = waited(waits)
         if _ON_LINUX and (closely or time.process_time() - self._process >= WORTH_A_LOOK):
             with self._looking:
+                self._used = time.process_time() - self._process  # read first: no library's threads used what the look takes
                 self._look(closely=closely)
+
+    def end(self) -> None:
+        """Note what the calling thread used, which is Python's and ends: also what it took to look, and to leave what it kept."""
+        me = threading.get_native_id()
+        self._python[me] = self._since(me)
 
     def _look(self, *, closely: bool) -> None:
         python = _of_python()
@@ -99,8 +106,8 @@ class HelperThreads:
         return tuple(found.values())
 
     def _beside(self) -> float:
-        """Return what the process used beside what is known of Python's threads."""
-        return time.process_time() - self._process - sum(self._python.values())
+        """Return what the process had used at the last look beside what is known of Python's threads."""
+        return self._used - sum(self._python.values())
 
     def _since(self, thread: int) -> float:
         return max(0.0, _cpu(thread) - self._before.get(thread, _NOTHING)[0])

@@ -110,8 +110,7 @@ class _Crew:
         self._n_items = sum(map(len, job.sharing.claims)) or len(job.items)
         self._counter = Counter(len(job.items))
         self._gate = Gate(self.count)
-        self._begin = perf_counter()
-        self._born = [0.0] * self.count
+        self._begin, self._born = perf_counter(), [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
         self._helpers = HelperThreads(from_birth=False)
         self._late = LateThreads(job.plan, self.board, self._threads)
@@ -336,6 +335,7 @@ class _Crew:
         finally:
             if rank in self.gauges:
                 self.gauges[rank].close()
+            self._helpers.end()
             enter(None)
             leave()
 

@@ -179,6 +179,28 @@ def test_enough_cores(tmp_path):
     in_a_process(tmp_path, "assert not noted(run(lambda n: compute(0.3), range(2), 'threads=1'))\nassert used()", cores=3)
 
 
+@pytest.mark.parametrize("model", ["threads=2", "procs=2"])
+def test_what_it_takes_to_look(tmp_path, model):
+    """To ask whose threads these are takes the asking thread its own time, also that of a worker which ends; so does to leave."""
+    script = f"""
+from parmagic.system import natives
+asked = natives.begun_by
+def slowly(threads):
+    spin(0.1)
+    return asked(threads)
+natives.begun_by = slowly
+class Kept:
+    def __enter__(self): pass
+    def __exit__(self, *_): spin(0.1)
+def body(n):
+    parmagic.current_worker().once(Kept)
+    compute(0.1)
+run(body, range(2), "{model}")
+assert [*used()] == ["libcounter"], used()
+"""
+    in_a_process(tmp_path, script)
+
+
 def test_who_is_no_helper(tmp_path):
     """Neither the main thread, nor threads of Python's that run on or end meanwhile, nor workers that wait, nor ranks in step."""
     script = """
