@@ -165,9 +165,19 @@ def _cell_has_ended(_: Any) -> None:
 
 def _register(shell: Any) -> None:
     formatters = shell.display_formatter.formatters
-    formatters["text/html"].for_type_by_name(*_RUN, lambda run: _apart(_html, run))
-    formatters["text/html"].for_type_by_name(*_TRACE, lambda trace: _apart(_html_of_timeline, trace))
-    formatters["text/plain"].for_type_by_name(*_RUN, lambda run, printer, _cycle: printer.text(_apart(_text, run)))
+    formatters["text/html"].for_type_by_name(*_RUN, lambda run: _shown(_html, run))
+    formatters["text/html"].for_type_by_name(*_TRACE, lambda trace: _shown(_html_of_timeline, trace))
+    formatters["text/plain"].for_type_by_name(*_RUN, lambda run, printer, _cycle: printer.text(_shown(_text, run)))
+
+
+def _shown(make: Callable[[Any], str], what: Any) -> str:
+    """Return what is shown of a run; an interrupt on the way there says so, without the frames of pandas, which take IPython a second."""
+    try:
+        return str(_apart(make, what))
+    except KeyboardInterrupt:
+        from parmagic.notebook.failures import without_traceback  # noqa: PLC0415  (loads with the first cell)
+
+        raise without_traceback(KeyboardInterrupt("the report was interrupted; parmagic.last() is the run")) from None
 
 
 def _html(run: Run) -> str:

@@ -222,6 +222,24 @@ def test_interrupt(ip, model):
     assert run.items["error"].notna().sum() == 2
 
 
+def test_an_interrupted_report(ip, capsys, monkeypatch):
+    """Ctrl-C while the report is made ends the cell in a line that says where the run is, and not in the frames of pandas."""
+    run = ip("%%parallel threads=2 --once -q for n in range(2)\nn")
+
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pandas.DataFrame.__getitem__", interrupted)
+        capsys.readouterr()
+        assert isinstance(ip.fails("_"), KeyboardInterrupt)
+    shown = capsys.readouterr()
+    said = (shown.out + shown.err).strip().splitlines()
+    assert said[-1].endswith("KeyboardInterrupt: the report was interrupted; parmagic.last() is the run"), said
+    assert len(said) == 1
+    assert parmagic.last() is run
+
+
 @pytest.mark.parametrize("model", ["threads=2", "procs=2"])
 def test_timeout(ip, model):
     """--timeout ends the run, and keeps what was done."""
