@@ -12,6 +12,8 @@ from arms import MODELS
 
 import parmagic
 from parmagic.errors import ItemTimeout, LineError, WorkerDied
+from parmagic.workers.processes.member import Heir, Member
+from parmagic.workers.processes.wreck import Wreck
 
 PROCS = [model for model in MODELS if "procs" in model]
 FLAKY = """
@@ -159,6 +161,17 @@ def test_an_item_over_its_time(flaky, model):
     assert isinstance(run._study.timelines[0].errors[2], ItemTimeout)
     assert run.items["wall_s"].tolist()[2] >= 0.2
     assert (flaky("count('closed 2')")) == 2
+
+
+def test_who_was_heard_late():
+    """An item that is ended for its time began when it did, and not when the report of the one before was heard: here, after that."""
+    member = Member(Heir(0))
+    try:
+        member.heard, member.began = 100.0, 99.5
+        (batch,) = Wreck(7, 100.25, (0.0, None, ()), []).cut_off(member, 3, None, "", 1).batches
+    finally:
+        member.close()
+    assert (batch.begins[0], batch.ends[0]) == (99.5, 100.25)
 
 
 @pytest.mark.parametrize("model", MODELS)

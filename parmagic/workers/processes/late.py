@@ -37,9 +37,10 @@ class LateProcesses:
         places, slot = self._board.places, item_slot(member.rank)
         if member.overdue is None:
             member.overdue, member.told = places[slot], perf_counter()
-            if places[slot + SINCE] == since:
+            if since is not None and places[slot + SINCE] == since:
                 places[slot + SINCE] = -1
+                member.began = since * 1e-9
         if places[slot + SINCE] >= 0 or places[slot] != member.overdue:
-            member.overdue = None  # it has come to its end in the last moment
+            member.overdue, member.began = None, 0.0  # it has come to its end in the last moment
         else:
             self._hub.end({member.key}, ask=perf_counter() - member.told < GRACE)

@@ -42,7 +42,8 @@ class Member:
         self.done = False
         self.released = False  # it may begin
         self.overdue: int | None = None  # the item that it is to end for, as that is over its time,
-        self.told = 0.0  # and when it was told
+        self.told = 0.0  # and when it was told; since when it tries that
+        self.began = 0.0
         self.ended: int | None = None
         self.broken = False  # nothing comes from it any more,
         self.fault = ""  # or nothing that can be read, and why
@@ -55,6 +56,11 @@ class Member:
         ours, theirs = socketpair()
         self.inbox = Inbox(ours, heir.rank)
         self.theirs.append(theirs.detach())
+
+    @property
+    def item_begun(self) -> float:
+        """When its item began at the latest, as far as is known here: it may have been heard of after that."""
+        return min(self.heard, self.began) if self.began else self.heard
 
     def open_files(self) -> None:
         """Make its black box, and the file for its last stack."""

@@ -25,7 +25,7 @@ class Wreck(NamedTuple):
     def of(cls, member: Member, pid: int, cpu_s: float) -> Wreck:
         """Look at what a worker has left, which used so many seconds of a core."""
         now = perf_counter()
-        left = meter.autopsy(member.box, now, cpu_s) or (member.heard, None, ())
+        left = meter.autopsy(member.box, now, cpu_s) or (member.item_begun, None, ())
         return cls(pid, now, left, last_stack(member.stack, crash=True))
 
     def failed(self, member: Member, item: int, error: ParmagicError, filename: str, tries: int) -> Recording:
@@ -37,5 +37,5 @@ class Wreck(NamedTuple):
     def cut_off(self, member: Member, item: int, error: ParmagicError | None, text: str, tries: int) -> Recording:
         """Report the try that it was in; without an error, another one follows."""
         begin, readings, totals = self.left
-        left = (begin or member.heard, readings, totals)  # it may have died before its account knew of an item
+        left = (begin or member.item_begun, readings, totals)  # it may have died before its account knew of an item
         return cut_off(WorkerId(member.rank, self.pid, self.pid), item, left, self.now, error, text, tries)
