@@ -39,7 +39,7 @@ def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
         (kind, name, thing), lines = named
         words = name if name.startswith(("a ", "an ")) or kind == "helpers" else f"the {_called(kind, thing)} `{name}`"
         lock = name if (kind, thing) == ("lock", "lock") else ""
-        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(thing), lock)
+        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(_lent(name, thing)), lock)
     alike = _most(waits, ["thing"], waits["thing"] != "")
     if alike is None:
         return Locks("locks or queues", "run.waits tells which, and where.")
@@ -90,6 +90,11 @@ def _on(lines: Any) -> str:
 def _called(kind: str, thing: str) -> str:
     """Return what one is called: by its sort where that is one of its own, not only whose it is."""
     return thing if thing in THING and THING[thing].classes else kind
+
+
+def _lent(name: str, thing: str) -> str:
+    """Take a queue that is called after a pool for one: who takes from it puts back what it took."""
+    return "pool" if thing == "queue" and "pool" in name.lower() else thing
 
 
 def _advice(thing: str) -> str:

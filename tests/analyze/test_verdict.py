@@ -178,6 +178,7 @@ def test_the_fastest_arm_wins():
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "lock", "0x7f00", 3, 0.9)]}), "run.waits tells which, and where."),
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "object", "shared", 3, 0.9)]}), "Give each worker one of its own."),
         (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "jobs", 3, 0.9)]}), "let more do that, or have more in it."),
+        (("threads", 2, 0.9, {"lock_wait": 0.5, "waits": [(0, "queue", "pool.free", 3, 0.9)]}), "(line 3). Make the pool larger, or keep what it lends for less of the body."),
     ],
 )
 def test_advice(arm, advice):
