@@ -7,7 +7,7 @@ other processes, prints a row for each case, and exits with 1 where the law was 
     python tests/one_gil.py --runs 100
 
 What a hypervisor takes of a core meanwhile, the guest's CPU clocks count as the thread's that was there: where it took some, the run is
-made again, and the last column tells how many were. What is less than a hundredth of a second is not seen, and may look like 5 % of a run.
+made again, and the last column tells how many were.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import parmagic
 from parmagic.system.cpus import available_cpus
 
 USUAL, EVER = 1.02, 1.05  # of the window: in 99 of 100 runs, and in all of them
-NATIVE = 0.005  # of the items' wall time, in 99 of 100 runs: they call no native code
+NATIVE = 0.005  # of the items' wall time: they call no native code
 
 
 class Sight(NamedTuple):
@@ -89,9 +89,8 @@ def looks(runs: int, threads: int, seconds: float) -> tuple[list[Sight], int]:
 
 def broken(sights: Sequence[Sight]) -> bool:
     """Tell whether runs break the law."""
-    laws, natives = (sorted((sight[place] for sight in sights), reverse=True) for place in (0, 1))
-    few = len(sights) // 100
-    return laws[0] > EVER or laws[few] > USUAL or natives[few] >= NATIVE
+    laws = sorted((sight.law for sight in sights), reverse=True)
+    return laws[0] > EVER or laws[len(laws) // 100] > USUAL or max(sight.native for sight in sights) >= NATIVE
 
 
 def main() -> int:

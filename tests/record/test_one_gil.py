@@ -40,14 +40,12 @@ def test_at_most_one_thread_does_not_wait_for_it(others):
 
 
 def test_a_law_that_is_broken_is_seen():
-    """One run in a hundred may be over 1.02, or have native code, and none is over 1.05."""
+    """One run in a hundred may be over 1.02, none over 1.05, and none has native code."""
     fine = one_gil.Sight(0.99, 0.001)
     assert not one_gil.broken([*[fine] * 99, one_gil.Sight(1.04, 0.0)])
-    assert not one_gil.broken([*[fine] * 99, one_gil.Sight(0.9, 0.006)])
-    for bad in ([one_gil.Sight(1.03, 0.0)] * 2, [one_gil.Sight(1.06, 0.0)], [one_gil.Sight(0.9, 0.006)] * 2):
+    for bad in ([one_gil.Sight(1.03, 0.0)] * 2, [one_gil.Sight(1.06, 0.0)], [one_gil.Sight(0.9, 0.006)]):
         assert one_gil.broken([*[fine] * (100 - len(bad)), *bad])
-    for one in (one_gil.Sight(1.04, 0.0), one_gil.Sight(0.9, 0.006)):
-        assert one_gil.broken([*[fine] * 9, one])  # of ten, none may be
+    assert one_gil.broken([*[fine] * 9, one_gil.Sight(1.04, 0.0)])  # of ten, none may be
 
 
 def test_a_birth_under_the_gil():
