@@ -34,7 +34,7 @@ def test_at_most_one_thread_does_not_wait_for_it(others):
             if one_gil.broken(sights):
                 more, further = one_gil.looks(90, threads, 0.2)
                 sights, again = sights + more, again + further
-            if len(sights) < 10 or (one_gil.broken(sights) and len(sights) < 100):
+            if len(sights) < 10:
                 pytest.skip(f"the hypervisor takes cores all the time: {again} runs were made again")
             assert not one_gil.broken(sights), (threads, sights)
 
