@@ -42,8 +42,8 @@ class Member:
         self.done = False
         self.released = False  # it may begin
         self.overdue: int | None = None  # the item that it is to end for, as that is over its time,
-        self.told = 0.0  # and when it was told; since when it tries that
-        self.began = 0.0
+        self.told = 0.0  # when it was told,
+        self.began = 0.0  # and when it had begun to try that
         self.ended: int | None = None
         self.broken = False  # nothing comes from it any more,
         self.fault = ""  # or nothing that can be read, and why

@@ -52,7 +52,8 @@ class Status:
             if (item := self._on(member)) is not None:
                 now = perf_counter()
                 begin, readings, totals = meter.autopsy(member.box, now, usage.cpu_seconds(member.pid)) or (0.0, None, ())  # it still runs
-                yield cut_off(WorkerId(member.rank, member.pid, member.pid), item, (begin or member.heard, readings, totals), now, Ended())
+                left = (begin or member.item_begun, readings, totals)
+                yield cut_off(WorkerId(member.rank, member.pid, member.pid), item, left, now, Ended())
 
     def immune(self) -> Recording:
         """Return notes on what workers have started, and nobody here may end."""

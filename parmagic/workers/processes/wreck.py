@@ -25,7 +25,7 @@ class Wreck(NamedTuple):
     def of(cls, member: Member, pid: int, cpu_s: float) -> Wreck:
         """Look at what a worker has left, which used so many seconds of a core."""
         now = perf_counter()
-        left = meter.autopsy(member.box, now, cpu_s) or (member.item_begun, None, ())
+        left = meter.autopsy(member.box, now, cpu_s) or (0.0, None, ())
         return cls(pid, now, left, last_stack(member.stack, crash=True))
 
     def failed(self, member: Member, item: int, error: ParmagicError, filename: str, tries: int) -> Recording:
