@@ -83,6 +83,7 @@
 /* The functions through which the GIL goes. */
 #define GIL(X) \
     X(int, pthread_mutex_lock, (pthread_mutex_t * m)) \
+    X(int, pthread_mutex_unlock, (pthread_mutex_t * m)) \
     X(int, pthread_cond_signal, (pthread_cond_t * c)) \
     X(int, pthread_cond_wait, (pthread_cond_t * c, pthread_mutex_t * m)) \
     X(int, pthread_cond_timedwait, (pthread_cond_t * c, pthread_mutex_t * m, const struct timespec *t))
@@ -175,6 +176,21 @@ static int hook_pthread_mutex_lock(pthread_mutex_t *mutex)
     return outcome;
 }
 
+/* The last that a thread does to drop the GIL, or to be through with a forced switch. */
+static int hook_pthread_mutex_unlock(pthread_mutex_t *mutex)
+{
+    int outcome = real_pthread_mutex_unlock(mutex);
+    if ((void *)mutex != gil_mutex && (void *)mutex != gil_switch_mutex)
+        return outcome;
+    struct lane *lane = lane_here();
+    if (lane && !lane->depth && !lane->held && !lane->wanting) {
+        int error = errno;
+        lane_gave(lane);
+        errno = error;
+    }
+    return outcome;
+}
+
 static int hook_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until)
 {
     struct lane *lane = lane_here();
@@ -208,6 +224,7 @@ static int hook_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
         int outcome = real_pthread_cond_wait(cond, mutex);
         lane_waited(lane, K_GIL, 0, lane->mark, gil_held_by());
         lane->dropped = lane->mark;
+        lane->asked = true;
         return outcome;
     }
     lane->event = true;

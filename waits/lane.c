@@ -247,9 +247,27 @@ void lane_heal(struct lane *lane)
     lane->wanting = lane->contended = false;
 }
 
-/* Who is asked to give the GIL away drops it and wants it back at once. The thread that
- * it wakes may take its core as well: then it has done nothing in between and wakes up
- * to find the GIL taken. The time in the run queue lies within a wait for the GIL.
+/* Who drops the GIL wakes who wants it, and may lose its core to that one there and then: it is back when the GIL is long taken. It has
+ * called nothing in between. Where it was asked to drop the GIL, it does not go on before another has it, and then wants it back at
+ * once: all of that is a wait for the GIL; else for a core. So is what it was on a core for by its clock, which runs on where a
+ * hypervisor takes the core away. */
+void lane_gave(struct lane *lane)
+{
+    if (!core_left() || (!lane->asked && lane->takes == gil_taken()))
+        return;
+    lane->depth++;
+    int64_t begin = lane->mark, queued;
+    read_clocks(lane, &lane->mark, &queued);
+    int64_t spent = lane->mark - begin;
+    lane->dropped = lane->mark;
+    lane->spent[lane->asked ? GIL_WAIT : CPU_WAIT] += spent;
+    struct site site = place_of(lane, spent);
+    if (lane->asked)
+        keep(lane, K_GIL, 0, &site, begin, lane->mark, spent, gil_held_by());
+    lane->depth--;
+}
+
+/* On the way from there to asking for it again it may be off its core once more: the time in the run queue lies within a wait for the GIL.
  *
  * Who dropped it unasked is on its way to a native call, which may be as short as a switch; who was asked may be as
  * well. What it was on a core for is native, where that is more than a switch costs; more than a

@@ -217,6 +217,7 @@ static inline struct lane *lane_here(void)
 void lane_open(struct lane *, int rank, int64_t born);   /* born: when the thread was created, or 0 */
 void lane_birth(struct lane *);                          /* account for all until the opening */
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
+void lane_gave(struct lane *);                           /* it has just dropped the GIL */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
 int64_t lane_enter(struct lane *, enum kind, const void *caller); /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
