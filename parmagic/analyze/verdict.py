@@ -147,18 +147,32 @@ def _no_gain(can_be: pd.Series[float], tables: Tables) -> Finding:
 
 
 _LOST_TO = {
-    "startup": "starting workers took {share} of the time",
-    "transfer": "moving items and results took {share} of the time",
-    "lock_wait": "its workers spent {share} of the time waiting for {locks}",
-    "cpu_wait": "its workers spent {share} of the time waiting for a core{wanted}",
-    "idle": "its workers had nothing to do for {share} of the time ({uneven})",
+    "startup": "starting workers took {share} of the time{of}",
+    "transfer": "moving items and results took {share} of the time{of}",
+    "lock_wait": "{who} spent {share} of the time waiting for {locks}",
+    "cpu_wait": "{who} spent {share} of the time waiting for a core{wanted}",
+    "idle": "{who} had nothing to do for {share} of the time ({uneven})",
     "slower": "its items took {times} as long side by side as in the serial run{io}",
 }
 
 
 def reasons(label: Any, tables: Tables) -> list[Finding]:
-    """Return what took much of an arm's time that was not work: the GIL first, then what took most. Their texts are clauses."""
-    mine = tables.workers.loc[[label]]
+    """Return what took much of an arm's time that was not work: the GIL first, then what took most. Their texts are clauses.
+
+    Where there are fewer items than workers, those without one are why only where nothing else is.
+    """
+    mine, summary = tables.workers.loc[[label]], tables.summary.loc[label]
+    if summary["n_items"] < summary["n_workers"]:
+        with_items = mine[mine["n_items"] > 0]
+        who = f"its {len(with_items)} workers with items" if len(with_items) > 1 else "its only worker with items"
+        found = _reasons(label, tables, with_items, who, f" of {who}")
+        if found:
+            return found
+    return _reasons(label, tables, mine, "its workers", "")
+
+
+def _reasons(label: Any, tables: Tables, mine: pd.DataFrame, who: str, of: str) -> list[Finding]:
+    """Return what took much of the time of these of an arm's workers, who are called so."""
     tilde = "" if bool(mine["measured"].all()) else "~"
     found, gil = [], tables.summary.loc[label]["gil_wait_share"]
     if gil > MUCH:
@@ -169,7 +183,8 @@ def reasons(label: Any, tables: Tables) -> list[Finding]:
     for state in sorted((state for state, share in shares.items() if share > MUCH), key=lambda state: -shares[state]):
         share = f"{tilde if state == 'lock_wait' else ''}{shares[state]:.0%}"
         words = {name: words_of(label, tables) for name, words_of in _WORDS.items() if f"{{{name}}}" in _LOST_TO[state]}
-        found.append(Finding(state, _LOST_TO[state].format(share=share, **words), label, "warning", {"share": shares[state]}))
+        text = _LOST_TO[state].format(share=share, who=who, of=of, **words)
+        found.append(Finding(state, text, label, "warning", {"share": shares[state]}))
     return found
 
 

@@ -36,7 +36,7 @@ def _tables(*arms, measured=False, findings=()):
         for rank in range(count):
             states = {**more, **more.get("ranks", {}).get(rank, {})}
             seconds = {f"{s}_s": 2.0 * states.get(s, 0.0) for s in WORKER_STATES}
-            workers[label, rank] = {**seconds, "wall_s": 2.0, "measured": measured, "n_items": more.get("each", 50)}
+            workers[label, rank] = {**seconds, "wall_s": 2.0, "measured": measured, "n_items": states.get("each", 50)}
     told = {f"{model}={count}": _arm(model, count, more) for model, count, _, more in arms}
     rough = frozenset(label for label, row in summary.items() if row["baseline"] != "measured")
     table = pd.DataFrame(waits, columns=["arm", "rank", "kind", "object", "line", "total_s"]).set_index(["arm", "rank"])
@@ -317,6 +317,19 @@ def test_a_long_item_is_named():
     text = _verdict(("procs", 4, 2.1, {"idle": 0.6, "running": 0.4, "took": [0.1, 1.78, 0.1]}))
     assert text.startswith("Use procs=4")
     assert text.endswith("Start that item first, or split it.")
+
+
+def test_workers_without_an_item():
+    """Where items are fewer than workers, what kept the others from a gain comes first; only where nothing did, that there were few."""
+    few = {"n_items": 2, "idle": 1.0, "each": 0, "took": [0.9, 0.9]}
+    busy = {"idle": 0.1, "running": 0.5, "startup": 0.4, "each": 1}
+    text = _verdict(("procs", 8, 1.1, {**few, "ranks": {0: busy, 3: busy}}))
+    assert "because starting workers took 40% of the time of its 2 workers with items." in text
+    quiet = {"idle": 0.1, "running": 0.9, "each": 1}
+    text = _verdict(("procs", 8, 1.1, {**few, "serial_s": 3.5, "ranks": {0: quiet, 3: quiet}}))
+    assert "because its workers had nothing to do for 78% of the time (2 items for 8 workers)." in text
+    alone = {**few, "n_items": 1, "took": [1.9], "ranks": {2: {"idle": 0.0, "cpu_wait": 0.6, "running": 0.4, "each": 1}}}
+    assert "because its only worker with items spent 60% of the time waiting for a core." in _verdict(("procs", 8, 1.0, alone))
 
 
 def test_who_sets_the_pace():
