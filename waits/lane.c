@@ -219,14 +219,33 @@ static int64_t settle_on_core(struct lane *lane)
     return now;
 }
 
+/* The clocks, for their own sake. Where that takes long, the thread was off its core meanwhile: it waits for one, or for the GIL. */
+static int64_t catch_up(struct lane *lane)
+{
+    int64_t now, queued;
+    read_clocks(lane, &now, &queued);
+    if (now - lane->mark <= SWITCH_COST) {
+        add_on_core(lane, now - lane->mark);
+    } else if (lane->wanting) {
+        lane->contended = lane->unsynced = true; /* the wait began before */
+        lane->holder = gil_held_by();
+        return now;
+    } else {
+        lane->spent[CPU_WAIT] += now - lane->mark;
+    }
+    lane->mark = now;
+    return now;
+}
+
 static int64_t settle(struct lane *lane)
 {
-    bool left = core_left();
-    if (!left && !lane->unsynced)
-        return settle_on_core(lane);
+    if (!core_left()) {
+        int64_t now = settle_on_core(lane);
+        return lane->unsynced ? catch_up(lane) : now;
+    }
     int64_t now, queued;
     int64_t on = read_clocks(lane, &now, &queued);
-    divide(lane, now, left ? on : now - lane->mark, queued);
+    divide(lane, now, on, queued);
     return now;
 }
 
