@@ -126,6 +126,11 @@ class Run:
         return self._study.waits
 
     @property
+    def children(self) -> pd.DataFrame:
+        """One row per thread that a body started, under its own name: the states tile its ``life_s``."""
+        return self._study.children
+
+    @property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: megabytes and seconds of pickling, both ways."""
         return self._study.transfers

@@ -16,7 +16,7 @@ from parmagic.analyze.study import Study
 from parmagic.model import finding
 from parmagic.model.kinds import MEASURED, SAMPLED, SEEN, SPANS
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Samples, Span, Tally, Usage, WorkerId
+from parmagic.model.recording import Batch, Child, Clocks, Samples, Span, Tally, Usage, WorkerId
 from parmagic.model.timeline import Baseline, Calls, Lane, Timeline
 
 NAN = float("nan")
@@ -62,6 +62,17 @@ def run_of(
     study = Study(timelines, baselines, finding.told(notes, "told"), error, title=title, show_items=True)
     vars(study).update(given)
     return study
+
+
+def child(
+    rank: int, begin: float, end: float, name: str = "Thread-1 (load)", state: str = "sleep", kind: str = "thread", *, goes_on: bool = False
+) -> Lane:  # fmt: skip
+    """Return the lane of what worker ``rank`` started, which was in one state from begin to end: seconds behind the first arm's begin."""
+    spent = [end - begin if each == state else 0.0 for each in MEASURED]
+    rows = Tally(array("d", [1000 + begin, *[0.0] * len(MEASURED), 1000 + end, *spent]))
+    who, nothing = WorkerId(rank, 4000, 6000 + round(10 * begin), takes_items=False), array("d")
+    told = Child(who, name, kind, 1000 + begin, 1000 + end, goes_on)
+    return Lane(who, (), (), Clocks(nothing, nothing, nothing), Samples(nothing, array("b")), None, rows, child=told)
 
 
 def _steps(story: Story, now: float) -> Iterator[Step]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+from parmagic.record import hooks
 
 
 def test_print_numbers_and_chars(ip, capsys):
@@ -72,3 +76,67 @@ def test_primitives_reach_processes(ip, context):
     assert any("forked" in note for note in run.notes) == (context == "fork")
     assert run.summary["baseline"].tolist() == ["estimated"]  # ranks in turn would wait at the barrier forever
     ip("queue.close(); queue.join_thread(); simple.close(); reader.close(); writer.close()")
+
+
+NUMBERS = """import threading
+def print_numbers():
+    for i in range(10):
+        print(i)
+def print_chars():
+    for char in 'abcdefghij':
+        print(char)
+t1 = threading.Thread(target=print_numbers)
+t2 = threading.Thread(target=print_chars)
+t1.start()
+t2.start()
+t1.join()
+t2.join()"""
+SQUARES = """import multiprocessing
+p1 = multiprocessing.Process(target=print_square, args=(10,))
+p2 = multiprocessing.Process(target=print_cube, args=(10,))
+p1.start()
+p2.start()
+p1.join()
+p2.join()"""
+HELLO = """import threading
+lock = threading.Lock()
+def synchronized_task():
+    with lock:
+        print('Hello from', threading.current_thread().name)
+threads = []
+for i in range(5):
+    t = threading.Thread(target=synchronized_task)
+    threads.append(t)
+    t.start()
+for t in threads:
+    t.join()"""
+
+
+@pytest.mark.parametrize("model", ["threads=1", "procs=1"])
+def test_its_threads_in_a_body(ip, capsys, model):
+    """The script as it stands is a body: its threads are there by their names, and all that they print arrives, in whole lines."""
+    run = ip(f"%%parallel {model} --once -q\n{NUMBERS}")
+    assert {name.partition("(")[2] for name in run.children["name"]} == {"print_numbers)", "print_chars)"}
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(f"[{model.partition('=')[0]} 0] ") for line in lines), lines
+    assert sorted(line.partition("] ")[2] for line in lines) == sorted([*map(str, range(10)), *"abcdefghij"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or bool(hooks.why_inferred()), reason="no processes are seen here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("model", ["threads=1", "procs=1"])
+def test_its_processes_in_a_body(ip, capsys, model):
+    """So are its processes."""
+    ip("import multiprocessing\nmultiprocessing = multiprocessing.get_context('fork')\ndef print_square(n):\n    print(f'Square: {n * n}')")
+    ip("def print_cube(n):\n    print(f'Cube: {n * n * n}')")
+    run = ip(f"%%parallel {model} --once -q\n{SQUARES.partition(chr(10))[2]}")
+    assert [name.partition("-")[0] for name in run.children["name"]] == ["ForkProcess"] * 2
+    assert sorted(line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()) == ["Cube: 1000", "Square: 100"]
+
+
+def test_its_lock_in_a_body(ip, capsys):
+    """Five threads say hello, one after another, each by its own name."""
+    run = ip(f"%%parallel threads=1 --once -q\n{HELLO}")
+    assert len(run.children) == 5
+    said = {line.partition("Hello from ")[2] for line in capsys.readouterr().out.splitlines()}
+    assert said == {*run.children["name"]}

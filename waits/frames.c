@@ -46,6 +46,23 @@ int frame_library(PyObject *filename, int32_t kind)
     return 0;
 }
 
+#define MOST_LOOPS 16
+
+static struct {
+    PyObject *filename, *name;
+} loops[MOST_LOOPS];
+static int n_loops;
+
+/* The same of a function in which the workers of a pool wait for work. */
+int frame_loop(PyObject *filename, PyObject *name)
+{
+    if (n_loops == MOST_LOOPS)
+        return -1;
+    loops[n_loops].filename = Py_NewRef(filename);
+    loops[n_loops++].name = Py_NewRef(name);
+    return 0;
+}
+
 /* Who is stopped with all others (for the collector, without a GIL) parks at its own state. */
 bool thread_is_stopped_at(const struct lane *lane, uint64_t address)
 {
@@ -101,11 +118,11 @@ static PyCodeObject *code_of(_PyInterpreterFrame *frame)
     return executable && PyCode_Check(executable) ? (PyCodeObject *)executable : NULL;
 }
 
-/* Not our own, or of no cell: nothing can be told. */
+/* Of no cell: nothing can be told. */
 static _PyInterpreterFrame *innermost(struct lane *lane)
 {
     PyThreadState *state = lane->thread_state;
-    return state && lane->filename && lane == my_lane ? CURRENT(state) : NULL;
+    return state && lane->filename ? CURRENT(state) : NULL;
 }
 
 static int32_t line_in(_PyInterpreterFrame *frame, PyCodeObject *code)
@@ -165,15 +182,27 @@ static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct si
     return false;
 }
 
+static bool is_loop(PyCodeObject *code)
+{
+    for (int i = 0; i < n_loops; i++)
+        if (same_text(code->co_qualname, loops[i].name) && same_text(code->co_filename, loops[i].filename))
+            return true;
+    return false;
+}
+
 /* Calls of the standard library's own locks and queues lead through frames of theirs: the
- * outermost one of these is the method that somebody called, its first argument the thing, and who called it is where the wait is. */
-struct site frame_site(struct lane *lane)
+ * outermost one of these is the method that somebody called, its first argument the thing, and who called it is where the wait is.
+ * Where that is a pool's own loop, the thing is the work that may come. */
+static struct site site_of(struct lane *lane)
 {
     struct site site = {.kind = SITE_KEEP};
     _PyInterpreterFrame *frame = innermost(lane);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (!code || in_library(frame, code, &site))
+        bool loop = code && is_loop(code);
+        if (loop)
+            site.kind = K_WORK;
+        else if (!code || in_library(frame, code, &site))
             continue;
         site.at = line_in(frame, code);
         site.file = site.at ? file_in(lane, code->co_filename) : 0;
@@ -186,10 +215,37 @@ struct site frame_site(struct lane *lane)
 
 #else
 
-struct site frame_site(struct lane *lane)
+static struct site site_of(struct lane *lane)
 {
     (void)lane;
     return (struct site){.kind = SITE_KEEP};
 }
 
 #endif
+
+struct site frame_site(struct lane *lane)
+{
+    return lane == my_lane ? site_of(lane) : (struct site){.kind = SITE_KEEP};
+}
+
+#ifndef Py_GIL_DISABLED
+/* A thread that something has ended on its way to close its account is gone, and its frames with it. */
+static bool is_there(const void *thread_state)
+{
+    PyThreadState *each = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (each && each != thread_state)
+        each = PyThreadState_Next(each);
+    return each;
+}
+#endif
+
+/* No other thread's frames move while we have the GIL; without one, they may. */
+struct site frame_site_elsewhere(struct lane *copy)
+{
+#ifdef Py_GIL_DISABLED
+    (void)copy;
+    return (struct site){.kind = SITE_KEEP};
+#else
+    return is_there(copy->thread_state) ? site_of(copy) : (struct site){.kind = SITE_KEEP};
+#endif
+}

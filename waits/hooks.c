@@ -273,15 +273,19 @@ static void rescan(void)
     pthread_mutex_unlock(&scanning);
 }
 
+static pid_t process; /* in which the hooks are on */
+static uint32_t generations;
+static bool inherited; /* this process was forked while the hooks were on: they still are in place */
+
 bool hooks_on(void)
 {
-    static uint32_t generations;
     pthread_mutex_lock(&scanning);
     bool free = !generation;
     if (free) {
         got_patch(true);
         if (!++generations)
             generations = 1;
+        process = getpid();
         __atomic_store_n(&generation, generations, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&scanning);
@@ -295,6 +299,22 @@ void hooks_off(void)
     if (got_patched()) /* else they never were on, perhaps because this system is not one that we could look at */
         got_patch(false);
     pthread_mutex_unlock(&scanning);
+}
+
+bool hooks_resume(void)
+{
+    if (inherited && !generation) {
+        if (!++generations)
+            generations = 1;
+        process = getpid();
+        __atomic_store_n(&generation, generations, __ATOMIC_RELAXED);
+    }
+    return inherited && generation;
+}
+
+bool hooks_lent(void)
+{
+    return getpid() != process;
 }
 
 /* Nobody forks while another thread looks at what is loaded: the child would inherit half a table,
@@ -311,6 +331,7 @@ void hooks_after_fork(void)
 
 void hooks_in_the_child(void)
 {
+    inherited = generation;
     generation = 0;
     scanning = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
@@ -327,10 +348,21 @@ static void *hook_dlopen(const char *path, int flags)
     return object;
 }
 
+static void (*real__exit)(int);
+
+/* A forked process mostly ends by this, and nobody else tells its account how far it came. */
+static void hook__exit(int status)
+{
+    struct lane *lane = lane_here();
+    if (lane && lane->shared && !lane->depth && !hooks_lent())
+        lane_settle(lane);
+    real__exit(status);
+}
+
 #define ROW_OF_BLOCKING(result, name, parameters, arguments, kind, object) {#name, (void *)hook_##name, NULL, false},
 #define ROW_OF_GIL(result, name, parameters) {#name, (void *)hook_##name, NULL, false},
 struct hook all_hooks[] = {
-    GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL, false}, {"syscall", (void *)hook_syscall, NULL, false}};
+    GIL(ROW_OF_GIL) BLOCKING(ROW_OF_BLOCKING){"dlopen", (void *)hook_dlopen, NULL, false}, {"syscall", (void *)hook_syscall, NULL, false}, {"_exit", (void *)hook__exit, NULL, false}};
 const int n_hooks = sizeof all_hooks / sizeof all_hooks[0];
 
 /* In executables that are not position-independent, dlsym(RTLD_DEFAULT) can return the
@@ -368,6 +400,7 @@ const char *hooks_resolve(void)
     BLOCKING(RESOLVE_BLOCKING)
     RESOLVE(dlopen)
     RESOLVE(syscall)
+    RESOLVE(_exit)
     real_pthread_mutex_trylock = (__typeof__(real_pthread_mutex_trylock))dlsym(libc, "pthread_mutex_trylock");
     for (int i = 0; i < n_hooks; i++)
         all_hooks[i].interposed = is_interposed(&all_hooks[i]);

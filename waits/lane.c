@@ -165,6 +165,11 @@ static int64_t read_clocks(struct lane *lane, int64_t *now, int64_t *queued)
         cpu = clock_cpu();
         *now = clock_now();
     } while (core_left() && ++tries < 10);
+    if (queue < 0 && hooks_lent()) { /* these clocks are its own, and its descriptors are closed */
+        *now = lane->mark;
+        *queued = 0;
+        return 0;
+    }
     lane->queue_unknown |= queue < 0;
     *queued = queue < 0 ? 0 : queue - lane->queue;
     int64_t on = cpu - lane->cpu - lane->on_core;
@@ -321,26 +326,6 @@ int64_t lane_enter(struct lane *lane, enum kind kind, const void *caller)
     return lane_settle(lane);
 }
 
-/* The lane of a thread that was killed at ``now`` with its CPU clock at ``cpu``: what it
- * was in goes on until then. Where it was in no wait, it was on a core for as long as
- * its CPU clock says; about the rest nothing is known. */
-void lane_close(struct lane *lane, int64_t now, int64_t cpu, int64_t *known_until)
-{
-    int64_t tail = now - lane->mark;
-    *known_until = now;
-    if (tail <= 0)
-        return;
-    if (lane->depth || lane->wanting) {
-        enum kind kind = lane->wanting ? K_GIL : (enum kind)lane->doing;
-        lane->spent[state_of[kind]] += tail;
-        keep(lane, kind, 0, &nowhere, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
-    } else {
-        int64_t on = between(0, cpu - lane->cpu - lane->on_core, tail);
-        add_on_core(lane, on);
-        *known_until = lane->mark + on;
-    }
-}
-
 /* Sockets, pipes and files are told apart when one of them has really blocked. */
 static enum kind kind_of_descriptor(int descriptor)
 {
@@ -356,9 +341,37 @@ static enum kind kind_of_descriptor(int descriptor)
  * a multiprocessing.Queue waits for its pipe where a queue.Queue waits for a lock. */
 static void name_it(const struct site *site, enum kind *kind, uint64_t *object)
 {
-    if (site->object && *object != STOPPED) {
+    if (site->kind == K_WORK) {
+        *object = 0;
+        *kind = K_WORK;
+    } else if (site->object && *object != STOPPED) {
         *object = site->object;
         *kind = site->kind == SITE_KEEP ? *kind : (enum kind)site->kind;
+    }
+}
+
+/* The lane of a thread that was killed at ``now`` with its CPU clock at ``cpu``: what it
+ * was in goes on until then. Where it was in no wait, it was on a core for as long as
+ * its CPU clock says; about the rest nothing is known. */
+void lane_close(struct lane *lane, int64_t now, int64_t cpu, const struct site *site, int64_t *known_until)
+{
+    int64_t tail = now - lane->mark;
+    *known_until = now;
+    if (tail <= 0) {
+        *known_until = lane->mark;
+        return;
+    }
+    if (lane->depth || lane->wanting) {
+        enum kind kind = lane->wanting ? K_GIL : (enum kind)lane->doing;
+        uint64_t object = 0;
+        if (site && kind != K_GIL && kind != K_SLEEP)
+            name_it(site, &kind, &object);
+        lane->spent[state_of[kind]] += tail;
+        keep(lane, kind, object, site ? site : &nowhere, lane->mark, now, tail, lane->wanting ? lane->holder : NOBODY);
+    } else {
+        int64_t on = between(0, cpu - lane->cpu - lane->on_core, tail);
+        add_on_core(lane, on);
+        *known_until = lane->mark + on;
     }
 }
 
@@ -387,7 +400,7 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
         struct site site = nowhere;
         const void *library;
         if (lane->in_item && kind == K_SLEEP)
-            site = place_of(lane, elapsed);
+            site = place_of(lane, elapsed); /* who polls for work, and sleeps between, is asleep */
         else if (lane->in_item && elapsed >= SHORTEST)
             site = frame_site(lane);
         if (kind == K_LOCK)

@@ -166,10 +166,19 @@ static PyObject *start(PyObject *self, PyObject *unused)
     Py_RETURN_TRUE;
 }
 
+static PyObject *resume(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(hooks_resume());
+}
+
 static PyObject *stop(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
+    if (my_lane && my_lane->shared && lane_here())
+        lane_settle(my_lane); /* a forked process that ends */
     hooks_off();
     Py_RETURN_NONE;
 }
@@ -277,6 +286,20 @@ static PyObject *library(PyObject *self, PyObject *arguments)
     }
     if (frame_library(filename, kind)) {
         PyErr_SetString(PyExc_RuntimeError, "too many files");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* A function of a file of the standard library, by its qualified name, in which workers of a pool wait for work. */
+static PyObject *loop(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *filename, *name;
+    if (!PyArg_ParseTuple(arguments, "UU", &filename, &name))
+        return NULL;
+    if (frame_loop(filename, name)) {
+        PyErr_SetString(PyExc_RuntimeError, "too many loops");
         return NULL;
     }
     Py_RETURN_NONE;
@@ -410,7 +433,7 @@ static PyObject *box_size(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(sizeof(struct lane));
 }
 
-static PyObject *last_state(struct lane *lane, double now, double cpu, bool here)
+static PyObject *last_state(struct lane *lane, double now, double cpu, const struct site *here)
 {
     if (lane->magic != MAGIC || !lane->generation || lane->n_events > N_EVENTS || lane->doing < 0 || lane->doing >= N_KINDS)
         Py_RETURN_NONE; /* it had not begun, or has scribbled over itself */
@@ -421,7 +444,7 @@ static PyObject *last_state(struct lane *lane, double now, double cpu, bool here
     int64_t until;
     put_row(rows, lane->taken, lane->taken_spent, lane);
     put_row(rows + ROW, lane->mark, lane->spent, lane);
-    lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), &until);
+    lane_close(lane, (int64_t)(now * 1e9), (int64_t)(cpu * 1e9), here, &until);
     put_row(rows + 2 * ROW, until, lane->spent, lane);
     PyObject *list = totals(lane, here);
     if (!list)
@@ -464,7 +487,7 @@ static PyObject *autopsy(PyObject *self, PyObject *arguments)
     struct lane *lane = mmap(NULL, sizeof *lane, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (lane == MAP_FAILED)
         return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *found = read_lane(box, lane) ? last_state(lane, now, cpu, false) : Py_NewRef(Py_None);
+    PyObject *found = read_lane(box, lane) ? last_state(lane, now, cpu, NULL) : Py_NewRef(Py_None);
     munmap(lane, sizeof *lane);
     return found;
 }
@@ -514,7 +537,8 @@ static PyObject *peek(PyObject *self, PyObject *arguments)
         Py_RETURN_NONE; /* it has come back and reported, after all */
     if (!copy)
         return PyErr_NoMemory();
-    PyObject *found = last_state(copy, now, cpu, true);
+    struct site here = frame_site_elsewhere(copy);
+    PyObject *found = last_state(copy, now, cpu, &here);
     PyMem_RawFree(copy);
     return found;
 }
@@ -554,8 +578,9 @@ static PyObject *tables(PyObject *self, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
+    {"resume", resume, METH_NOARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
-    {"library", library, METH_VARARGS, NULL}, {"library_at", library_at, METH_O, NULL},
+    {"library", library, METH_VARARGS, NULL}, {"loop", loop, METH_VARARGS, NULL}, {"library_at", library_at, METH_O, NULL},
     {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"tables", tables, METH_NOARGS, NULL},

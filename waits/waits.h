@@ -22,7 +22,7 @@
 
 /* What crosses to Python as a number, with the names that it has there. module.c tells Python these tables; where its own
  * differ, it does without us (record.hooks). Change VERSION, too, where something comes to mean something else. */
-#define VERSION 2
+#define VERSION 3
 
 /* The states of a worker's time that are measured here: model.kinds.MEASURED. */
 #define STATES(X)             \
@@ -32,7 +32,8 @@
     X(LOCK_WAIT, "lock_wait") \
     X(IO_WAIT, "io_wait")     \
     X(SLEEP, "sleep")         \
-    X(CPU_WAIT, "cpu_wait")
+    X(CPU_WAIT, "cpu_wait")   \
+    X(IDLE, "idle")
 
 /* What a thread waited for, and what that counts as: model.kinds.WAIT_KINDS. */
 #define KINDS(X)                     \
@@ -45,7 +46,8 @@
     X(K_PIPE, IO_WAIT, "pipe")       \
     X(K_CHILD, IO_WAIT, "child")     \
     X(K_OTHER, IO_WAIT, "not named") \
-    X(K_QUEUE, LOCK_WAIT, "queue")
+    X(K_QUEUE, LOCK_WAIT, "queue")   \
+    X(K_WORK, IDLE, "work")
 
 /* What an event tells: model.kinds.EVENTS. Nobody writes the last two yet. */
 #define EVENTS(X)       \
@@ -222,7 +224,8 @@ void lane_want(struct lane *);                           /* it is about to ask f
 int64_t lane_enter(struct lane *, enum kind, const void *caller); /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
-void lane_close(struct lane *, int64_t now, int64_t cpu, int64_t *known_until);
+struct site;
+void lane_close(struct lane *, int64_t now, int64_t cpu, const struct site *, int64_t *known_until); /* site: where it is; NULL: nobody knows */
 void lane_waited(struct lane *, enum kind, uint64_t object, int64_t begin, int32_t holder); /* until now */
 
 /* frames.c */
@@ -237,7 +240,9 @@ struct site {
 };
 bool thread_is_stopped_at(const struct lane *, uint64_t address); /* a wait for it: the interpreter stops all threads */
 int frame_library(struct _object *filename, int32_t kind);
+int frame_loop(struct _object *filename, struct _object *name); /* a pool's: who waits in it is idle */
 struct site frame_site(struct lane *);                   /* where the calling thread is, and what it called there */
+struct site frame_site_elsewhere(struct lane *copy);     /* the same of another thread, by whoever has the GIL */
 
 /* files.c */
 int32_t file_in(struct lane *, struct _object *name);    /* the place of a file's name, from 1; 0: there is no room */
@@ -268,6 +273,8 @@ enum { SAW_LOCK, SAW_SIGNAL };
 const char *hooks_resolve(void);
 bool hooks_on(void);         /* a new generation begins; false: one is on already */
 void hooks_off(void);
+bool hooks_lent(void);       /* to a child of vfork(), which has our memory until it is another program, or could not become one */
+bool hooks_resume(void);     /* in a fork, on again without a look at what is loaded; false: they were not on */
 void hooks_before_fork(void);
 void hooks_after_fork(void); /* in the parent */
 void hooks_in_the_child(void);

@@ -6,7 +6,7 @@ from array import array
 from dataclasses import replace
 
 from parmagic.model.kinds import MEASURED
-from parmagic.model.recording import Batch, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile
+from parmagic.model.recording import Batch, Child, Clocks, Readings, Recording, Samples, Span, Tally, TraceFile
 
 
 def on_ours(part: Recording) -> Recording:
@@ -23,6 +23,7 @@ def on_ours(part: Recording) -> Recording:
         batches=tuple(_batch(batch, by) for batch in part.batches),
         readings=part.readings and _readings(part.readings, by),
         trace=part.trace and _trace(part.trace, by),
+        children=tuple(_child(child, by) for child in part.children),
         samples=part.samples and Samples(_later(part.samples.at, by), part.samples.states),
         clock=replace(part.clock, offset=0.0),
     )
@@ -34,6 +35,10 @@ def _later(times: array[float], by: float) -> array[float]:
 
 def _batch(batch: Batch, by: float) -> Batch:
     return replace(batch, begins=_later(batch.begins, by), ends=_later(batch.ends, by))
+
+
+def _child(child: Child, by: float) -> Child:
+    return replace(child, begin=child.begin + by, end=child.end + by, readings=child.readings and _readings(child.readings, by))
 
 
 def _readings(readings: Readings, by: float) -> Readings:

@@ -19,13 +19,14 @@ class Cells:
 
     ``edges`` (n + 1 times), ``width`` and ``middle`` (n), and ``kind`` (n): startup,
     transfer, busy (in items, and on the way from one claim to the next) or idle. A lane
-    that takes no items is busy between its readings; outside of them nothing is known of it.
+    that takes no items is busy between its readings; outside of them nothing is known of it, and what a body started is not there.
     """
 
     def __init__(self, timeline: Timeline, lane: Lane, *cuts: Any) -> None:
         self.busy: Floats = np.array(lane.stretches(), dtype=float).reshape(-1, 2)
         spans = [(s.kind, s.begin, s.end) for s in lane.spans]
-        own = [[timeline.begin, timeline.end], self.busy.ravel(), *([begin, end] for _, begin, end in spans)]
+        life = [[lane.child.begin, lane.child.end]] if lane.child else []
+        own = [[timeline.begin, timeline.end], self.busy.ravel(), *([begin, end] for _, begin, end in spans), *life]
         self.edges: Floats = np.unique(np.clip(np.concatenate([*own, *cuts]), timeline.begin, timeline.end))
         self.width = np.diff(self.edges)
         self.middle = self.edges[:-1] + self.width / 2
@@ -51,6 +52,8 @@ class Cells:
             place = np.searchsorted(self.busy[:, 0], self.middle, side="right") - 1
             inside = (place >= 0) & (self.middle < self.busy[np.maximum(place, 0), 1])
             kind[inside] = "busy"
+        if lane.child is not None:
+            kind[(self.middle < lane.child.begin) | (self.middle >= lane.child.end)] = "absent"
         return kind
 
     def parts(self) -> dict[str, Floats]:

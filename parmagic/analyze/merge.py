@@ -14,9 +14,9 @@ from parmagic.model.helpers import Helpers, called, within
 from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Recording, Samples, Span, Tally, TraceFile, WorkerId
+from parmagic.model.recording import Batch, Child, Clocks, Failure, Moved, Readings, Recording, Samples, Span, Tally, TraceFile, WorkerId
 from parmagic.model.timeline import Lane, Packed, Timeline
-from parmagic.model.waits import Total, Waits
+from parmagic.model.waits import NO_WAITS, Total, Waits
 
 
 def merge(
@@ -53,7 +53,9 @@ def merge(
     traces: tuple[TraceFile, ...] = tuple(part.trace for part in parts if part.trace is not None)
     failure = _first_failure(lanes) if error is None else None
     error = failure.error if failure else error
-    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, helpers, peak_mb)
+    children = tuple(sorted((_lane_of(child) for part in parts for child in part.children if child.begin < end), key=_place))
+    ends = {name: value for part in parts for name, value in part.ends.items()}
+    return Timeline(arm, begin, end, n_items, lanes, traces, cpu_s, gil, error, packed, failure, load, helpers, peak_mb, children, ends)
 
 
 def _helpers(parts: Iterable[Recording]) -> tuple[Helpers, ...]:
@@ -97,6 +99,19 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         max(part.clock.uncertainty for part in parts),
         again,
     )
+
+
+def _lane_of(child: Child) -> Lane:
+    readings = child.readings or Readings()
+    clocks, totals = readings.clocks or Clocks(array("d"), array("d"), array("d")), tuple(map(placed, child.totals))
+    of = replace(child, readings=None, totals=())
+    read = readings.tally.times if readings.tally else clocks.at
+    spans = (Span("startup", child.begin, read[0]),) if read and read[0] > child.begin else ()
+    return Lane(child.worker, spans, (), clocks, _seen([]), None, readings.tally, readings.waits or NO_WAITS, totals, child=of)
+
+
+def _place(lane: Lane) -> tuple[int, float]:
+    return lane.worker.rank, lane.child.begin if lane.child else 0.0
 
 
 def _worker(own: Sequence[WorkerId], last: WorkerId) -> WorkerId:

@@ -16,7 +16,6 @@ from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from parmagic.model.timeline import Baseline, Calls, Lane, Slice
@@ -103,6 +102,13 @@ class Study:
         return tables.waits_table(self.timelines)
 
     @cached_property
+    def children(self) -> pd.DataFrame:
+        """One row per thread that a body started: the states tile its life."""
+        from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
+
+        return tables.children_table(self.timelines)
+
+    @cached_property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)
@@ -151,7 +157,7 @@ class Study:
             vars(saved)[name] = vars(self)[name]
         return saved
 
-    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
+    def shares(self, timeline: Timeline, lane: Lane, edges: Any) -> dict[str, Any]:
         """Return the seconds of each state of a lane in each bin between ``edges``."""
         from parmagic.analyze.ledger import ledger  # noqa: PLC0415  (NumPy loads when it is looked at)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from parmagic.analyze import started
 from parmagic.analyze.ledger import ledger
 from parmagic.analyze.printed import Printed
 from parmagic.model.kinds import KIND, OWN, SAMPLED, STATES, WORKER_STATES
@@ -51,6 +52,36 @@ def _worker_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
     for state in WORKER_STATES:
         row[f"{state}_s"] = book.between(state, [timeline.begin], [timeline.end])[0]
     return row
+
+
+def children_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per thread that a worker's body started: the states tile ``life_s``, as far as it lies within the arm.
+
+    ``begin_s`` is when it was started, from the arm's begin on.
+    """
+    rows, index = [], []
+    for timeline in timelines:
+        for lane in timeline.children:
+            rows.append(_child_row(timeline, lane))
+            index.append((timeline.arm.label, lane.worker.rank))
+    columns = ["name", "kind", "pid", "tid", "begin_s", "life_s", *STATE_COLUMNS]
+    levels = pd.MultiIndex.from_tuples(index, names=["arm", "rank"]) if index else _empty_index("rank")
+    return pd.DataFrame(rows, index=levels, columns=columns)
+
+
+def _child_row(timeline: Timeline, lane: Lane) -> dict[str, Any]:
+    assert lane.child is not None
+    begin, end = max(lane.child.begin, timeline.begin), min(lane.child.end, timeline.end)
+    book = ledger(timeline, lane)
+    return {
+        "name": lane.child.name,
+        "kind": lane.child.kind,
+        "pid": lane.worker.pid,
+        "tid": lane.worker.tid,
+        "begin_s": begin - timeline.begin,
+        "life_s": max(0.0, end - begin),
+        **{f"{state}_s": book.between(state, [begin], [end])[0] for state in WORKER_STATES},
+    }
 
 
 def items_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -193,12 +224,12 @@ _MUCH_HELPED = 0.1
 def useful_seconds(timeline: Timeline, workers: pd.DataFrame) -> float:
     """Return the seconds in items that no other worker caused, of an arm's rows of the workers table.
 
-    That is on a core, asleep or in I/O: what a serial run would have to do as
+    That is on a core, asleep or in I/O, and waiting for what the bodies start themselves: what a serial run would have to do as
     well. NaN where the waits are not known, or where threads of libraries did much of the work: one worker's wait for them is not known.
     """
     if (workers["unknown_s"] > 0.02 * workers[["running_s", "unknown_s"]].sum(axis=1)).any():
         return float("nan")
-    useful = float(workers[[f"{state}_s" for state in OWN]].sum().sum())
+    useful = float(workers[[f"{state}_s" for state in OWN]].sum().sum()) + started.waited_s(timeline)[0]
     helped = sum(total.total_s for lane in timeline.lanes for total in lane.totals if total.kind == "helpers")
     return float("nan") if helped > _MUCH_HELPED * (useful + helped) else useful
 

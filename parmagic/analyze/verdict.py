@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from parmagic.analyze import laws, loads, locks
+from parmagic.analyze import ends, laws, loads, locks, started
 from parmagic.analyze.tables import things_of, useful_seconds
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
@@ -77,8 +77,8 @@ def verdict(tables: Tables, error: str | None) -> Finding:
     if error is not None:
         return Finding("ended_early", f"The run ended early: {error}", severity="error")
     finding = _verdict(tables)
-    first = loads.first(finding.arm, tables.findings)
-    return replace(finding, text=f"{first} {finding.text}") if first else finding
+    said = [loads.first(finding.arm, tables.findings), ends.first(finding.arm, tables.findings), finding.text]
+    return replace(finding, text=" ".join(filter(None, said)))
 
 
 def _verdict(tables: Tables) -> Finding:
@@ -91,7 +91,7 @@ def _verdict(tables: Tables) -> Finding:
     if all(timeline.all_failed for timeline in tables.arms.values()):
         return Finding("all_failed", "Every item failed: run.items['error'] tells how. There is no speedup to report.", severity="error")
     known = arms[arms["speedup"].notna()]
-    nothing = _nothing_to_tell(arms)
+    nothing = _nothing_to_tell(arms, tables)
     if nothing is not None:
         return nothing
     if known.empty:
@@ -100,12 +100,14 @@ def _verdict(tables: Tables) -> Finding:
     return _gain(can_be, known, tables) if float(can_be.max()) >= GAIN else _no_gain(can_be, tables)
 
 
-def _nothing_to_tell(arms: pd.DataFrame) -> Finding | None:
+def _nothing_to_tell(arms: pd.DataFrame, tables: Tables) -> Finding | None:
     """Say that there is nothing to be told, where items were too few or too small."""
     items, serial = arms["n_items"].max(), float(arms["serial_s"].min())
     if items == 0:
         return Finding("no_items", "There were no items: nothing was run.", severity="warning")
     figures = {"serial_s": serial, "items": items}
+    if serial < BRIEF and (finding := started.not_waited_for(tables.arms.values(), serial)) is not None:
+        return finding
     if serial < BRIEF:
         text = f"Too short to tell: a serial run takes {seconds(serial)}, and starting workers takes as long. Give it more work."
         return Finding("too_short", text, severity="warning", evidence=figures)
@@ -149,6 +151,7 @@ def _no_gain(can_be: pd.Series[float], tables: Tables) -> Finding:
 _LOST_TO = {
     "startup": "starting workers took {share} of the time{of}",
     "transfer": "moving items and results took {share} of the time{of}",
+    "started": "{who} spent {share} of the time waiting for {started}",
     "lock_wait": "{who} spent {share} of the time waiting for {locks}",
     "cpu_wait": "{who} spent {share} of the time waiting for a core{wanted}",
     "idle": "{who} had nothing to do for {share} of the time ({uneven})",
@@ -178,7 +181,10 @@ def _reasons(label: Any, tables: Tables, mine: pd.DataFrame, who: str, of: str) 
     if gil > MUCH:
         text = f"its workers spent {tilde}{gil:.0%} of their active time waiting for the GIL"
         found.append(Finding("gil_wait", text, label, "warning", {"share": gil}))
-    shares = {state: mine[f"{state}_s"].sum() / mine["wall_s"].sum() for state in _LOST_TO if state != "slower"}
+    shares = {state: mine[f"{state}_s"].sum() / mine["wall_s"].sum() for state in _LOST_TO if f"{state}_s" in mine}
+    as_locks, as_io = (seconds / mine["wall_s"].sum() for seconds in started.waited_s(tables.arms[label]))
+    shares["started"] = as_locks + as_io
+    shares["lock_wait"] -= as_locks
     shares["slower"] = (_useful(label, tables) - tables.summary.loc[label]["serial_s"]) / mine["wall_s"].sum()
     for state in sorted((state for state, share in shares.items() if share > MUCH), key=lambda state: -shares[state]):
         share = f"{tilde if state == 'lock_wait' else ''}{shares[state]:.0%}"
@@ -264,7 +270,11 @@ def _cap(label: Any, tables: Tables, lock: str) -> str:
     return f", which caps this at {tilde}{most:.2f}×" if most < CAPPED * tables.arms[label].arm.count else ""
 
 
-_WORDS = {"locks": _waited_for, "wanted": _wanted, "uneven": _uneven, "times": _times_longer, "io": _in_io}
+def _started(label: Any, tables: Tables) -> str:
+    return started.words(tables.arms[label])
+
+
+_WORDS = {"started": _started, "locks": _waited_for, "wanted": _wanted, "uneven": _uneven, "times": _times_longer, "io": _in_io}
 
 
 def _advice(reason: Finding | None, label: Any, tables: Tables) -> str:
@@ -303,6 +313,14 @@ def _fewer_at_once(label: Any, tables: Tables) -> str:
     return "What they wait for is slower for so many at once: try fewer workers." if _in_io(label, tables) else ""
 
 
+def _less_started(label: Any, tables: Tables) -> str:
+    timeline = tables.arms[label]
+    spent = started.active_s(timeline)
+    if timeline.gil and spent["gil_wait"] > MUCH * sum(spent.values()):
+        return "These share one GIL: let the body start processes, or do one part of the work itself, and have the line start workers."
+    return "The body is parallel itself, so the serial run is, too: have it do one part of the work, and the line start workers."
+
+
 def _less_locked(label: Any, tables: Tables) -> str:
     return _locks(label, tables).advice
 
@@ -317,6 +335,7 @@ _ADVICE: Mapping[str, Callable[[Any, Tables], str]] = {
     "transfer": _less_moved,
     "overhead": _more_work,
     "idle": _less_uneven,
+    "started": _less_started,
     "lock_wait": _less_locked,
     "cpu_wait": _fewer_threads,
     "slower": _fewer_at_once,

@@ -21,7 +21,7 @@ from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
 from parmagic.model.private import Private, described, say
 from parmagic.model.progress import Displayed, InLine, Logged, Printed
-from parmagic.model.recording import Recording
+from parmagic.model.recording import End, Recording
 from parmagic.model.timeline import Baseline, Timeline
 from parmagic.model.traits import SERIAL
 from parmagic.system.interrupts import held_back
@@ -108,7 +108,7 @@ class Parked:
         died |= any(issubclass(type(error), (WorkerDied, ItemTimeout)) for error in serial.errors.values())
         whole = done == arm.n_items or (arm.broke is not None and serial.broke is not None)
         if whole and ended_well and not died:  # a replacement's start-up would count as work
-            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load)
+            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial))
         if arm.broke is not None or serial.broke is not None:
             self.findings.append(another_end("baseline", serial))
         done -= len(serial.errors)
@@ -123,7 +123,12 @@ def taken_from(serial: Timeline, arm: Timeline) -> Baseline:
     """Take a serial arm of the line as the baseline of an arm; estimated where only one of both broke the loop."""
     if (serial.broke is None) is not (arm.broke is None):
         return Baseline.estimated()
-    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load)
+    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load, ends=_ends(serial))
+
+
+def _ends(serial: Timeline) -> dict[str, End]:
+    """Return what the names ended as, where all items ended well, and at once."""
+    return serial.ends if not serial.errors and not serial.tries and serial.broke is None else {}
 
 
 def estimated(why: str, **parts: Any) -> Finding:

@@ -13,6 +13,7 @@ from parmagic.analyze import rules
 from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.helpers import helpers
 from parmagic.analyze.merge import merge
+from parmagic.analyze.started import left_running
 from parmagic.errors import RunTimeout
 from parmagic.execute.task import Screen
 from parmagic.model.finding import Finding, told
@@ -149,7 +150,8 @@ def conduct(
         load=heard.load if job.arm.model.same_host else None, peak_mb=peak_rss_mb() if workers.in_this_process else float("nan"),
     )  # fmt: skip
     label = job.arm.label
-    findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost), *helpers(timeline)]
+    findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost)]
+    findings += [*helpers(timeline), *left_running(timeline)]
     if workers.in_this_process:
         findings += told(gil_notes(before=gil, after=gil_enabled()), "gil_came_on", label, "warning")
     findings += rules.not_seen(timeline, samples.values(), heard.end - heard.begin, can_look=sampler.supported())

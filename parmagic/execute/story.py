@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
-from parmagic.analyze import compare, laws, loads, rules
+from parmagic.analyze import compare, ends, laws, loads, rules
 from parmagic.analyze.study import Study
 from parmagic.errors import LimitReached, NotShippable, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
 from parmagic.execute.conductor import conduct
+from parmagic.execute.ends import names_changed, with_ends
 from parmagic.execute.left_out import without_deadlock, without_processes
 from parmagic.execute.task import CallItem, Quiet, Screen, Task
 from parmagic.model import cells, classes, words
@@ -64,7 +65,7 @@ class _Story:
     @classmethod
     def of(cls, task: Task, screen: Screen) -> _Story:
         """Begin one: nothing has been started yet."""
-        plan = replace(task.plan, fresh_seed=secrets.randbits(32))
+        plan = replace(task.plan, fresh_seed=secrets.randbits(32), changes=names_changed(task))
         task, left_out = without_deadlock(replace(task, plan=plan, call=tried(task.call, plan)))
         folder = Folder(task.folder, task.keep_runs, task.keep_bytes)
         return cls(task, screen, _supply(task), folder, findings=[*told(task.notes, "cell"), *left_out, *_nowhere(), *_inferred()])
@@ -106,6 +107,7 @@ class _Story:
             self.timelines.append(timeline)
             self.findings += findings
             self.times.append(timeline.n_done)
+            self.timelines[-1] = with_ends(timeline, self.timelines[:-1], self.task)  # an interrupt in it costs no arm
             if timeline.error is not None:
                 self.error = timeline.error
                 if not plan.keep_going or _ends_all(timeline):
@@ -261,8 +263,10 @@ def _differences(story: _Story) -> list[Finding]:
             differ = compare.differing(both, timeline.results)
             if differ:
                 found.append(rules.differ(differ, timeline, _causes(story)))
+        found += ends.lost(timeline, baseline)
     for baseline in story.baselines.values():
         baseline.results.clear()
+        baseline.ends.clear()
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from parmagic.model.plan import Arm, Plan
+from parmagic.model.plan import Arm, Changes, Plan
 from parmagic.model.progress import Displayed, Logged, Printed, Pulse, Standing
 from parmagic.record.items import Broke, Call, Worker
 from parmagic.system.files import KEEP_BYTES, KEEP_RUNS
@@ -99,7 +99,7 @@ class Task:
     """What to run: ``call(item, worker)``, over ``items``; without items, once per worker (SPMD).
 
     ``names`` are those that the body reads. ``blocking`` are names that make
-    ranks wait for each other: no serial run then. ``title`` is shown, ``notes``
+    ranks wait for each other: no serial run then. ``changes`` are what is known of that from the body's text. ``title`` is shown, ``notes``
     are the run's first ones.
     """
 
@@ -109,6 +109,7 @@ class Task:
     title: str = ""
     names: frozenset[str] = frozenset()
     blocking: frozenset[str] = frozenset()
+    changes: Changes = field(default_factory=Changes)
     notes: tuple[str, ...] = ()
     baseline: bool = True
     folder: str | None = None

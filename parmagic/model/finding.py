@@ -8,7 +8,7 @@ from typing import Literal
 
 Severity = Literal["info", "warning", "error"]
 
-NOTHING_TOLD = frozenset({"no_items", "too_short", "too_small"})
+NOTHING_TOLD = frozenset({"no_items", "not_waited_for", "too_short", "too_small"})
 """Verdicts that say only why there is none."""
 
 BENDS = 0.05

@@ -78,6 +78,7 @@ KINDS = (
     Kind("child", "io_wait", "waits for a child process"),
     Kind("not named", "io_wait"),  # blocked in the kernel below the hooks
     Kind("queue", "lock_wait", "waits for a queue", "address", lock=True),
+    Kind("work", "idle", "waits for work"),  # in a pool's own loop: only what a body starts does
     # a lock that every object has where there is no GIL; and the stop of all threads by the interpreter
     Kind("object", "lock_wait", object="address", lock=True, hooked=False),
     Kind("interpreter", "lock_wait", object="address", lock=True, hooked=False),
@@ -93,8 +94,8 @@ KIND = {kind.name: kind for kind in KINDS}
 WORKER_STATES = tuple(state.name for state in STATES)
 """All states, as the columns of ``Run.workers`` name them (each with ``_s``)."""
 
-MEASURED = tuple(state.name for state in STATES if state.source in {"clocks", "hooks"})
-"""The states that hooks measure, in the order of a tally's rows."""
+MEASURED = (*(state.name for state in STATES if state.source in {"clocks", "hooks"}), "idle")
+"""The states that hooks measure, in the order of a tally's rows; idle is who waits in a pool's own loop."""
 
 INFERRED = frozenset(state.name for state in STATES if state.source == "hooks")
 """States that only hooks can measure; everything else is known without them."""
@@ -126,5 +127,5 @@ LOCKS = frozenset(kind.name for kind in KINDS if kind.lock)
 EVENTS = ("waited", "took", "released")
 """What an event tells of its object: so far, always a wait for it. What tells of anything else is no wait: ``Waits`` has them apart."""
 
-VERSION = 2
+VERSION = 3
 """Of what hooks tell: another one where something comes to mean something else, though it may be called the same."""

@@ -47,6 +47,22 @@ class Loop:
 
 @sent
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What a body visibly changes in the notebook's memory.
+
+    ``names`` are those of the notebook that it changes, ``read`` the names and attributes that it reads before it assigns them, as
+    each update does: ``n += 1``. ``tallies`` are the names and attributes whose elements it updates: ``n[key] += 1``. Where these
+    may differ from run to run, ``numbers`` is False.
+    """
+
+    names: frozenset[str] = frozenset()
+    read: frozenset[str] = frozenset()
+    tallies: frozenset[str] = frozenset()
+    numbers: bool = True
+
+
+@sent
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that a magic line asks for."""
 
@@ -66,6 +82,8 @@ class Plan:
     seed: int | None = None
     fresh_seed: int = 0
     """What stands for a ``seed`` that was not asked for; drawn for each run."""
+    changes: Changes = Changes()
+    """Of these, a serial run apart from the notebook's memory tells what they end as."""
 
     @property
     def claim(self) -> int | None:

@@ -62,17 +62,18 @@ def described(error: BaseException) -> Private:
 
 def public_hosts(timelines: Iterable[Timeline]) -> dict[str, str]:
     """Return what a file calls each machine of a run: they are numbered, in all arms alike."""
-    hosts = dict.fromkeys(lane.worker.host for timeline in timelines for lane in timeline.lanes)
+    hosts = dict.fromkeys(lane.worker.host for timeline in timelines for lane in (*timeline.lanes, *timeline.children))
     return {host: f"host {number}" for number, host in enumerate(hosts)}
 
 
 def public_timeline(timeline: Timeline, hosts: Mapping[str, str]) -> Timeline:
     """Return an arm without results, and with errors, names and ``hosts`` as a file may have them."""
     lanes = tuple(_public_lane(lane, hosts[lane.worker.host]) for lane in timeline.lanes)
+    children = tuple(_public_lane(lane, hosts[lane.worker.host]) for lane in timeline.children)
     traces = tuple(replace(trace, notes=tuple(map(public, trace.notes))) for trace in timeline.traces)
     error = public_error(timeline.error)
     failure = replace(timeline.failure, error=error) if timeline.failure and error else None
-    return replace(timeline, lanes=lanes, traces=traces, error=error, failure=failure)
+    return replace(timeline, lanes=lanes, traces=traces, error=error, failure=failure, children=children, ends={})
 
 
 def public_finding(finding: Finding) -> Finding:
@@ -93,7 +94,9 @@ def stand_in(name: str) -> type[BaseException]:
 
 def _public_lane(lane: Lane, host: str) -> Lane:
     totals = tuple(replace(total, name=public(total.name), place=public(total.place)) for total in lane.totals)
-    return replace(lane, worker=replace(lane.worker, host=host), batches=tuple(map(_public_batch, lane.batches)), totals=totals)
+    child = lane.child and replace(lane.child, name=public(lane.child.name), worker=replace(lane.child.worker, host=host))
+    batches = tuple(map(_public_batch, lane.batches))
+    return replace(lane, worker=replace(lane.worker, host=host), batches=batches, totals=totals, child=child)
 
 
 def _public_batch(batch: Batch) -> Batch:

@@ -136,6 +136,11 @@ class Tally:
 
     rows: array[float]
 
+    @property
+    def times(self) -> array[float]:
+        """When it was read."""
+        return self.rows[:: 1 + len(MEASURED)]
+
     def seconds_in(self, state: str) -> float:
         """Return the seconds that were counted in one of these states between the first reading and the last."""
         place, width = 1 + MEASURED.index(state), 1 + len(MEASURED)
@@ -229,6 +234,36 @@ def on_our_clock(anchors: tuple[tuple[float, float], tuple[float, float]], at: A
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A thread that a worker's body started, or that such a thread started.
+
+    ``worker`` is who it is for the system, its rank that of the worker below which it ran. ``name`` is what it is called, ``kind``
+    what it is (``thread``). It was started at ``begin``, and has ended at ``end``; or was looked at then, as it still ``goes_on``.
+    """
+
+    worker: WorkerId
+    name: str
+    kind: str
+    begin: float
+    end: float
+    goes_on: bool = False
+    readings: Readings | None = None
+    totals: tuple[Total, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What a name ends as, told by numbers alone: a whole number, or how many elements there are in a thing of that ``kind``.
+
+    ``total`` is what these add up to, where they count something.
+    """
+
+    kind: str
+    number: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A part of what a worker reports; the only thing that crosses its border.
 
@@ -236,7 +271,8 @@ class Recording:
     ``clock``, which need not be that of the worker's machine: a death is noted by who saw it.
     ``samples`` are those that were taken where the worker is; ours are not part of any recording.
     ``noted`` ones are from who watches the worker, and of its ``worker`` only rank, process and thread are known.
-    ``helpers`` are the threads of libraries in its process, told once in an arm.
+    ``helpers`` are the threads of libraries in its process, ``children`` what the body started, told once in an arm. ``ends`` is what
+    names ended as that the body changes, of a serial run that has the notebook's memory for itself.
     """
 
     worker: WorkerId
@@ -252,6 +288,8 @@ class Recording:
     clock: Clock = HERE
     noted: bool = False
     helpers: tuple[Helpers, ...] = ()
+    children: tuple[Child, ...] = ()
+    ends: dict[str, End] = field(default_factory=dict)
 
     @property
     def n_done(self) -> int:
@@ -264,5 +302,7 @@ class Recording:
         return max((batch.ends[-1] for batch in self.batches if batch.ends), default=None)
 
 
-for _kind in (WorkerId, Span, Batch, Failure, Clocks, Tally, Waits, Total, Readings, Samples, Usage, Moved, TraceFile, Recording):
+for _kind in (
+    WorkerId, Span, Batch, Failure, Clocks, Tally, Waits, Total, Readings, Samples, Usage, Moved, TraceFile, Child, End, Recording,
+):  # fmt: skip
     sent(_kind)

@@ -10,10 +10,9 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from parmagic.model.helpers import Helpers
-from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
-from parmagic.model.recording import Batch, Clocks, Failure, Moved, Samples, Span, Tally, TraceFile, Usage, WorkerId
+from parmagic.model.recording import Batch, Child, Clocks, End, Failure, Moved, Samples, Span, Tally, TraceFile, Usage, WorkerId
 from parmagic.model.waits import NO_WAITS, Total, Waits
 
 NEXT = 0.01
@@ -27,6 +26,8 @@ class Lane:
     Where it has a tally its waits were measured; else they are inferred from clocks and samples.
     All its times are on our clock, to within ``uncertainty`` seconds. ``lost_tries`` are those of items that ended with a worker
     of this rank, and that another one has tried again.
+
+    It may also be the lane of what a worker's body started, below the worker's: ``child`` tells of that, and its rank is the worker's.
     """
 
     worker: WorkerId
@@ -41,6 +42,7 @@ class Lane:
     moved: Moved | None = None
     uncertainty: float = 0.0
     lost_tries: tuple[Batch, ...] = ()
+    child: Child | None = None
 
     @property
     def at_work(self) -> tuple[float, float] | None:
@@ -48,7 +50,7 @@ class Lane:
         if self.worker.takes_items:
             stretches = self.stretches()
             return (stretches[0][0], max(end for _, end in stretches)) if stretches else None
-        read = self.clocks.at if self.tally is None else self.tally.rows[:: 1 + len(MEASURED)]
+        read = self.clocks.at if self.tally is None else self.tally.times
         return (read[0], read[-1]) if read else None
 
     @property
@@ -118,7 +120,9 @@ class Timeline:
 
     ``packed`` is None where nothing had to be packed: for threads, and for a fork of the notebook.
     ``failure`` is the one that ``error`` came from; None where it came from no item. ``load`` is what else went on meanwhile.
-    ``helpers`` are the threads of each library; ``peak_mb`` is the peak memory of the process that its workers share, else NaN.
+    ``helpers`` are the threads of each library, ``children`` the lanes of what its body started, by rank and begin. ``peak_mb`` is the
+    peak memory of the process that its workers share, else NaN. ``ends`` is what the names ended as that its body changes, where
+    that is to be compared with another run's.
     """
 
     arm: Arm
@@ -135,6 +139,8 @@ class Timeline:
     load: Load | None = None
     helpers: tuple[Helpers, ...] = ()
     peak_mb: float = nan
+    children: tuple[Lane, ...] = ()
+    ends: dict[str, End] = field(default_factory=dict, compare=False)
 
     @property
     def wall_s(self) -> float:
@@ -274,7 +280,8 @@ class Baseline:
     """The serial seconds that an arm is measured against, and how they are known: ``measured``, ``sampled`` or ``estimated``.
 
     An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
-    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison. ``load`` is what else went on meanwhile.
+    ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison, and ``ends`` is what the names ended as
+    that the body changes, where it ran all items. ``load`` is what else went on meanwhile.
     """
 
     serial_s: float | None
@@ -282,6 +289,7 @@ class Baseline:
     isolated: bool = False
     results: dict[int, Any] = field(default_factory=dict)
     load: Load | None = None
+    ends: dict[str, End] = field(default_factory=dict)
 
     @classmethod
     def estimated(cls) -> Baseline:

@@ -66,6 +66,12 @@ class Waits:
         """Yield all events in their order, also those that tell of no wait."""
         return map(Wait._make, WAIT_LAYOUT.iter_unpack(self.events))
 
+    def first(self, most: int) -> Waits:
+        """Return so many of these events at most; the others are lost."""
+        size = WAIT_LAYOUT.size * most
+        more = max(0, len(self.events) - size) // WAIT_LAYOUT.size
+        return Waits(self.events[:size], self.lost + more) if more else self
+
     def shifted(self, seconds: float) -> Waits:
         """Return all events so much later."""
         by = round(seconds * 1e9)

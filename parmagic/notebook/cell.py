@@ -22,7 +22,7 @@ from parmagic.execute.story import execute
 from parmagic.execute.task import Breaking, Task
 from parmagic.model import cells, classes
 from parmagic.model.finding import Finding, told
-from parmagic.model.plan import Plan, TraceMode
+from parmagic.model.plan import Changes, Plan, TraceMode
 from parmagic.notebook import syntax
 from parmagic.notebook.failures import advise, fail, without_traceback
 from parmagic.notebook.hush import hush
@@ -91,8 +91,8 @@ def _ran(shell: Any, line: str, cell: str | None, plan: Plan, settings: Settings
     call = body.function(shell.user_ns)
     task = Task(
         Breaking(call) if body.breaks else call, items, plan, title=_title(line, cell), names=body.reads, blocking=body.blocking,
-        notes=tuple(notes), baseline=settings.baseline, folder=settings.folder or None, keep_runs=settings.keep_runs,
-        keep_bytes=settings.keep_bytes, show_items=settings.show_items,
+        changes=Changes(body.shared | body.mutates, tallies=body.tallies), notes=tuple(notes), baseline=settings.baseline,
+        folder=settings.folder or None, keep_runs=settings.keep_runs, keep_bytes=settings.keep_bytes, show_items=settings.show_items,
     )  # fmt: skip
     with explained():
         run = remember(unwatched(_executed, task, plan))

@@ -22,7 +22,7 @@ from typing import Any
 
 from parmagic.model import words
 from parmagic.parse.habits import as_returns, tell, whole_loop
-from parmagic.parse.names import Names, blocking_names, mutated_names, read_names
+from parmagic.parse.names import Names, blocking_names, mutated_names, read_names, tallies_of
 from parmagic.parse.refusals import (
     IN_A_LINE_MAGIC,
     OTHER_MAGIC,
@@ -63,7 +63,7 @@ class Body:
     scopes too; builtins only where the notebook has the name. ``writes`` are
     private to each item: bound in the body or by the target. ``shared`` are
     declared ``global`` and bound. ``mutates`` are those of ``reads`` that the
-    body visibly changes. ``blocking`` are names by which ranks that run one
+    body visibly changes, ``tallies`` what it counts in. ``blocking`` are names by which ranks that run one
     after another could wait for each other forever.
 
     ``has_value`` is False when the last statement is no expression or ends
@@ -82,6 +82,7 @@ class Body:
     has_value: bool
     breaks: bool = False
     whole_loop: str = ""
+    tallies: frozenset[str] = frozenset()
 
     def function(self, namespace: dict[str, Any]) -> Callable[[Any, Any], Any]:
         """Make the body a function of (item, worker) over ``namespace``, which gets no new name.
@@ -237,6 +238,7 @@ class _Reader:
             has_value=has_value,
             breaks=bool(breaks),
             whole_loop="" if binding else whole_loop(statements, self.namespace),
+            tallies=tallies_of(statements),
         )
 
     def checked(self, statements: list[ast.stmt], binding: ast.Assign | None, bound: frozenset[str], has_value: bool) -> Names:

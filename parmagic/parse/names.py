@@ -19,7 +19,7 @@ from typing import Any
 
 from parmagic.model.classes import module_of
 
-__all__ = ["Names", "blocking_names", "mutated_names", "read_names"]
+__all__ = ["Names", "blocking_names", "mutated_names", "read_names", "tallies_of"]
 
 MUTATORS = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"}
@@ -111,6 +111,24 @@ def mutated_names(
         elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             found.add(_root(node))
     return frozenset(found & set(reads))
+
+
+def tallies_of(body: Iterable[ast.stmt]) -> frozenset[str]:
+    """Return the names and attributes whose elements the body updates: ``x[k] += 1``, or ``x[k] = x.get(k, 0) + 1``.
+
+    Also where it keeps for a while what the element was: ``old = x[k]; x[k] = old + 1``.
+    """
+    nodes = list(_walk(body))
+    assigned = [(node.targets, _used(node.value)) for node in nodes if isinstance(node, ast.Assign)]
+    made_of: dict[str, set[str]] = {}
+    for targets, used in assigned:
+        for name in (target.id for target in targets if isinstance(target, ast.Name)):
+            made_of.setdefault(name, set()).update(used)
+    found = {_whose(node.target) for node in nodes if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript)}
+    for targets, used in assigned:
+        sources = used.union(*(made_of.get(name, ()) for name in used))
+        found |= {_whose(target) for target in targets if isinstance(target, ast.Subscript)} & sources
+    return frozenset(found - {""})
 
 
 def blocking_names(
@@ -212,6 +230,17 @@ def _root(node: ast.expr) -> str:
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def _used(value: ast.expr) -> set[str]:
+    return {_whose(each) for each in ast.walk(value) if isinstance(each, ast.Name | ast.Attribute)}
+
+
+def _whose(node: ast.expr) -> str:
+    """Return the name, or the attribute, that ``name[a][b]`` is of, else nothing."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _may_mutate(method: ast.Attribute, value: Any) -> bool:

@@ -61,6 +61,20 @@ _LIBRARY = {
 }
 """What a wait within these files of the standard library is for; ``_PASS``: what their caller's file says."""
 
+_LOOPS = (
+    ("concurrent/futures/thread.py", "_worker"),
+    ("concurrent/futures/process.py", "_process_worker"),
+    ("concurrent/futures/process.py", "_ExecutorManagerThread.wait_result_broken_or_wakeup"),
+    ("multiprocessing/pool.py", "worker"),
+    ("multiprocessing/pool.py", "Pool._handle_workers"),
+    ("multiprocessing/pool.py", "Pool._wait_for_updates"),
+    ("multiprocessing/pool.py", "ThreadPool._wait_for_updates"),
+    ("multiprocessing/pool.py", "Pool._handle_tasks"),
+    ("multiprocessing/pool.py", "Pool._handle_results"),
+    ("multiprocessing/queues.py", "Queue._feed"),
+)
+"""Where the standard library's own pools wait for work: who waits there is idle."""
+
 
 class Told(NamedTuple):
     """What the hooks tell of a :class:`~parmagic.model.waits.Total`: its ``kind`` is a place in ``WAIT_KINDS``.
@@ -105,6 +119,8 @@ def _introduce(waits: ModuleType) -> None:
     folder = Path(threading.__file__).parent
     for name, kind in _LIBRARY.items():
         waits.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
+    for name, function in _LOOPS:
+        waits.loop(str(folder / name), function)
 
 
 def extension() -> tuple[ModuleType | None, str]:

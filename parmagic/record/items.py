@@ -212,7 +212,7 @@ def perform(
     begins, ends = array("d"), array("d")
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
-    clock, slot, every = perf_counter, item_slot(worker.rank), meter.every
+    clock, slot, every, forks = perf_counter, item_slot(worker.rank), meter.every, _forks
     worker.watch(board, slot)
     first = index = claim.start
     checked = begin = clock()
@@ -224,7 +224,7 @@ def perform(
                 board[slot] = index
                 begin = clock()
                 value = call(items[index - first], worker)
-                if _forked:
+                if _forks != forks:
                     os._exit(0)
                 end = clock()
                 begins.append(begin)
@@ -235,7 +235,7 @@ def perform(
                     checked = end
             break
         except BaseException as error:  # noqa: BLE001  (it is the user's: recorded, and raised by the run)
-            if _forked:
+            if _forks != forks:
                 _exit_by(error)
             done = len(values)
             del begins[done:], ends[done:]
@@ -254,18 +254,13 @@ def perform(
     return Batch(first, begins, ends, values, errors)
 
 
-_forked = False
+_forks = 0
+"""How many forks there are from the first process to this one: where an item ends in another one than it began in, a body has forked."""
 
 
 def _is_forked() -> None:
-    global _forked  # noqa: PLW0603  (true for all threads of a forked child)
-    _forked = True
-
-
-def is_worker() -> None:
-    """In a fork of our own making: this process runs items, unlike one that a body forks."""
-    global _forked  # noqa: PLW0603
-    _forked = False
+    global _forks  # noqa: PLW0603
+    _forks += 1
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,7 +15,7 @@ import sys
 import threading
 from array import array
 from time import perf_counter, thread_time
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Protocol
 
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
@@ -73,8 +73,8 @@ class Meter(Protocol):
     every: float
     measures: bool
 
-    def watch(self, function: Any) -> None:
-        """Tell waits by the lines of this function's file from now on, and things by the names that it has for them."""
+    def watch(self, code: CodeType | None, function: Any = None) -> None:
+        """Tell waits by the lines of this code's file from now on, and things by the names that a function has for them."""
         ...
 
     def read(self) -> None:
@@ -89,8 +89,8 @@ class Meter(Protocol):
         """Return what the thread (and the process, where it is the worker's own) used so far."""
         ...
 
-    def close(self) -> tuple[Total, ...]:
-        """End the account; return what was waited for, where that was measured."""
+    def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
+        """End the account; return what was waited for, where that was measured, and ``nameless`` where that is enough."""
         ...
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
@@ -179,19 +179,19 @@ class MeasuringMeter:
         self._used = used
         self._function: Any = None
         self.read = extension.mark
-        self._thread = get_ident()
+        self._owner = os.getpid(), get_ident()
         self._handle: int | None = extension.attach(rank, box, born)
 
     def __del__(self) -> None:
         """Where an interrupt kept everybody from knowing of it; only its own thread can end it."""
-        if getattr(self, "_handle", None) is not None and get_ident() == self._thread:
+        if getattr(self, "_handle", None) is not None and (os.getpid(), get_ident()) == self._owner:
             self._handle = None
             self._extension.detach()
 
-    def watch(self, function: Any) -> None:
-        """Tell waits by the lines and names of this function from now on."""
+    def watch(self, code: CodeType | None, function: Any = None) -> None:
+        """Tell waits by the lines of this code, and the names of this function, from now on."""
         self._function = function
-        self._extension.lines_of(str(getattr(getattr(function, "__code__", None), "co_filename", "")))
+        self._extension.lines_of(code.co_filename if code is not None else "")
 
     def take(self) -> Readings:
         """Read once more, hand over what was read so far and begin anew."""
@@ -201,12 +201,13 @@ class MeasuringMeter:
         """Return what was used so far."""
         return self._used.so_far()
 
-    def close(self) -> tuple[Total, ...]:
+    def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
         if self._handle is None:
             return ()
         self._handle = None
-        return named(told(self._extension.detach(), self._extension.library_at), self._function)
+        totals = told(self._extension.detach(), self._extension.library_at)
+        return totals if nameless else named(totals, self._function)
 
     def peek(self, now: float, cpu_s: float) -> Left | None:
         """Return what a blocked thread left."""
@@ -263,7 +264,7 @@ class InferringMeter:
         """Where an interrupt kept everybody from knowing of it."""
         self.close()
 
-    def watch(self, function: Any) -> None:
+    def watch(self, code: CodeType | None, function: Any = None) -> None:
         """Do nothing: single waits are not known here."""
 
     def read(self) -> None:
@@ -300,7 +301,7 @@ class InferringMeter:
         """Return what was used so far."""
         return self._used.so_far()
 
-    def close(self) -> tuple[Total, ...]:
+    def close(self, *, nameless: bool = False) -> tuple[Total, ...]:  # noqa: ARG002  (as all meters)
         """Give the descriptor back; single waits are not known here."""
         if self._schedstat is not None:
             self._schedstat.close()

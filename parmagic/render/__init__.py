@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from parmagic.model.timeline import Calls, Lane, Slice, Timeline
@@ -59,6 +58,11 @@ class View(Protocol):
         ...
 
     @property
+    def children(self) -> pd.DataFrame:
+        """One row per thread that a body started."""
+        ...
+
+    @property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: what was pickled."""
         ...
@@ -93,7 +97,7 @@ class View(Protocol):
         """What a file may hold of it: all that leaves this process is drawn from that."""
         ...
 
-    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
+    def shares(self, timeline: Timeline, lane: Lane, edges: Any) -> dict[str, Any]:
         """Return the seconds of each state in each of the n bins between the n + 1 ``edges``."""
         ...
 

@@ -21,8 +21,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from parmagic.model.recording import Child
 from parmagic.model.timeline import Calls, Lane, Slice, Timeline
-from parmagic.render.figures import clean, error_words, slice_words
+from parmagic.render.figures import clean, error_words, lane_name, slice_words
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -41,6 +42,9 @@ class Row(NamedTuple):
 
 BLOCK = 10_000
 """Slices that are written at once."""
+
+_CHILDREN, _BELOW = 500_000, 5
+"""Where the threads' numbers begin of what bodies started, and where these stand below their worker."""
 
 LEVEL = 3
 """How hard a trace is compressed: harder saves a few percent more, and takes a third longer."""
@@ -87,6 +91,7 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
     pid = number + 1
     yield _meta("process_name", pid, 0, name=timeline.arm.label)
     yield _meta("process_sort_index", pid, 0, sort_index=number)
+    yield from _children(view, timeline, pid, zero)
     for lane in timeline.lanes:
         rank = lane.worker.rank
         rows: tuple[tuple[str, str, Callable[[], Row]], ...] = (
@@ -102,7 +107,25 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
             if category == "function":
                 yield from _begin_of_functions(timeline, rank, pid, tid, zero)
                 yield from _gaps_in_functions(timeline, lane, pid, tid, zero)
-            yield from _slices(_cut(row(), timeline), f'"cat":"{category}","pid":{pid},"tid":{tid}', zero)
+            yield from _slices(_cut(row(), timeline.begin, timeline.end), f'"cat":"{category}","pid":{pid},"tid":{tid}', zero)
+
+
+def _children(view: View, timeline: Timeline, pid: int, zero: float) -> Iterator[str]:
+    """Yield the events of what workers' bodies started: a slice for each life, and its waits in that."""
+    for place, lane in enumerate(timeline.children):
+        if lane.child is None:
+            continue
+        tid = 1_000_000 * pid + _CHILDREN + place
+        yield _meta("thread_name", pid, tid, name=lane_name(lane))
+        yield _meta("thread_sort_index", pid, tid, sort_index=10 * lane.worker.rank + _BELOW)
+        begin, end = max(lane.child.begin, timeline.begin), min(lane.child.end, timeline.end)
+        for category, row in (("life", _life(lane.child)), ("wait", _waits(view, lane))):
+            yield from _slices(_cut(row, begin, end), f'"cat":"{category}","pid":{pid},"tid":{tid}', zero)
+
+
+def _life(child: Child) -> Row:
+    words = _json(clean(child.name, 80)), _args({"kind": child.kind})
+    return Row(np.array([child.begin]), np.array([child.end]), lambda some: [words] * len(some))
 
 
 def _who(timeline: Timeline, lane: Lane) -> str:
@@ -175,10 +198,10 @@ def _args(known: dict[str, Any]) -> str:
 _NONE = np.empty(0, dtype=int)
 
 
-def _cut(row: Row, timeline: Timeline) -> Row:
-    """Cut a row to its arm; what lies outside is left out."""
-    inside = np.flatnonzero((row.begins <= timeline.end) & (row.ends >= timeline.begin))
-    begins, ends = np.maximum(row.begins[inside], timeline.begin), np.minimum(row.ends[inside], timeline.end)
+def _cut(row: Row, begin: float, end: float) -> Row:
+    """Cut a row to its arm, or to a life; what lies outside is left out."""
+    inside = np.flatnonzero((row.begins <= end) & (row.ends >= begin))
+    begins, ends = np.maximum(row.begins[inside], begin), np.minimum(row.ends[inside], end)
     return Row(begins, ends, lambda some: row.words(inside[some]))
 
 

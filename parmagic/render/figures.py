@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parmagic.model.durations import UNKNOWN, seconds
 from parmagic.model.kinds import INFERRED, KIND, STATES
 from parmagic.model.private import described
+from parmagic.model.recording import Child
 from parmagic.model.timeline import Lane, Slice, Timeline
 
 if TYPE_CHECKING:
@@ -149,28 +149,57 @@ class Drawn:
     lanes: tuple[Lane, ...]
 
     @property
+    def child(self) -> Child | None:
+        """What its worker's body started that it shows; None of workers."""
+        return self.lanes[0].child
+
+    @property
     def name(self) -> str:
-        """Name the workers: ``worker 3``, ``workers 4-7`` (with a dash)."""
+        """Name the workers: ``worker 3``, ``workers 4-7`` (with a dash); what a body started by its own name."""
+        if self.child:
+            return f"› {clean(self.child.name, 80)}"
         first, last = self.lanes[0].worker.rank, self.lanes[-1].worker.rank
         return f"worker {first}" if first == last else f"workers {first}–{last}"
 
 
-def drawn(lanes: Sequence[Lane], most: int) -> list[Drawn]:
-    """Return at most ``most`` rows for these lanes: neighbours share one where there are more."""
+def drawn(timeline: Timeline, most: int) -> list[Drawn]:
+    """Return at most ``most`` rows for an arm: neighbours share one where there are more workers.
+
+    Below each worker is what its body started, where there is room for all of that.
+    """
+    lanes, children = timeline.lanes, timeline.children if len(timeline.lanes) + len(timeline.children) <= most else ()
     together = max(1, math.ceil(len(lanes) / most))
-    return [Drawn(tuple(lanes[first : first + together])) for first in range(0, len(lanes), together)]
+    rows = [Drawn(tuple(lanes[first : first + together])) for first in range(0, len(lanes), together)]
+    return sorted((*rows, *(Drawn((lane,)) for lane in children)), key=lambda row: row.lanes[0].worker.rank)  # stable: workers first
 
 
-def seconds_of(view: View, label: str, row: Drawn) -> tuple[dict[str, float], float, bool]:
+def below_each_other(timeline: Timeline, most: int) -> list[Lane]:
+    """Return the lanes of an arm: below each worker is what its body started, in all the ``most`` that lived longest."""
+    lives = [child.end - child.begin for lane in timeline.children if (child := lane.child)]
+    longest = sorted(range(len(lives)), key=lambda place: -lives[place])[:most]
+    below = [timeline.children[place] for place in sorted(longest)]
+    return sorted((*timeline.lanes, *below), key=lambda lane: lane.worker.rank)
+
+
+def lane_name(lane: Lane) -> str:
+    """Name one lane: ``worker 3``; of what its body started, that as well."""
+    worker = f"worker {lane.worker.rank}"
+    return worker if lane.child is None else f"{worker} › {clean(lane.child.name, 80)}"
+
+
+def seconds_of(view: View, timeline: Timeline, row: Drawn) -> tuple[dict[str, float], float, bool]:
     """Return the seconds that a row's workers were in each state (NaN where not known), their wall time, and whether all were measured."""
-    mine = [found for lane in row.lanes if (found := worker_row(view, label, lane.worker.rank)) is not None]
+    if row.child:
+        found = view.shares(timeline, row.lanes[0], [row.child.begin, row.child.end])
+        return {state: float(found[state][0]) for state in LOOKS}, row.child.end - row.child.begin, row.lanes[0].tally is not None
+    mine = [found for lane in row.lanes if (found := worker_row(view, timeline.arm.label, lane.worker.rank)) is not None]
     sums = {state: sum(float(each[f"{state}_s"]) for each in mine) if mine else math.nan for state in LOOKS}
     return sums, sum(float(each["wall_s"]) for each in mine), bool(mine) and all(bool(each["measured"]) for each in mine)
 
 
-def state_words(view: View, label: str, row: Drawn, most: int = 3) -> str:
+def state_words(view: View, timeline: Timeline, row: Drawn, most: int = 3) -> str:
     """Say what the largest states of a row's workers were: ``running 61 %, ~GIL wait 30 %``."""
-    sums, wall, measured_all = seconds_of(view, label, row)
+    sums, wall, measured_all = seconds_of(view, timeline, row)
     guesses = frozenset() if measured_all else INFERRED
     found = sorted(((value, state) for state, value in sums.items()), reverse=True, key=_known)
     parts = [
@@ -201,8 +230,9 @@ def bins(view: View, timeline: Timeline, row: Drawn, count: int) -> dict[str, An
 
 
 def present(view: View) -> list[str]:
-    """Return the states that any worker was in, in the order of the stack."""
-    return [state for state in LOOKS if len(view.workers) and float(view.workers[f"{state}_s"].sum()) > 0]
+    """Return the states that any worker, or what one started, was in, in the order of the stack."""
+    tables = [view.workers, *([view.children] if any(timeline.children for timeline in view.timelines) else [])]
+    return [state for state in LOOKS if any(len(table) and float(table[f"{state}_s"].sum()) > 0 for table in tables)]
 
 
 def legend_words(view: View, state: str) -> str:

@@ -144,9 +144,9 @@ def _bar(row: ArmRow) -> str:
 def pictures(view: View) -> list[str]:
     """Return every arm's lanes, with words beside them."""
     timelines = view.timelines[:MAX_ARMS]
-    count = sum(len(timeline.lanes) for timeline in timelines)
+    count = sum(len(timeline.lanes) + len(timeline.children) for timeline in timelines)
     per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES
-    rows = [drawn(timeline.lanes, per_arm) for timeline in timelines]
+    rows = [drawn(timeline, per_arm) for timeline in timelines]
     n_bins = svg.bins_for(sum(map(len, rows)))
     strips = [[svg.pieces(t, row) for row in mine] for t, mine in zip(timelines, rows, strict=True)]
     if sum(len(items) for mine in strips for items in mine) > svg.ALL_ITEMS:
@@ -158,7 +158,7 @@ def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], strips: 
     """Draw an arm: words on the left, which stay when a sanitizer takes the picture away."""
     label = timeline.arm.label
     style = f"height:{svg.ROW}px;line-height:{svg.ROW - 4}px;{_ONE_LINE}"
-    words = "".join(f'<div style="{style}">{row.name}: {escape(state_words(view, label, row, 2))}</div>' for row in rows)
+    words = "".join(f'<div style="{style}">{escape(row.name)}: {escape(state_words(view, timeline, row, 2))}</div>' for row in rows)
     picture = svg.lanes(view, timeline, rows, n_bins, strips)
     wall = seconds(timeline.wall_s)
     return (

@@ -376,7 +376,7 @@ function drawTable() {
     const begin = Math.max(part.begin, at.arm.begin), end = Math.min(part.end, at.arm.end);
     if (end <= begin) continue;
     const row = make("tr", body);
-    make("td", row, `${at.arm.label}, ${at.lane.rank}`, "words");
+    make("td", row, `${at.arm.label}, ${at.lane.name}`, "words");
     for (const state of states) {
       const sums = at.sums.get(state), ns = sums ? (until(at.arm, sums, end) - until(at.arm, sums, begin)) * 1e9 : 0;
       const rough = ns > 0 && looks.get(state).inferred && !at.lane.measured ? "~" : "";
@@ -443,7 +443,7 @@ function* facts({ at, row, place }) {
   }
   yield ["took", duration(took)];
   yield ["from", `${duration(begin - at.arm.begin)} after the begin of ${at.arm.label}`];
-  yield ["worker", `${at.lane.rank} (${at.lane.who})`];
+  yield ["in", `${at.lane.name} (${at.lane.who})`];
   if (row.kind === "item") return;
   const items = at.rows.find(({ kind }) => kind === "item");
   const item = items ? firstAfter(items, begin + took / 2) : -1;
@@ -460,7 +460,7 @@ function sliceAt(at, time, y) {
 function describe(at, time, y) {
   const { arm, lane } = at;
   if (time < arm.begin || time > arm.end) return "";
-  const lines = [`${arm.label}, worker ${lane.rank}, at ${duration(time - arm.begin)}`];
+  const lines = [`${arm.label}, ${lane.name}, at ${duration(time - arm.begin)}`];
   if (y <= STATES) {
     const half = Math.max((arm.end - arm.begin) / at.steps, (view.end - view.begin) / Math.max(1, $("axis").clientWidth)) / 2;
     const begin = Math.max(arm.begin, time - half), end = Math.min(arm.end, time + half);
@@ -607,14 +607,14 @@ function build() {
     make("h3", $("lanes"), `${arm.label}, ${duration(arm.end - arm.begin)}`);
     for (const lane of arm.lanes) {
       const row = make("div", $("lanes"), "", "lane");
-      make("span", row, `worker ${lane.rank}`);
+      make("span", row, lane.name.replace(/^worker \d+ ›/, "›")).title = lane.name;
       const canvas = make("canvas", row), sums = new Map();
       for (const state of looks.keys()) if (lane.states[state]) sums.set(state, unpack(lane.states[state], Float32Array));
       const { rows, calls, height } = rowsOf(lane);
       canvas.style.height = `${height}px`;
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${arm.label}, worker ${lane.rank}: its figures are in the tables of the states and of the workers`);
+      canvas.setAttribute("aria-label", `${arm.label}, ${lane.name}: its figures are in the tables of the states and of the workers`);
       const at = { arm, lane, canvas, rows, calls, height, sums, steps: Math.max(1, ...[...sums.values()].map((each) => each.length - 1)) };
       lanes.push(at);
       listen(at);

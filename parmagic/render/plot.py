@@ -43,7 +43,7 @@ def figure(view: View) -> RunFigure:
     Figures are those of the tables. Save it with ``savefig``.
     """
     view = view.saved
-    rows = [drawn(timeline.lanes, max(1, MAX_LANES // max(1, len(view.timelines)))) for timeline in view.timelines]
+    rows = [drawn(timeline, max(1, MAX_LANES // max(1, len(view.timelines)))) for timeline in view.timelines]
     heights = [max(LANE * 2, LANE * len(mine)) for mine in rows]
     below = max(1.0, ROW * len(rows))
     made = RunFigure(figsize=(9, sum(heights) + below + 0.75 * len(rows) + 1.2), dpi=120, layout="constrained")
@@ -105,8 +105,8 @@ def _states(axes: Axes, view: View) -> None:
     for place, timeline in enumerate(view.timelines):
         labels.append(clean(timeline.arm.label))
         left = 0.0
-        for row in drawn(timeline.lanes, 1):
-            sums, wall, _ = seconds_of(view, timeline.arm.label, row)
+        for row in drawn(timeline, 1):
+            sums, wall, _ = seconds_of(view, timeline, row)
             for state, look in LOOKS.items():
                 width = float(np.nan_to_num(sums[state])) / wall if wall > 0 else 0.0
                 axes.barh(place, width, left=left, color=look.color, height=0.6)

@@ -14,7 +14,7 @@ import numpy as np
 
 from parmagic.model.kinds import INFERRED
 from parmagic.model.timeline import Calls, Lane, Slice, Timeline
-from parmagic.render.figures import LOOKS, clean, error_words, legend_words, present, slice_words, worker_row
+from parmagic.render.figures import LOOKS, below_each_other, clean, error_words, lane_name, legend_words, present, slice_words
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -28,6 +28,9 @@ MAX_ITEMS = 50_000
 MAX_WAITS = 200_000
 MAX_CALLS = 500_000
 """Waits, and function calls, that are drawn in all; of more, the longest."""
+
+MAX_BELOW = 500
+"""Threads and processes of the body's that are drawn of one arm; of more, the longest. Each takes some 20 kB."""
 
 MAX_DEPTH = 60
 """Calls within calls that are drawn."""
@@ -75,7 +78,8 @@ class _Scene:
         self._shortest_call = self._shortest(
             [each.ends - each.begins for calls in self._calls.values() for each in calls], MAX_CALLS, "recorded function calls"
         )
-        self._waits = {(n, k): run.slices(lane) for n, t in enumerate(run.timelines) for k, lane in enumerate(t.lanes)}
+        self._lanes = [below_each_other(timeline, MAX_BELOW) for timeline in run.timelines]
+        self._waits = {(n, k): run.slices(lane) for n, lanes in enumerate(self._lanes) for k, lane in enumerate(lanes)}
         self._shortest_wait = self._shortest(
             [np.array([piece.end - piece.begin for piece in pieces]) for pieces in self._waits.values()], MAX_WAITS, "waits"
         )
@@ -96,7 +100,10 @@ class _Scene:
         if every > 1:
             drawn = sum(number % every == 0 for lane in timeline.lanes for number in lane.items()[0])
             self.said.append(f"The page draws {drawn:,} of the {n_items:,} items of {clean(timeline.arm.label)}, evenly chosen.")
-        lanes = [self._lane(number, place, timeline, lane, every) for place, lane in enumerate(timeline.lanes)]
+        if (n_below := len(timeline.children)) > MAX_BELOW:
+            what = f"the {n_below:,} threads and processes that the body of {clean(timeline.arm.label)} started"
+            self.said.append(f"The page draws the {MAX_BELOW:,} of {what} which lived longest.")
+        lanes = [self._lane(number, place, timeline, lane, every) for place, lane in enumerate(self._lanes[number])]
         deepest = max((len(lane["calls"]) for lane in lanes), default=0)
         if deepest > MAX_DEPTH:
             self.said.append(f"The page draws calls of {clean(timeline.arm.label)} {MAX_DEPTH} deep; they go {deepest} deep.")
@@ -111,17 +118,16 @@ class _Scene:
         return round((at - self.zero) * 1e9)
 
     def _lane(self, number: int, place: int, timeline: Timeline, lane: Lane, every: int) -> dict[str, Any]:
-        row = worker_row(self.run, timeline.arm.label, lane.worker.rank)
-        mine = [each for each in self._calls.get(number, []) if each.rank == lane.worker.rank]
+        mine = [each for each in self._calls.get(number, []) if each.rank == lane.worker.rank and lane.child is None]
         return {
-            "rank": lane.worker.rank,
+            "name": lane_name(lane),
             "who": f"process {lane.worker.pid}, thread {lane.worker.tid}",
-            "measured": row is not None and bool(row["measured"]),
+            "measured": lane.tally is not None,
             "states": self._states(timeline, lane),
             "items": self._items(lane, every),
             "waits": self._pieces(self._waits[number, place], timeline),
             "calls": self._rows(mine),
-            "gaps": [[self._ns(begin), self._ns(end)] for begin, end in timeline.gaps(lane)],
+            "gaps": [] if lane.child else [[self._ns(begin), self._ns(end)] for begin, end in timeline.gaps(lane)],
         }
 
     def _states(self, timeline: Timeline, lane: Lane) -> dict[str, str]:

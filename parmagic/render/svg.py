@@ -61,7 +61,7 @@ def _lane(view: View, timeline: Timeline, row: Drawn, place: int, n_bins: int, i
     """
     heights = stack(bins(view, timeline, row, n_bins))
     top = ROW * place + 1
-    known = seconds_of(view, timeline.arm.label, row)
+    known = seconds_of(view, timeline, row)
     paths = [
         f'<path fill="{LOOKS[state].color}" d="{outline(heights[state])}"><title>{_title(row, state, *known)}</title></path>'
         for state in reversed(LOOKS)
@@ -154,5 +154,5 @@ def outline(heights: Sequence[int]) -> str:
 
 def _title(row: Drawn, state: str, sums: dict[str, float], wall: float, measured: bool) -> str:
     if not wall > 0:
-        return f"{row.name}: {LOOKS[state].words}"
-    return f"{row.name}: {LOOKS[state].words} {inferred(seconds(sums[state]), state in INFERRED and not measured)}"
+        return f"{escape(row.name)}: {LOOKS[state].words}"
+    return f"{escape(row.name)}: {LOOKS[state].words} {inferred(seconds(sums[state]), state in INFERRED and not measured)}"

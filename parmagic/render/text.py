@@ -24,7 +24,7 @@ SPARE = ("baseline", "cores", "efficiency", "gil", "most")
 """Columns that a narrow terminal does without, first one first."""
 
 # what they would be in a plain terminal; the look-alikes are meant
-_PLAIN = str.maketrans({"×": "x", "µ": "u", "–": "-", "·": "-", "…": "...", "→": "->", "█": "#"})
+_PLAIN = str.maketrans({"×": "x", "µ": "u", "–": "-", "·": "-", "…": "...", "→": "->", "›": ">", "█": "#"})
 _ANSI = re.compile("\x1b\\[[0-9;]*m")
 _LIGHT_INK = {25, 89, 240}  # backgrounds that need white letters
 
@@ -188,30 +188,47 @@ def _baselines(rows: list[ArmRow]) -> str:
 
 def _lanes(view: View, timeline: Timeline, paper: _Paper) -> None:
     """Add one line per worker, or few: each cell shows what took most of its time."""
-    rows = drawn(timeline.lanes, MAX_LANES)
+    rows = drawn(timeline, MAX_LANES)
     wall = seconds(timeline.wall_s)
     paper.lines.append("")
     paper.wrap(f"{timeline.arm.label}, from 0 to {wall}")
-    names = [paper.plain(row.name.split(" ")[1]) for row in rows]
-    margin = max(map(len, names), default=1)
+    names = [_cut(paper.plain(row.name if row.child else row.name.split(" ")[1]), paper.width // 3) for row in rows]
+    margin = max(map(cells, names), default=1)
     for name, row in zip(names, rows, strict=True):
         picture = _picture(view, timeline, row, paper.width - margin - 3, paper)
-        paper.lines.append(f"{name:>{margin}} |{picture}|")
+        gap = " " * (margin - cells(name))
+        paper.lines.append(f"{name}{gap} |{picture}|" if row.child else f"{gap}{name} |{picture}|")
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cells(text) <= width else f"{_fitting(text, width - 1)}…"
 
 
 def _picture(view: View, timeline: Timeline, row: Drawn, columns: int, paper: _Paper) -> str:
     shares = bins(view, timeline, row, columns)
-    states = [max(LOOKS, key=lambda state, place=place: shares[state][place]) for place in range(columns)]  # type: ignore[misc]
+    states = [_most_of(shares, place) for place in range(columns)]
     picture, start = "", 0
     for place in range(1, columns + 1):
         if place == columns or states[place] != states[start]:
-            look = LOOKS[states[start]]
-            glyph = look.glyph if paper.unicode else look.ascii
-            # a block would hide the background that all other states are drawn with
-            glyph = " " if paper.color and states[start] == "running" else glyph
-            picture += paper.paint(glyph * (place - start), look.code)
+            picture += _stretch(states[start], place - start, paper)
             start = place
     return picture
+
+
+def _most_of(shares: dict[str, Any], place: int) -> str:
+    """Return the state that took most of a cell; empty where there was none: before a thread's begin, behind its end."""
+    state = max(LOOKS, key=lambda name: float(shares[name][place]))
+    return state if shares[state][place] > 0 else ""
+
+
+def _stretch(state: str, count: int, paper: _Paper) -> str:
+    if not state:
+        return " " * count
+    look = LOOKS[state]
+    glyph = look.glyph if paper.unicode else look.ascii
+    # a block would hide the background that all other states are drawn with
+    glyph = " " if paper.color and state == "running" else glyph
+    return paper.paint(glyph * count, look.code)
 
 
 def _legend(view: View, paper: _Paper) -> None:

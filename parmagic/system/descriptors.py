@@ -63,6 +63,20 @@ def base_of_ours() -> int:
     return top - min(ROOM, top // 4)
 
 
+def to_spare(most: int) -> int:
+    """Return how many descriptors may be ours beside a body that opens more itself: at most ``most``, and an eighth of what is free."""
+    try:
+        import resource  # noqa: PLC0415  (POSIX only)
+
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        close_descriptor(lowest := open_descriptor(os.devnull, os.O_RDONLY))
+    except ImportError:
+        return most
+    except OSError as error:
+        return 0 if error.errno in {errno.EMFILE, errno.ENFILE} else most  # a system without it
+    return most if allowed == resource.RLIM_INFINITY else max(0, min(most, (allowed - lowest) // 8))
+
+
 @cache
 def _libc() -> ctypes.PyDLL:
     return ctypes.PyDLL(None, use_errno=True)

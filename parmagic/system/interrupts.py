@@ -195,17 +195,33 @@ def undo(what: Callable[[], object]) -> None:
 
 
 def raise_in(thread: int | None, kind: type[BaseException]) -> bool:
-    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python; False, and nothing, while any thread forks.
+    """Raise ``kind`` in another thread, known by its ``ident``, as soon as it runs Python.
+
+    False, and nothing, while any thread forks, or that one starts a thread.
 
     In a fork, Python drops it, and with it perhaps the release of a lock. And a child that is born while it waits
     for its thread would be alarmed forever (see :func:`calm`): that thread is not in there.
     """
     with _forks:
-        if _forking:
+        if _forking or thread in _bearing:
             return False
         if thread is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
         return True
+
+
+_bearing: list[int] = []  # threads that start one: up to 3.11 it has their ident until it runs, and would take what is meant for them
+
+
+def bears(thread: int) -> None:
+    """Note that a thread, known by its ``ident``, is about to start another one."""
+    _bearing.append(thread)
+
+
+def has_born(thread: int) -> None:
+    """Note that the other one runs, or could not be started."""
+    with suppress(ValueError):
+        _bearing.remove(thread)
 
 
 _forks = Lock()
@@ -258,6 +274,7 @@ def _fork_in_child() -> None:
     global _forks  # noqa: PLW0603  (another thread may have held it)
     _forks = Lock()
     _forking.clear()
+    _bearing.clear()
 
 
 def settle() -> None:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from time import sleep
 
 __all__ = [
-    "Empty", "Lock", "LockType", "Poll", "RLock", "Socket", "close_descriptor", "fork_process", "get_ident",
-    "in_main_thread", "lead_the_loop", "local", "new_thread", "open_descriptor", "patched_threads", "posix_spawn", "read_descriptor",
-    "renew", "set_handler", "set_wakeup_fd", "sleep", "start_new_thread", "subprocesses", "waitpid", "write_descriptor",
+    "Empty", "Lock", "LockType", "Poll", "RLock", "Socket", "close_descriptor", "fork_process", "get_ident", "in_main_thread", "is_ours",
+    "lead_the_loop", "local", "new_thread", "open_descriptor", "patched_threads", "posix_spawn", "read_descriptor", "renew",
+    "set_handler", "set_wakeup_fd", "sleep", "start_new_thread", "subprocesses", "waitpid", "write_descriptor",
 ]  # fmt: skip
 
 BORN_WITHIN = 30.0
@@ -131,6 +131,11 @@ class _Thread(threading.Thread):
     def _delete(self) -> None:
         with suppress(KeyError):
             super()._delete()  # type: ignore[misc]
+
+
+def is_ours(thread: object) -> bool:
+    """Tell whether this is a thread that :func:`new_thread` made."""
+    return type(thread) is _Thread or type(thread) is _Bare
 
 
 class _Bare:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, MethodType, ModuleType
 from typing import Any
 
-from parmagic.model.code import globals_of, last_of
+from parmagic.model.code import code_of, globals_of, last_of
 from parmagic.model.recording import Batch, Readings
 from parmagic.parse.strings import named_by
 from parmagic.record.board import NOTHING, STOP, Board, item_slot, loading
@@ -38,7 +38,8 @@ def work(
     ``report``. The caller has ``worker`` leave what it keeps, behind that and whatever is raised here.
     """
     slot = item_slot(worker.rank)
-    meter.watch(body_of(call))
+    body = body_of(call)
+    meter.watch(code_of(body), body)
     while not board[STOP] and (claim := deck.take()) is not None:
         board[slot] = loading(claim.start)  # what kills a worker while it loads its items is this item's doing
         before()
@@ -73,12 +74,6 @@ def body_of(call: Call) -> Any:
     return function
 
 
-def code_of(function: Any) -> CodeType | None:
-    """Return the code of a function or method; None for any other callable, of which nothing is asked."""
-    plain = function.__func__ if type(function) is MethodType else function
-    return plain.__code__ if type(plain) is FunctionType else None
-
-
 def globals_read(function: Any) -> frozenset[str]:
     """Return the names that a function, or one within it, reads where it was written; none where a process finds it in its module.
 
@@ -111,6 +106,11 @@ def names_around(call: Call) -> dict[str, Any]:
     function = _called_in_the_end(body_of(call))
     found: dict[str, Any] = function.__globals__ if code_of(function) is not None else {}
     return found
+
+
+def code_around(call: Call) -> CodeType | None:
+    """Return the code of a body that is a function, or that is of one and some of its arguments; None of any other callable."""
+    return code_of(_called_in_the_end(body_of(call)))
 
 
 def names_in(call: Call) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self, TextIO
 from parmagic.model.progress import Printed
 from parmagic.record.items import Worker
 from parmagic.system.interrupts import held_back, undo
-from parmagic.system.real import Lock, local
+from parmagic.system.real import Lock, get_ident, local
 from parmagic.workers.forks import Forks, leave_all
 from parmagic.workers.lines import Lines
 
@@ -42,8 +42,8 @@ class ThreadOutput:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._routers: list[_Router] = []
-        self._lines: dict[tuple[int, str], Lines] = {}
-        self._decoders: dict[tuple[int, str], IncrementalDecoder] = {}
+        self._lines: dict[tuple[int, str, int], Lines] = {}
+        self._decoders: dict[tuple[int, str, int], IncrementalDecoder] = {}
         self.forks = Forks(emit)
         self.over = False
 
@@ -59,6 +59,10 @@ class ThreadOutput:
         """Take the calling thread for one of this run's workers."""
         _here.speaker = (self, worker)
 
+    def attach_below(self, worker: Worker) -> None:
+        """Take the calling thread for one that a worker's body has started: it prints as that, in lines of its own."""
+        _here.speaker, _here.thread = (self, worker), get_ident()
+
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Put the streams back."""
         undo(self.end)
@@ -72,7 +76,7 @@ class ThreadOutput:
                 router.step_down()
         self._routers.clear()
         while self._lines:
-            (rank, name), lines = self._lines.popitem()
+            (rank, name, _), lines = self._lines.popitem()
             last = lines.last(rank, name)
             if last is not None:
                 self._emit(last)
@@ -81,14 +85,15 @@ class ThreadOutput:
 
     def write(self, rank: int, name: str, text: str) -> None:
         """Collect what a worker writes to a stream."""
-        lines = self._lines.get((rank, name)) or self._lines.setdefault((rank, name), Lines())
+        key = rank, name, _here.thread
+        lines = self._lines.get(key) or self._lines.setdefault(key, Lines())
         whole = lines.feed(text)
         if whole:
             self._emit(Printed(rank, name, whole))
 
     def decoder(self, rank: int, name: str) -> IncrementalDecoder:
         """Return what makes text of the bytes that a worker writes to a stream."""
-        key = rank, name
+        key = rank, name, _here.thread
         return self._decoders.get(key) or self._decoders.setdefault(key, getincrementaldecoder("utf-8")("replace"))
 
 
@@ -96,6 +101,7 @@ class _Here(local):
     """Whose worker the calling thread is."""
 
     speaker: tuple[ThreadOutput, Worker] | None = None
+    thread: int = 0  # which one of the worker's body's; its own is 0
 
 
 _here = _Here()

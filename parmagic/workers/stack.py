@@ -17,6 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 import parmagic
+from parmagic.record import children
 from parmagic.system.descriptors import Descriptor
 from parmagic.system.files import anonymous_file
 from parmagic.system.gil import FREE_THREADED
@@ -128,7 +129,11 @@ def line_in(frames: Iterable[Frame], filename: str) -> int:
 
 
 def in_library(thread: threading.Thread) -> bool:
-    """Tell whether a thread runs Python code of the standard library, or of a debugger, at this moment."""
-    frame = next(frames_of(thread.ident), None)
-    file = frame.file if frame is not None else ""
+    """Tell whether a thread runs Python code of the standard library, or of a debugger, at this moment.
+
+    What stands in the place of one of its functions is its code.
+    """
+    files = [frame.file for frame in frames_of(thread.ident)]
+    ours = next((place for place, file in enumerate(files) if not file.startswith(_OURS)), len(files))
+    file = "".join(files[ours : ours + 1] if children.__file__ in files[:ours] else files[:1])
     return (file.startswith(_LIBRARY) and "-packages" not in file) or "pydevd" in file

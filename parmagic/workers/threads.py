@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from parmagic.errors import Ended, EndedHeld, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
-from parmagic.record import meter, tracing, usage
+from parmagic.record import children, meter, tracing, usage
 from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
 from parmagic.record.helpers import HelperThreads
 from parmagic.record.hooks import hooked
@@ -24,7 +25,7 @@ from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.doing import Doing
 from parmagic.workers.endings import GRACE, cut_off, over_time
 from parmagic.workers.gate import Gate
-from parmagic.workers.loop import InTurn, names_in, work
+from parmagic.workers.loop import InTurn, body_of, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
 from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
 from parmagic.workers.pyplot import Pyplot
@@ -44,13 +45,11 @@ class SharedWorkers:
         output, hooks = crew.output, hooked()
 
         def end() -> None:
-            hooks.end()
-            output.end()
-            crew.trace.end()
-            crew.pyplot.end()
+            for each in (hooks, output, crew.trace, crew.pyplot, crew.children):
+                each.end()
 
         try:
-            with limits.explained(), output, hooks as crew.measuring:
+            with limits.explained(), output, crew.children, hooks as crew.measuring:
                 try:
                     yield from self._run(crew)
                 finally:
@@ -112,7 +111,7 @@ class _Crew:
         self._gate = Gate(self.count)
         self._begin, self._born = perf_counter(), [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
-        self._helpers = HelperThreads(from_birth=False)
+        self._helpers, self.children = HelperThreads(from_birth=False), children.Children(body_of(job.call))
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
@@ -178,9 +177,9 @@ class _Crew:
         trace = self.trace.finish(self.job.trace_file(0))
         yield from self.waiting()
         yield from self._unfinished(stuck)
-        me = self.who.get(0, WorkerId(0, os.getpid(), 0))
-        notes = (*(self._doing.stuck(rank) for rank in stuck), *self.pyplot.notes)
-        yield Recording(me, trace=trace, notes=notes, noted=True, helpers=self._helpers.found())
+        me, children = self.who.get(0, WorkerId(0, os.getpid(), 0)), self.children.take()
+        notes = (*(self._doing.stuck(rank) for rank in stuck), *self.pyplot.notes, *self.children.notes())
+        yield Recording(me, trace=trace, notes=notes, noted=True, helpers=self._helpers.found(), children=children)
 
     def waiting(self) -> Iterator[Report]:
         """Yield what was reported and not yet taken."""
@@ -282,6 +281,7 @@ class _Crew:
         me = self.who[rank] = meter.who(rank, gauge)
         enter(worker)
         in_thread(self._settings)
+        self.children.adopt(rank, measuring=self.measuring, enter=partial(self.output.attach_below, worker))
         self.output.attach(worker)
         self.pyplot.attach()
         if self._of is not None:
@@ -318,8 +318,7 @@ class _Crew:
     def _leave(self, rank: int, ranks: set[int]) -> None:
         """From here on, being of these ``ranks``, the calling thread is not interrupted: an account must be closed, and the end reported.
 
-        What was raised in it before comes at the latest within this loop: at its turns, Python looks. (To take an
-        exception back would leave the alarm on that :func:`calm` is about.)
+        What was raised in it before comes at the latest in this loop, where Python looks. (To take it back leaves :func:`calm`'s alarm.)
         """
         with self._leaving:
             ranks.add(rank)
@@ -338,6 +337,7 @@ class _Crew:
             self._helpers.end()
             enter(None)
             leave()
+            children.leave()
 
     def _deck(self, rank: int) -> Deck:
         claims = self.job.sharing.claims_of(rank)

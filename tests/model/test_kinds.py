@@ -39,8 +39,13 @@ def test_every_row_is_whole():
 
 
 def test_every_state_is_in_the_sets_of_its_kind():
-    """Each state is measured, noted by the worker, or what is left; what is inferred elsewhere is measured, and what samples tell is inferred."""
-    assert sorted([*SPANS, *MEASURED, *REST]) == sorted(WORKER_STATES)
+    """Each state is measured, noted by the worker, or what is left; what is inferred elsewhere is measured, and what samples tell is inferred.
+
+    A worker's idle time is what is left; a pool's within a body is measured.
+    """
+    assert {*SPANS, *MEASURED, *REST} == {*WORKER_STATES}
+    assert {*MEASURED} & {*SPANS, *REST} == {"idle"}
+    assert not {*SPANS} & {*REST}
     assert set(SAMPLED.values()) < INFERRED < set(MEASURED)
     assert set(OWN) < set(MEASURED)
     assert set(LOOKS) == set(WORKER_STATES)

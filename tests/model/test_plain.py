@@ -27,7 +27,7 @@ from parmagic.model.waits import WAIT_LAYOUT, Total, Wait, Waits
 from parmagic.render import chrome, page, text
 from parmagic.result import Run, from_plain, to_plain
 
-TABLES = ("summary", "workers", "items", "waits", "transfers")
+TABLES = ("summary", "workers", "items", "waits", "transfers", "children")
 
 
 def again(run):

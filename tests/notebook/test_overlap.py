@@ -242,8 +242,8 @@ def test_prints_of_no_worker_go_where_they_went(kernel):
     """A thread of the user's prints under the cell, unmarked, while a run is on and behind it."""
     text = kernel.run(
         "def other():\n    for n in range(3):\n        print('unmarked', n)\n        turn.wait(30)\n"
-        "turn = threading.Barrier(2)\nthread = threading.Thread(target=other)\n"
-        "first = parmagic.run(lambda _: (thread.start(), turn.wait(30)), [0], 'threads=1', once=True)\n"
+        "turn = threading.Barrier(2)\nthread = threading.Thread(target=other)\nthread.start()\n"
+        "first = parmagic.run(lambda _: turn.wait(30), [0], 'threads=1', once=True)\n"
         "turn.wait(30)\nturn.wait(30)\nthread.join(30)"
     )
     assert text == "unmarked 0\nunmarked 1\nunmarked 2\n"

@@ -64,7 +64,7 @@ def test_looking_runs_nothing(ip):
     assert ip.space["ran"] == []
 
 
-PUBLIC = ["arm", "error", "items", "notes", "plot", "results", "save", "summary", "timeline", "transfers", "verdict", "waits", "workers"]
+PUBLIC = ["arm", "children", "error", "items", "notes", "plot", "results", "save", "summary", "timeline", "transfers", "verdict", "waits", "workers"]
 
 
 @pytest.mark.parametrize("jedi", [True, False])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import parmagic
-from parmagic.model.kinds import WORKER_STATES
+from parmagic.model.kinds import MEASURED, WORKER_STATES
 from parmagic.record import hooks
 from parmagic.system.cpus import available_cpus
 from parmagic.system.gil import gil_enabled, gil_notes
@@ -522,7 +522,8 @@ def test_time_within_and_between_marks():
         rows, events, lost = extension.take()
         extension.detach()
     numbers = memoryview(rows).cast("d").tolist()
-    first, last = numbers[8:16], numbers[-8:]
+    width = 1 + len(MEASURED)
+    first, last = numbers[width : 2 * width], numbers[-width:]
     assert last[0] - first[0] == pytest.approx(sum(last[1:]) - sum(first[1:]), abs=1e-6)
     assert last[0] - first[0] == pytest.approx(end - begin, abs=1e-3)
     assert (len(events), lost) == (40, 0)

@@ -175,7 +175,7 @@ def test_the_page_equals_the_tables(chromium, tmp_path):
         assert arm.end > arm.begin
     tab.until("document.querySelectorAll('#states tbody tr').length === 4")
     cells = tab.page.evaluate("[...document.querySelectorAll('#states tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent))")
-    assert cells[0][:3] == ["threads=2, 0", "800 ms · 50 %", "800 ms · 50 %"]
+    assert cells[0][:3] == ["threads=2, worker 0", "800 ms · 50 %", "800 ms · 50 %"]
     assert tab.errors == []
 
 

@@ -144,7 +144,7 @@ def test_lanes_add_up_to_the_workers_table(run):
     (arm,) = data_of(page(run))["arms"]
     took = {}
     for lane in arm["lanes"]:
-        row = run.workers.loc[("threads=2", lane["rank"])]
+        row = run.workers.loc[("threads=2", int(lane["name"].removeprefix("worker ")))]
         for state in WORKER_STATES:
             last = unpacked(lane["states"][state], "<f4")[-1] if state in lane["states"] else 0.0
             assert last == pytest.approx(np.nan_to_num(row[f"{state}_s"]), rel=1e-5, abs=1e-7)

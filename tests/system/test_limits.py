@@ -53,7 +53,6 @@ def apart(what, *arguments):
         if code: print(json.dumps(["ended by", code, arguments]))
         return
     signal.alarm(30)
-    parmagic.record.items.is_worker()
     try:
         found = ["run", *what(*arguments)]
     except parmagic.ParmagicError as error:

@@ -17,20 +17,21 @@ from typing import Any
 import cloudpickle
 
 from parmagic.errors import Ended, LimitReached, NotShippable
-from parmagic.model import words
+from parmagic.model import traits, words
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
-from parmagic.model.traits import PROCS
 from parmagic.record import hooks, meter, tracing
 from parmagic.record.board import Board, blank_board
+from parmagic.record.children import Children
+from parmagic.record.ends import ends_of
 from parmagic.record.helpers import of_process
-from parmagic.record.items import Worker, current_worker, enter, is_worker
+from parmagic.record.items import Worker, current_worker, enter
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
-from parmagic.workers.loop import InTurn, names_around, work
+from parmagic.workers.loop import InTurn, body_of, names_around, work
 from parmagic.workers.processes import asked, covered, cwd, feeders, fresh, home, ipython, leaving, ship, surroundings
 from parmagic.workers.processes.channel import Channel
 from parmagic.workers.processes.claims import BoardDeck, FileLock
@@ -43,13 +44,15 @@ from parmagic.workers.stack import Lookout
 Cargo = tuple[Any, Callable[[range], Any]]
 """A body, and what loads the items of a claim."""
 
+Unpack = Callable[[list[str]], Cargo]
+"""What returns these, and adds notes on them."""
+
 
 def prepare() -> Iterator[None]:
     """Do ahead what every worker does once, in steps: make a tracer and find out what it costs, then run an item of nothing.
 
     What a process does for the first time costs it several times as much: a fork copies the pages that it writes to.
     """
-    is_worker()
     tracing.warm("auto")
     yield
     _rehearse()
@@ -69,7 +72,7 @@ def _rehearse() -> None:
         trace.start()
         trace.attach(0)
         channel.send(Recording(me, spans=(Span("startup", 0.0, 0.0),)))
-        worker = Worker(0, 1, PROCS.name, Plan(()))
+        worker = Worker(0, 1, traits.PROCS.name, Plan(()))
         work(call, load, OwnItem(range(1)), worker, gauge, blank_board(1), channel.report, trace.refresh, trace.detach, keep_going=False)
         written = trace.finish(None)
         trace.end()
@@ -102,14 +105,14 @@ def _cargo_of_nothing() -> Cargo:
 
 def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     """Be a worker: run items until there are none, report, and return."""
-    is_worker()
     base, beside = base_of_ours(), len(Descriptors._fields)
     at = Descriptors(*(high(each, base) if name in _KEPT else each for name, each in zip(Descriptors._fields, descriptors, strict=False)))
     needed = [Descriptor(at.board)] if orders.sharing.share == "common" else []
     channel = Channel(adopted(at.connection), orders.rank, needed)
     try:
-        with hooks.hooked(wanted=orders.measure) as measuring:
-            _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), measuring=measuring)
+        with hooks.hooked(wanted=orders.measure) as measuring, Children() as children:
+            children.adopt(orders.rank, measuring=measuring)
+            _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), children, measuring=measuring)
     except Ended:
         _leave()
     except Lost:
@@ -125,12 +128,11 @@ _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 """The descriptors that stay open beside the body's own."""
 
 
-def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[list[str]], Cargo], *, measuring: bool) -> None:
+def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, children: Children, *, measuring: bool) -> None:
     born, worker = meter.birth(orders.begin, measuring=measuring), Worker(orders.rank, orders.count, orders.model, orders.plan)
     gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
-    notes = _move_in(orders, worker, at)
-    board = _heeded(orders, worker, at.board)
+    notes, board = _move_in(orders, worker, at), _heeded(orders, worker, at.board)
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -149,6 +151,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
     try:
         enter(worker)
         call, load = unpack(notes)
+        children.function = body_of(call)
         surroundings.reseed()
         call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
         trace.attach(worker.rank)
@@ -164,7 +167,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Callable[[l
         raise
     finally:
         trace.detach()
-    _part(orders, channel, gauge, trace, worker, notes)
+    _part(orders, channel, gauge, trace, worker, notes, children)
 
 
 def _heeded(orders: Orders, worker: Worker, file: int) -> Board:
@@ -193,7 +196,9 @@ def _move_in(orders: Orders, worker: Worker, at: Descriptors) -> list[str]:
     return cwd.enter(at.folder) if orders.environment is not None else []
 
 
-def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.Tracing, worker: Worker, notes: list[str]) -> None:
+def _part(
+    orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.Tracing, worker: Worker, notes: list[str], children: Children
+) -> None:  # fmt: skip
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
     account = None
@@ -203,16 +208,18 @@ def _part(orders: Orders, channel: Channel, gauge: meter.Meter, trace: tracing.T
         worker.leave()
         if asked.is_asked():
             raise Ended
+    alone = orders.manifest is None and traits.of(orders.model).one_at_a_time
+    ends = ends_of(names_around(children.function), orders.plan.changes) if alone else {}  # as they are behind an arm of threads
     notes += worker.notes()
     notes += surroundings.figures_left_open()
-    notes += leaving.end(channel.tell)
+    notes += [*leaving.end(channel.tell), *children.notes()]
     written = trace.finish(orders.trace_file)
     readings, totals = (gauge.take(), gauge.close()) if account is None else (None, ())
     helpers = of_process(usage, account.totals if account else totals)
     channel.send(
         Recording(
             channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=totals, trace=written, notes=tuple(notes),
-            moved=channel.moved(), helpers=helpers,
+            moved=channel.moved(), helpers=helpers, children=children.take(), ends=ends,
         )
     )  # fmt: skip
     covered.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import count
 
 from parmagic.errors import WorkerDied
@@ -113,6 +114,15 @@ class Watch:
 
 
 watch = Watch()
+
+
+def _in_child() -> None:
+    """Know nothing of the sampler of the process that this one was forked from, in which another thread may have been talking to it."""
+    Watch.__init__(watch)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _warm() -> None:
