@@ -91,6 +91,18 @@ class ItemTimeout(ParmagicError):
     """A try of an item took longer than ``--item-timeout`` allows."""
 
 
+class Deadlock(ParmagicError):
+    """Workers waited for each other in a circle: it says who had what since when, and wanted what."""
+
+
+class Entangled(BaseException):
+    """Raised in the waits of workers that wait for each other, so that the body lets go of all it has; the item fails with ``instead``."""
+
+    def __init__(self, instead: Deadlock) -> None:
+        super().__init__(str(instead))
+        self.instead = instead
+
+
 class Overdue(BaseException):
     """Raised inside a worker whose item is over its time; the item fails with :class:`ItemTimeout`, whatever the body makes of this."""
 

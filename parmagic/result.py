@@ -131,6 +131,16 @@ class Run:
         return self._study.children
 
     @property
+    def sync(self) -> pd.DataFrame:
+        """One row per (arm, lock, condition, queue …), under the name that you gave it: how often, how long waited for, how long held."""
+        return self._study.sync
+
+    @property
+    def handoffs(self) -> pd.DataFrame:
+        """One row per (arm, primitive, waiter, blocker, places): who made whom wait, and where both were."""
+        return self._study.handoffs
+
+    @property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: megabytes and seconds of pickling, both ways."""
         return self._study.transfers

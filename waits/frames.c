@@ -182,6 +182,96 @@ static bool in_library(_PyInterpreterFrame *frame, PyCodeObject *code, struct si
     return false;
 }
 
+static bool is_called(PyCodeObject *code, const char *name)
+{
+    return PyUnicode_CompareWithASCIIString(code->co_name, name) == 0;
+}
+
+static int kind_in_library(PyCodeObject *code)
+{
+    for (int i = 0; i < n_libraries; i++)
+        if (same_text(code->co_filename, libraries[i].filename))
+            return libraries[i].kind;
+    return SITE_KEEP;
+}
+
+static PyObject *own_folder; /* of the files that are ours */
+
+void frame_own(PyObject *folder)
+{
+    Py_XSETREF(own_folder, Py_NewRef(folder));
+}
+
+static bool is_own(PyCodeObject *code)
+{
+    PyObject *name = code->co_filename;
+    Py_ssize_t length = own_folder ? PyUnicode_GET_LENGTH(own_folder) : 0;
+    return length && PyUnicode_GET_LENGTH(name) >= length && PyUnicode_KIND(name) == PyUnicode_KIND(own_folder) &&
+           !memcmp(PyUnicode_DATA(name), PyUnicode_DATA(own_folder), (size_t)length * PyUnicode_KIND(name));
+}
+
+/* The outermost of the library's frames that has a first argument is the method that somebody called of a thing. */
+static struct thing thing_of(struct lane *lane, PyObject *lock)
+{
+    struct thing thing = {.object = (uint64_t)(uintptr_t)lock, .is_held = true};
+    _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
+    for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous) {
+        PyCodeObject *code = code_of(frame);
+        if (!code)
+            continue;
+        int kind = kind_in_library(code);
+        if (kind == SITE_KEEP) {
+            thing.ours = is_own(code);
+            thing.caller = (PyObject *)code;
+            thing.at = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
+            break;
+        }
+        if (!depth++)
+            thing.within = is_called(code, "wait") || is_called(code, "notify") || is_called(code, "_acquire_restore");
+        if (kind != SITE_PASS && code->co_argcount) {
+            thing.object = (uint64_t)(uintptr_t)FIRST(frame);
+            thing.method = code;
+        }
+    }
+    if (thing.method)
+        thing.is_held = !thing.within && (is_called((PyCodeObject *)thing.method, "__enter__"));
+    return thing;
+}
+
+/* The innermost frame outside of the standard library's own locks and queues, and of our own files. */
+static struct place place_in(struct lane *lane)
+{
+    _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
+    for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
+        PyCodeObject *code = code_of(frame);
+        if (code && kind_in_library(code) == SITE_KEEP && !is_own(code))
+            return (struct place){(PyObject *)code, line_in(frame, code)};
+    }
+    return (struct place){NULL, 0};
+}
+
+static void short_text(PyObject *name, const char *until, char *to)
+{
+    to[0] = 0;
+    if (!PyUnicode_IS_COMPACT_ASCII(name))
+        return;
+    const char *text = PyUnicode_DATA(name), *end = until ? strstr(text, until) : NULL;
+    size_t length = end ? (size_t)(end - text) : strlen(text);
+    if (length < LONGEST_OF) {
+        memcpy(to, text, length);
+        to[length] = 0;
+    }
+}
+
+static void names_of(const struct thing *thing, char *of, char *name)
+{
+    PyCodeObject *code = (PyCodeObject *)thing->method;
+    if (code) {
+        short_text(code->co_qualname, ".", of);
+        short_text(code->co_name, NULL, name);
+    }
+}
+
 static bool is_loop(PyCodeObject *code)
 {
     for (int i = 0; i < n_loops; i++)
@@ -222,6 +312,36 @@ static struct site site_of(struct lane *lane)
 }
 
 #endif
+
+struct thing thing_here(struct lane *lane, PyObject *lock)
+{
+#ifdef FRAMES_ARE_KNOWN
+    if (lane->thread_state)
+        return thing_of(lane, lock);
+#endif
+    (void)lane;
+    return (struct thing){.object = (uint64_t)(uintptr_t)lock, .is_held = true};
+}
+
+struct place frame_place(struct lane *lane)
+{
+#ifdef FRAMES_ARE_KNOWN
+    if (lane->thread_state)
+        return place_in(lane);
+#endif
+    (void)lane;
+    return (struct place){NULL, 0};
+}
+
+void thing_names(const struct thing *thing, char *of, char *name)
+{
+    of[0] = name[0] = 0;
+#ifdef FRAMES_ARE_KNOWN
+    names_of(thing, of, name);
+#else
+    (void)thing;
+#endif
+}
 
 struct site frame_site(struct lane *lane)
 {

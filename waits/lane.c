@@ -84,6 +84,19 @@ static struct total *total_for(struct lane *lane, enum kind kind, uint64_t objec
     return total;
 }
 
+/* Have the wait before end later; false: it is not among the last that were kept. */
+static bool join(struct lane *lane, enum kind kind, uint64_t object, int64_t end)
+{
+    for (uint32_t back = 1; back <= 3 && back <= lane->n_events; back++) {
+        struct event *event = &lane->events[lane->n_events - back];
+        if (event->kind == (int32_t)kind && event->object == object) {
+            event->end = end;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void keep(struct lane *lane, enum kind kind, uint64_t object, const struct site *site, int64_t begin, int64_t end, int64_t spent,
                  int32_t holder)
 {
@@ -91,11 +104,16 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, const struc
         return;
     bool with_gil = gil_mutex && lane->held && kind != K_GIL;
     struct total *total = total_for(lane, kind, object, site);
-    total->n++;
+    bool goes_on = lane->continues && kind != K_GIL;
+    lane->joined = goes_on ? lane->joined + spent : kind == K_GIL ? lane->joined : spent;
+    int64_t whole = goes_on ? lane->joined : spent;
+    total->n += !goes_on;
     total->sum += spent;
     total->with_gil += with_gil ? spent : 0;
-    if (spent > total->max)
-        total->max = spent;
+    if (whole > total->max)
+        total->max = whole;
+    if (goes_on && join(lane, kind, object, end))
+        return;
     if (spent < SHORTEST)
         return;
     uint32_t place = lane->n_events;

@@ -74,6 +74,12 @@ static void enlist(struct lane *lane)
     pthread_mutex_unlock(&registry);
 }
 
+/* Who is attached stays so while we have the GIL. */
+struct lane *lanes_next(struct lane *lane)
+{
+    return lane ? lane->next : attached_lanes;
+}
+
 static void delist(struct lane *lane)
 {
     pthread_mutex_lock(&registry);
@@ -91,6 +97,8 @@ static void old_lane(struct lane *lane)
     clock_close_schedstat(lane->schedstat, lane->schedstat_file);
     Py_CLEAR(lane->filename);
     PyMem_RawFree(lane->rows);
+    syncs_free(lane->syncs);
+    lane->syncs = NULL;
     if (lane->shared) {
         lane->rows = NULL;
         munmap(lane, sizeof *lane);
@@ -113,6 +121,7 @@ static void in_the_child(void)
         core_disarm();
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
+    holds_off();
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_in_the_child();
 }
@@ -161,6 +170,7 @@ static PyObject *start(PyObject *self, PyObject *unused)
     if (!hooks_on())
         Py_RETURN_FALSE;
     gil_is_held_by(NOBODY);
+    holds_on();
     if (GIL_IS_OPTIONAL)
         gil_find(); /* it may have come, or gone, since we last looked */
     Py_RETURN_TRUE;
@@ -179,6 +189,7 @@ static PyObject *stop(PyObject *self, PyObject *unused)
     (void)unused;
     if (my_lane && my_lane->shared && lane_here())
         lane_settle(my_lane); /* a forked process that ends */
+    holds_off();
     hooks_off();
     Py_RETURN_NONE;
 }
@@ -237,6 +248,7 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     if (!lane)
         return PyErr_SetFromErrno(PyExc_OSError);
     lane->thread_state = PyThreadState_Get();
+    lane->syncs = syncs_new();
     enlist(lane);
     lane_open(lane, rank, (int64_t)(born * 1e9));
     handed_over(lane, lane->mark);
@@ -288,6 +300,17 @@ static PyObject *library(PyObject *self, PyObject *arguments)
         PyErr_SetString(PyExc_RuntimeError, "too many files");
         return NULL;
     }
+    Py_RETURN_NONE;
+}
+
+static PyObject *own(PyObject *self, PyObject *folder)
+{
+    (void)self;
+    if (!PyUnicode_Check(folder)) {
+        PyErr_SetString(PyExc_TypeError, "a folder's name is a str");
+        return NULL;
+    }
+    frame_own(folder);
     Py_RETURN_NONE;
 }
 
@@ -424,6 +447,46 @@ static PyObject *detach(PyObject *self, PyObject *unused)
     PyObject *list = totals(lane, true);
     old_lane(lane);
     return list;
+}
+
+/* What the calling thread did with locks, in this account. */
+static PyObject *synced(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? syncs_rows(lane->syncs) : NULL;
+}
+
+static PyObject *now(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return holds_now();
+}
+
+/* Raise an exception in the wait of a thread for a lock, by its handle; False where it waits for none. */
+static PyObject *end_wait(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    unsigned long long serial;
+    PyObject *error;
+    if (!PyArg_ParseTuple(arguments, "KO", &serial, &error))
+        return NULL;
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "that is no exception");
+        return NULL;
+    }
+    return PyBool_FromLong(holds_abort(serial, error));
+}
+
+/* Who made it wait, and where each was. */
+static PyObject *handoffs(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? handoffs_rows(lane->syncs) : NULL;
 }
 
 static PyObject *box_size(PyObject *self, PyObject *unused)
@@ -579,8 +642,12 @@ static PyObject *tables(PyObject *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"resume", resume, METH_NOARGS, NULL},
+    {"synced", synced, METH_NOARGS, NULL},
+    {"handoffs", handoffs, METH_NOARGS, NULL},
+    {"holds", now, METH_NOARGS, NULL},
+    {"end_wait", end_wait, METH_VARARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
-    {"library", library, METH_VARARGS, NULL}, {"loop", loop, METH_VARARGS, NULL}, {"library_at", library_at, METH_O, NULL},
+    {"library", library, METH_VARARGS, NULL}, {"loop", loop, METH_VARARGS, NULL}, {"own", own, METH_O, NULL}, {"library_at", library_at, METH_O, NULL},
     {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},
     {"detach", detach, METH_NOARGS, NULL},   {"state", state, METH_NOARGS, NULL},     {"box_size", box_size, METH_NOARGS, NULL},
     {"tables", tables, METH_NOARGS, NULL},

@@ -114,6 +114,56 @@ struct file {
 
 struct _object;
 
+#define N_SYNCS 512   /* things that a worker takes, by method; the first is for the rest */
+#define N_HELD 64     /* that it has at a time */
+#define N_HANDOFFS 256 /* different waits for each other, the last of them the rest */
+#define N_BUCKETS 40  /* of waits, by powers of two: up to 9 minutes */
+
+/* What a worker did with a lock, or with what it is part of, in one method of that. */
+struct sync_row {
+    uint64_t thing;
+    const void *method;  /* the code of the method, or NULL: a lock, by itself */
+    char of[LONGEST_OF], name[LONGEST_OF];
+    int64_t n, contended, wait, wait_max, hold, hold_max, blocked;
+    uint32_t waits[N_BUCKETS];
+};
+
+struct held {
+    struct _object *lock;
+    struct _object *code;    /* that took it, and at which of its instructions */
+    int32_t at;
+    struct sync_row *row;
+    int64_t since, blocked;
+    int depth;
+};
+
+/* A place in Python code: of which an own reference is kept. */
+struct place {
+    struct _object *code;
+    int32_t line;
+};
+
+/* Waits for a thing at one place that one thread caused, who was at another: it had the thing when they began, or ended them. */
+struct handoff {
+    uint64_t thing, blocker; /* the serial of its lane, or 0: not known */
+    int32_t blocker_rank;
+    struct place waited, blocked;
+    char of[LONGEST_OF];
+    int64_t n, sum, max;
+};
+
+struct syncs {
+    struct _object *abort;   /* what is raised in its wait, to end that */
+    int64_t since;           /* it waits */
+    struct _object *wants;   /* the lock that its thread waits for, */
+    struct handoff *waits;   /* and what that counts as; NULL: nobody could say who caused it */
+    uint32_t n_handoffs;
+    struct handoff handoffs[N_HANDOFFS];
+    int n_held;
+    struct held held[N_HELD];
+    struct sync_row rows[N_SYNCS];
+};
+
 struct lane {
     uint64_t magic;      /* MAGIC, where this is a lane at all */
     uint32_t generation; /* the run that it belongs to */
@@ -148,6 +198,9 @@ struct lane {
     double *rows;        /* readings: a time, then spent[] at that time, in seconds */
     void *thread_state;  /* this thread's PyThreadState */
     struct _object *filename;  /* the cell's, a str */
+    bool continues;            /* the wait is the one before, in a further slice of that */
+    int64_t joined;            /* how long that has been */
+    struct syncs *syncs;       /* our own memory, or NULL: nobody looks at locks */
     uint32_t n_totals;   /* rows that tell things apart: */
     uint16_t used[N_TOTALS]; /* where they are; pages that nobody has written to are not looked at */
     struct file files[N_FILES];
@@ -240,9 +293,36 @@ struct site {
 };
 bool thread_is_stopped_at(const struct lane *, uint64_t address); /* a wait for it: the interpreter stops all threads */
 int frame_library(struct _object *filename, int32_t kind);
+void frame_own(struct _object *folder);                  /* files in it are ours */
 int frame_loop(struct _object *filename, struct _object *name); /* a pool's: who waits in it is idle */
 struct site frame_site(struct lane *);                   /* where the calling thread is, and what it called there */
 struct site frame_site_elsewhere(struct lane *copy);     /* the same of another thread, by whoever has the GIL */
+
+struct thing {
+    uint64_t object;    /* the lock, or what it is part of */
+    const void *method; /* whose code that is, or NULL */
+    struct _object *caller; /* the code that did this to it, or NULL, and at which of its instructions; no reference is taken */
+    int32_t at;
+    bool within;        /* a lock that the thing makes for itself, or takes again */
+    bool is_held;       /* to have the lock is to have the thing */
+    bool ours;          /* it is no business of the body's */
+};
+struct thing thing_here(struct lane *, struct _object *lock);
+struct place frame_place(struct lane *);                 /* where any thread is, by whoever has the GIL; no reference is taken */
+
+/* module.c */
+struct lane *lanes_next(struct lane *);                  /* of those attached, with the GIL; NULL: the first */
+void thing_names(const struct thing *, char *of, char *name); /* LONGEST_OF bytes each */
+
+/* holds.c */
+bool holds_on(void);         /* with the GIL; false: the methods of locks are not as we know them */
+void holds_off(void);
+struct syncs *syncs_new(void);
+void syncs_free(struct syncs *); /* with the GIL */
+struct _object *handoffs_rows(const struct syncs *);
+struct _object *holds_now(void);                         /* who has what, and waits for what */
+bool holds_abort(uint64_t serial, struct _object *error);
+struct _object *syncs_rows(const struct syncs *);
 
 /* files.c */
 int32_t file_in(struct lane *, struct _object *name);    /* the place of a file's name, from 1; 0: there is no room */

@@ -98,16 +98,20 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
         again,
+        taken=tuple(each for part in parts for each in part.taken),
+        handoffs=tuple(each for part in parts for each in part.handoffs),
     )
 
 
 def _lane_of(child: Child) -> Lane:
     readings = child.readings or Readings()
     clocks, totals = readings.clocks or Clocks(array("d"), array("d"), array("d")), tuple(map(placed, child.totals))
-    of = replace(child, readings=None, totals=())
+    of = replace(child, readings=None, totals=(), taken=(), handoffs=())
     read = readings.tally.times if readings.tally else clocks.at
     spans = (Span("startup", child.begin, read[0]),) if read and read[0] > child.begin else ()
-    return Lane(child.worker, spans, (), clocks, _seen([]), None, readings.tally, readings.waits or NO_WAITS, totals, child=of)
+    waits = readings.waits or NO_WAITS
+    lane = Lane(child.worker, spans, (), clocks, _seen([]), None, readings.tally, waits, totals, child=of)
+    return replace(lane, taken=child.taken, handoffs=child.handoffs)
 
 
 def _place(lane: Lane) -> tuple[int, float]:

@@ -109,6 +109,20 @@ class Study:
         return tables.children_table(self.timelines)
 
     @cached_property
+    def sync(self) -> pd.DataFrame:
+        """One row per (arm, thing): locks, and what is made of them."""
+        from parmagic.analyze import sync  # noqa: PLC0415  (pandas loads when tables are looked at)
+
+        return sync.sync_table(self.timelines)
+
+    @cached_property
+    def handoffs(self) -> pd.DataFrame:
+        """One row per (arm, thing, waiter, blocker, places): who made whom wait."""
+        from parmagic.analyze import sync  # noqa: PLC0415  (pandas loads when tables are looked at)
+
+        return sync.handoffs_table(self.timelines)
+
+    @cached_property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)

@@ -117,6 +117,7 @@ def mismatch(told: dict[str, Any]) -> list[str]:
 def _introduce(waits: ModuleType) -> None:
     """Tell the extension where the standard library's own locks and queues are at work."""
     folder = Path(threading.__file__).parent
+    waits.own(f"{Path(__file__).parents[1]}{os.sep}")
     for name, kind in _LIBRARY.items():
         waits.library(str(folder / name), kind if isinstance(kind, int) else WAIT_KINDS.index(kind))
     for name, function in _LOOPS:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from time import perf_counter, perf_counter_ns
 from typing import Any, NoReturn, Protocol
 
-from parmagic.errors import Ended
+from parmagic.errors import Ended, Entangled
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch
 from parmagic.model.words import traceback_of, with_traceback
@@ -246,7 +246,7 @@ def perform(
                 if type(error) is Broke:
                     board[STOP] = 1
                     return Batch(first, begins, ends, values, errors, index)
-                errors[index] = _below(error)
+                errors[index] = error.instead if type(error) is Entangled else _below(error)
             if issubclass(type(error), Ended) or not keep_going:
                 board[STOP] = 1
                 break

@@ -20,7 +20,9 @@ from typing import Any, Protocol
 
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Usage, WorkerId
+from parmagic.model.taken import Handoff, Taken
 from parmagic.model.waits import Total, Waits
+from parmagic.record import holding
 from parmagic.record.hooks import extension
 from parmagic.record.totals import named, told
 from parmagic.record.usage import Used
@@ -87,6 +89,10 @@ class Meter(Protocol):
 
     def usage(self) -> Usage:
         """Return what the thread (and the process, where it is the worker's own) used so far."""
+        ...
+
+    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+        """Return what the thread did with locks, and who made it wait, where that was measured; to be asked before the account ends."""
         ...
 
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
@@ -201,6 +207,12 @@ class MeasuringMeter:
         """Return what was used so far."""
         return self._used.so_far()
 
+    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+        """Return what was done with locks, and for whom it was waited."""
+        if self._handle is None:
+            return (), ()
+        return holding.taken(self._extension.synced()), holding.handoffs(self._extension.handoffs())
+
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
         if self._handle is None:
@@ -300,6 +312,10 @@ class InferringMeter:
     def usage(self) -> Usage:
         """Return what was used so far."""
         return self._used.so_far()
+
+    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+        """Return nothing: it is not known here."""
+        return (), ()
 
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:  # noqa: ARG002  (as all meters)
         """Give the descriptor back; single waits are not known here."""

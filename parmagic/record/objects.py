@@ -103,6 +103,7 @@ def _addresses(value: Any) -> Iterator[int]:
     """Yield the addresses by which a wait may know a thing."""
     kind = type(value)
     if any(kind is lock for lock in LOCKS) or module_of(kind) == "_queue":
+        yield id(value)  # its methods know it by that
         yield id(value) + _FIRST_FIELD  # where threads park since some 3.13
         if sys.version_info < (3, 14):
             # before, it was a PyThread_type_lock: a pointer to a sem_t

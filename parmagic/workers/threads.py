@@ -14,7 +14,9 @@ from parmagic.errors import Ended, EndedHeld, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import children, meter, tracing, usage
 from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
+from parmagic.record.circles import Circles
 from parmagic.record.helpers import HelperThreads
+from parmagic.record.holding import named
 from parmagic.record.hooks import hooked
 from parmagic.record.items import Worker, enter
 from parmagic.system import debugger, limits, runs
@@ -112,6 +114,7 @@ class _Crew:
         self._begin, self._born = perf_counter(), [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
         self._helpers, self.children = HelperThreads(from_birth=False), children.Children(body_of(job.call))
+        self._circles = Circles(body_of(job.call))
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
@@ -131,6 +134,7 @@ class _Crew:
             except Empty:
                 yield None
                 self._look_for_the_lost()
+                self._circles.end()
                 if patience.is_over():
                     yield from self._doing.standing()
             else:
@@ -312,7 +316,10 @@ class _Crew:
             self._accounted.add(rank)
             self.trace.detach()
             gauge = self.gauges[rank]
-            self.reports.put(Recording(self.who[rank], readings=gauge.take(), usage=gauge.usage(), totals=(waits := gauge.close())))
+            (taken, handoffs), readings, used = gauge.synced(), gauge.take(), gauge.usage()
+            self.reports.put(Recording(self.who[rank], readings=readings, usage=used, totals=(waits := gauge.close())))
+            function = body_of(self.job.call)
+            self.reports.put(Recording(self.who[rank], taken=named(taken, function), handoffs=named(handoffs, function), noted=True))
             self._helpers.look(waits)
 
     def _leave(self, rank: int, ranks: set[int]) -> None:

@@ -20,7 +20,7 @@ from parmagic.errors import Ended, LimitReached, NotShippable
 from parmagic.model import traits, words
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
-from parmagic.record import hooks, meter, tracing
+from parmagic.record import holding, hooks, meter, tracing
 from parmagic.record.board import Board, blank_board
 from parmagic.record.children import Children
 from parmagic.record.ends import ends_of
@@ -201,7 +201,8 @@ def _part(
 ) -> None:  # fmt: skip
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
-    account = None
+    account, (taken, handoffs) = None, gauge.synced()
+    taken, handoffs = holding.named(taken, children.function), holding.named(handoffs, children.function)
     if worker.keeps:  # nor is leaving that
         account = Recording(channel.me, readings=gauge.take(), totals=gauge.close())
         channel.send(account)
@@ -219,7 +220,8 @@ def _part(
     channel.send(
         Recording(
             channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=totals, trace=written, notes=tuple(notes),
-            moved=channel.moved(), helpers=helpers, children=children.take(), ends=ends,
+            moved=channel.moved(), helpers=helpers, children=children.take(), ends=ends, taken=taken,
+            handoffs=handoffs,
         )
     )  # fmt: skip
     covered.save()

@@ -1,0 +1,111 @@
+"""The table of what workers took: one row per lock, or thing that is made of locks, under the name that the user gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from parmagic.model.sources import short
+from parmagic.model.taken import Handoff, Taken
+from parmagic.model.timeline import Timeline
+
+COLUMNS = (
+    "kind", "n_workers", "n", "contended", "wait_s", "wait_mean_s", "wait_p99_s", "wait_max_s", "hold_s", "hold_max_s", "hold_blocked_s",
+    "busy", "puts", "gets",
+)  # fmt: skip
+
+_TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join"})
+"""The methods that take, or wait for, a thing: what is done in these is its number."""
+
+_PUTS, _GETS = frozenset({"put", "put_nowait"}), frozenset({"get", "get_nowait"})
+
+
+def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, thing); what is held has the share of the arm's wall time for which it was, ``busy``."""
+    rows, index = [], []
+    for timeline in timelines:
+        for name, found in _by_name(timeline).items():
+            row = _row(timeline, found)
+            if row["n"] or row["contended"]:
+                rows.append(row)
+                index.append((timeline.arm.label, name))
+    names = ["arm", "name"]
+    levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
+    return pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
+
+
+def _by_name(timeline: Timeline) -> dict[str, list[tuple[int, Taken]]]:
+    found: dict[str, list[tuple[int, Taken]]] = {}
+    for lane in (*timeline.lanes, *timeline.children):
+        for each in lane.taken:
+            found.setdefault(each.name or _nameless(each), []).append((lane.worker.rank, each))
+    return found
+
+
+def _nameless(each: Taken | Handoff) -> str:
+    """Call all of a sort that have no name the same, and a lock by its address."""
+    return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
+
+
+def _row(timeline: Timeline, found: Iterable[tuple[int, Taken]]) -> dict[str, Any]:
+    rows = [each for _, each in found]
+    takes = [each for each in rows if each.method in _TAKES]
+    contended, wait = sum(each.contended for each in rows), sum(each.wait_s for each in rows)
+    hold = sum(each.hold_s for each in rows)
+    kind, nan = next((each.thing for each in rows if each.thing), "lock"), float("nan")
+    held, queue = kind in {"lock", "condition"}, kind == "queue"
+    return {
+        "kind": kind,
+        "n_workers": len({rank for rank, _ in found}),
+        "n": sum(each.n for each in takes),
+        "contended": contended,
+        "wait_s": wait,
+        "wait_mean_s": wait / contended if contended else nan,
+        "wait_p99_s": _percentile(rows, contended),
+        "wait_max_s": max(each.wait_max_s for each in rows) if contended else nan,
+        "hold_s": hold if held else nan,
+        "hold_max_s": max(each.hold_max_s for each in rows) if held else nan,
+        "hold_blocked_s": sum(each.blocked_s for each in rows) if held else nan,
+        "busy": hold / timeline.wall_s if held else nan,
+        "puts": sum(each.n for each in rows if each.method in _PUTS) if queue else nan,
+        "gets": sum(each.n for each in rows if each.method in _GETS) if queue else nan,
+    }
+
+
+def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
+    """Return one row per (arm, thing, waiter, blocker, places): who made whom wait, and where both were."""
+    rows, index = [], []
+    for timeline in timelines:
+        for (name, *who), (n, total, longest) in _pairs(timeline).items():
+            rows.append((*who, n, total, longest))
+            index.append((timeline.arm.label, name))
+    names = ["arm", "primitive"]
+    levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
+    columns = ["waiter", "wait_place", "blocker", "block_place", "n", "total_s", "max_s"]
+    return pd.DataFrame(rows, index=levels, columns=columns).sort_values("total_s", ascending=False, kind="stable")
+
+
+def _pairs(timeline: Timeline) -> dict[tuple[Any, ...], tuple[int, float, float]]:
+    found: dict[tuple[Any, ...], tuple[int, float, float]] = {}
+    for lane in (*timeline.lanes, *timeline.children):
+        for each in lane.handoffs:
+            blocker = f"worker {each.blocker}" if each.blocker >= 0 else None
+            key = each.name or _nameless(each), f"worker {lane.worker.rank}", _place(each.waited), blocker, _place(each.blocked)
+            n, total, longest = found.get(key, (0, 0.0, 0.0))
+            found[key] = n + each.n, total + each.total_s, max(longest, each.max_s)
+    return found
+
+
+def _place(place: tuple[str, int]) -> str | None:
+    return f"{short(place[0])}:{place[1]}" if place[0] else None
+
+
+def _percentile(rows: Sequence[Taken], contended: int) -> float:
+    """Return what 99 of 100 waits were shorter than: the upper end of a power of two."""
+    if not contended:
+        return float("nan")
+    counts = np.sum([each.waits for each in rows], axis=0)
+    return float(2.0 ** int(np.searchsorted(np.cumsum(counts), 0.99 * counts.sum())) * 1e-9)

@@ -1,0 +1,53 @@
+"""What workers took, and from each other: locks, and what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parmagic.model.sent import sent
+
+
+@sent
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a worker, or a thread of its body's, did with one thing in one of its methods; ``method`` is empty for a lock by itself.
+
+    ``object`` is the thing's address, ``of`` its class. It was done ``n`` times, ``contended`` of these after a wait, and held for
+    ``hold_s`` where to have the lock is to have the thing: of that, ``blocked_s`` asleep, in I/O or waiting for another lock.
+    ``waits`` are how many waits there were by their length: place k counts those below 2**k ns.
+    """
+
+    object: int
+    of: str
+    method: str
+    n: int
+    contended: int
+    wait_s: float
+    wait_max_s: float
+    hold_s: float
+    hold_max_s: float
+    blocked_s: float
+    waits: tuple[int, ...] = ()
+    name: str = ""
+    thing: str = ""
+
+
+@sent
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """Waits of a worker for one thing at one place that one worker caused, who was at another: it had the thing, or woke the worker.
+
+    ``object`` is the thing's address, ``of`` its class. Places are a file's name and a line; empty and 0 where they are not known.
+    ``blocker`` is the rank of who caused them, or -1.
+    """
+
+    object: int
+    of: str
+    blocker: int
+    waited: tuple[str, int]
+    blocked: tuple[str, int]
+    n: int
+    total_s: float
+    max_s: float
+    name: str = ""
+    thing: str = ""

@@ -1,0 +1,482 @@
+/* Who has which of Python's locks, how often, and for how long: the methods of the lock types, replaced while a run is on.
+ *
+ * A lock that code of the standard library takes is part of something: a condition, a semaphore, a queue. The outermost of
+ * the library's frames says of what, and which of its methods somebody called; else the lock is the thing itself. In a thread
+ * that is no worker of the current run, a replaced method is the real one, and 3 ns.
+ *
+ * A method is replaced where its definition is: in place, so that every lock has it, whenever it was made. All of it happens
+ * with the GIL; without one, nothing is replaced.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "waits.h"
+
+#include <string.h>
+
+enum type { LOCK, RLOCK, N_TYPES };
+enum role { ACQUIRE, RELEASE, SAVE, RESTORE, N_ROLES };
+
+static const struct {
+    const char *name;
+    enum role role;
+    int flags;
+} methods[] = {
+    {"acquire", ACQUIRE, METH_VARARGS | METH_KEYWORDS}, {"acquire_lock", ACQUIRE, METH_VARARGS | METH_KEYWORDS},
+    {"__enter__", ACQUIRE, METH_VARARGS | METH_KEYWORDS}, {"release", RELEASE, METH_NOARGS},
+    {"release_lock", RELEASE, METH_NOARGS}, {"__exit__", RELEASE, METH_VARARGS},
+    {"_release_save", SAVE, METH_NOARGS}, {"_acquire_restore", RESTORE, METH_VARARGS},
+};
+#define N_METHODS ((int)(sizeof methods / sizeof methods[0]))
+
+static PyMethodDef *found[N_TYPES][N_METHODS]; /* NULL: there is none, or it is not as we know it */
+static PyCFunction real[N_TYPES][N_ROLES];
+static PyTypeObject *types[N_TYPES];
+static bool is_on;
+static int n_wanting; /* threads that wait for a lock, and want to know for whom */
+
+static enum type type_of(PyObject *lock)
+{
+    return Py_TYPE(lock) == types[RLOCK] ? RLOCK : LOCK;
+}
+
+static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
+{
+    uint64_t key = thing->object ^ ((uint64_t)(uintptr_t)thing->method << 1);
+    uint64_t hash = key * UINT64_C(0x9E3779B97F4A7C15);
+    for (int tries = 0; tries < 16; tries++) {
+        struct sync_row *row = &syncs->rows[1 + ((hash >> 40) + (uint64_t)tries) % (N_SYNCS - 1)];
+        if (row->thing == thing->object && row->method == thing->method)
+            return row;
+        if (!row->thing) {
+            row->thing = thing->object;
+            row->method = thing->method;
+            thing_names(thing, row->of, row->name);
+            return row;
+        }
+    }
+    return &syncs->rows[0]; /* the rest */
+}
+
+/* What a worker was blocked in that is no wait for a lock of its own making. */
+static int64_t blocked(const struct lane *lane)
+{
+    return lane->spent[SLEEP] + lane->spent[IO_WAIT] + lane->spent[LOCK_WAIT];
+}
+
+static struct held *held_of(struct syncs *syncs, PyObject *lock)
+{
+    for (int i = syncs->n_held - 1; i >= 0; i--)
+        if (syncs->held[i].lock == lock)
+            return &syncs->held[i];
+    return NULL;
+}
+
+static void waited(struct sync_row *row, int64_t wait)
+{
+    row->contended++;
+    row->wait += wait;
+    if (wait > row->wait_max)
+        row->wait_max = wait;
+    int bucket = 64 - __builtin_clzll((uint64_t)wait | 1); /* of powers of two */
+    row->waits[bucket < N_BUCKETS ? bucket : N_BUCKETS - 1]++;
+}
+
+static void acquired(struct lane *lane, PyObject *lock, int64_t wait, bool again)
+{
+    struct syncs *syncs = lane->syncs;
+    struct held *held = held_of(syncs, lock);
+    if (held && type_of(lock) == RLOCK) {
+        held->depth++;
+        held->row->n++;
+        return;
+    }
+    struct thing thing = thing_here(lane, lock);
+    if (thing.ours)
+        return;
+    struct sync_row *row = row_of(syncs, &thing);
+    row->n += !again && !thing.within;
+    if (wait > 0)
+        waited(row, wait);
+    if (thing.is_held && syncs->n_held < N_HELD)
+        syncs->held[syncs->n_held++] = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), 1};
+}
+
+static bool same_place(const struct place *one, const struct place *other)
+{
+    return one->code == other->code && one->line == other->line;
+}
+
+/* The row of such waits; the places' code is kept. */
+static struct handoff *handoff_of(struct syncs *syncs, const struct handoff *like)
+{
+    for (uint32_t i = 0; i < syncs->n_handoffs; i++) {
+        struct handoff *each = &syncs->handoffs[i];
+        if (each->thing == like->thing && each->blocker == like->blocker && same_place(&each->waited, &like->waited) &&
+            same_place(&each->blocked, &like->blocked))
+            return each;
+    }
+    if (syncs->n_handoffs == N_HANDOFFS)
+        return &syncs->handoffs[N_HANDOFFS - 1];
+    struct handoff *row = &syncs->handoffs[syncs->n_handoffs++];
+    *row = *like;
+    Py_XINCREF(row->waited.code);
+    Py_XINCREF(row->blocked.code);
+    return row;
+}
+
+/* Who has this lock, of all that are watched. */
+static struct lane *holder_of(PyObject *lock)
+{
+    for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each))
+        if (each->syncs && held_of(each->syncs, lock))
+            return each;
+    return NULL;
+}
+
+static struct handoff *blocked_by(struct lane *lane, const struct thing *thing, struct lane *blocker)
+{
+    struct handoff like = {.thing = thing->object, .blocker_rank = NOBODY, .waited = frame_place(lane)};
+    if (blocker) {
+        like.blocker = blocker->serial;
+        like.blocker_rank = blocker->rank;
+        like.blocked = frame_place(blocker);
+    }
+    thing_names(thing, like.of, (char[LONGEST_OF]){0});
+    return handoff_of(lane->syncs, &like);
+}
+
+/* Who waits for this lock is woken by what we do here. */
+static void wake(struct lane *lane, PyObject *lock)
+{
+    for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each)) {
+        struct syncs *theirs = each->syncs;
+        if (!theirs || each == lane || theirs->wants != lock || !theirs->waits || theirs->waits->blocker)
+            continue;
+        struct handoff like = *theirs->waits;
+        like.n = like.sum = like.max = 0;
+        like.blocker = lane->serial;
+        like.blocker_rank = lane->rank;
+        like.blocked = frame_place(lane);
+        theirs->waits = handoff_of(theirs, &like);
+    }
+}
+
+static void released(struct lane *lane, PyObject *lock, bool wholly)
+{
+    struct syncs *syncs = lane->syncs;
+    struct held *held = held_of(syncs, lock);
+    if (n_wanting)
+        wake(lane, lock);
+    if (!held || (--held->depth && !wholly))
+        return;
+    int64_t hold = clock_now() - held->since;
+    held->row->hold += hold;
+    held->row->blocked += blocked(lane) - held->blocked;
+    if (hold > held->row->hold_max)
+        held->row->hold_max = hold;
+    Py_XDECREF(held->code);
+    memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
+    syncs->n_held--;
+}
+
+static struct lane *watched(void)
+{
+    struct lane *lane = lane_here();
+    return lane && !lane->depth && lane->in_item && lane->syncs ? lane : NULL;
+}
+
+static PyObject *not_blocking, *one_slice; /* arguments of acquire */
+
+/* It waits for as long as it takes: without arguments, or with the ones that say so. */
+static bool is_patient(PyObject *arguments, PyObject *keywords)
+{
+    return (!keywords || !PyDict_GET_SIZE(keywords)) &&
+           (!PyTuple_GET_SIZE(arguments) || (PyTuple_GET_SIZE(arguments) == 1 && PyTuple_GET_ITEM(arguments, 0) == Py_True));
+}
+
+/* Raise what ends the wait of this thread; false: nothing does. */
+static bool ended(struct syncs *syncs)
+{
+    PyObject *error = syncs->abort;
+    if (!error)
+        return false;
+    syncs->abort = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_DECREF(error);
+    return true;
+}
+
+/* Wait for as long as it takes, or until somebody ends that: what is raised then, is raised here, in the body, also where another one of
+ * those who were told to end has just let go of the lock. The slices are one wait. */
+static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, PyObject *lock)
+{
+    PyObject *outcome;
+    lane->continues = false;
+    while ((outcome = acquire(lock, one_slice, NULL)) == Py_False && !lane->syncs->abort) {
+        Py_DECREF(outcome);
+        lane->continues = true;
+    }
+    lane->continues = false;
+    if (!outcome || !lane->syncs->abort)
+        return outcome;
+    PyObject *released = outcome == Py_True ? real[type_of(lock)][RELEASE](lock, NULL) : Py_NewRef(Py_None);
+    Py_DECREF(outcome);
+    Py_XDECREF(released);
+    if (released)
+        ended(lane->syncs);
+    return NULL;
+}
+
+/* A call that may wait: who has the lock now makes us wait, or who will wake us. */
+static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, bool again)
+{
+    struct syncs *syncs = lane->syncs;
+    struct thing thing = thing_here(lane, lock);
+    int64_t before = lane->spent[LOCK_WAIT];
+    if (!thing.ours) {
+        struct lane *holder = holder_of(lock);
+        syncs->waits = holder == lane ? NULL : blocked_by(lane, &thing, holder);
+        syncs->wants = lock;
+        syncs->since = clock_now();
+        n_wanting++;
+    }
+    bool sliced = !again && !thing.ours && is_patient(arguments, keywords);
+    PyObject *outcome = sliced ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
+    int64_t wait = lane->spent[LOCK_WAIT] - before;
+    struct handoff *waits = syncs->waits;
+    n_wanting -= syncs->wants != NULL;
+    syncs->wants = NULL;
+    syncs->waits = NULL;
+    if (waits && wait > 0) {
+        waits->n++;
+        waits->sum += wait;
+        waits->max = wait > waits->max ? wait : waits->max;
+    }
+    if (outcome && (again || outcome == Py_True) && watched() == lane)
+        acquired(lane, lock, wait, again);
+    return outcome;
+}
+
+static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywords)
+{
+    PyCFunctionWithKeywords acquire = (PyCFunctionWithKeywords)(void (*)(void))real[type_of(lock)][ACQUIRE];
+    struct lane *lane = watched();
+    if (!lane)
+        return acquire(lock, arguments, keywords);
+    if (is_patient(arguments, keywords)) {
+        PyObject *at_once = acquire(lock, not_blocking, NULL);
+        if (at_once != Py_False) {
+            if (at_once && watched() == lane)
+                acquired(lane, lock, 0, false);
+            return at_once;
+        }
+        Py_DECREF(at_once);
+    }
+    return waiting(lane, acquire, lock, arguments, keywords, false);
+}
+
+static PyObject *on_restore(PyObject *lock, PyObject *state)
+{
+    PyCFunction restore = real[type_of(lock)][RESTORE];
+    struct lane *lane = watched();
+    if (!lane)
+        return restore(lock, state);
+    return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, true);
+}
+
+static PyObject *on_release(PyObject *lock, PyObject *arguments)
+{
+    PyObject *outcome = real[type_of(lock)][RELEASE](lock, arguments);
+    struct lane *lane = watched();
+    if (lane && outcome)
+        released(lane, lock, false); /* behind it: who waits for it is not kept from it by what we do */
+    return outcome;
+}
+
+static PyObject *on_save(PyObject *lock, PyObject *unused)
+{
+    PyObject *outcome = real[type_of(lock)][SAVE](lock, unused);
+    struct lane *lane = watched();
+    if (lane && outcome)
+        released(lane, lock, true);
+    return outcome;
+}
+
+static PyCFunction ours(enum role role)
+{
+    static const PyCFunction replacements[N_ROLES] = {(PyCFunction)(void (*)(void))on_acquire, on_release, on_save, on_restore};
+    return replacements[role];
+}
+
+static PyMethodDef *definition(PyTypeObject *type, const char *name)
+{
+    PyObject *method = PyDict_GetItemString(type->tp_dict, name);
+    return method && Py_IS_TYPE(method, &PyMethodDescr_Type) ? ((PyMethodDescrObject *)method)->d_method : NULL;
+}
+
+/* Nothing of a type is replaced where one of its methods is not as we know it. */
+static bool look(enum type type)
+{
+    memset(real[type], 0, sizeof real[type]);
+    for (int i = 0; i < N_METHODS; i++) {
+        PyMethodDef *method = found[type][i] = definition(types[type], methods[i].name);
+        if (!method)
+            continue;
+        PyCFunction *known = &real[type][methods[i].role];
+        if (method->ml_flags != methods[i].flags || (*known && *known != method->ml_meth))
+            return false;
+        *known = method->ml_meth;
+    }
+    return real[type][ACQUIRE] && real[type][RELEASE];
+}
+
+static void put(enum type type, bool on)
+{
+    for (int i = 0; i < N_METHODS; i++)
+        if (found[type][i])
+            found[type][i]->ml_meth = on ? ours(methods[i].role) : real[type][methods[i].role];
+}
+
+bool holds_on(void)
+{
+#ifndef Py_GIL_DISABLED
+    static const char *const names[N_TYPES] = {"LockType", "RLock"};
+    PyObject *module = is_on ? NULL : PyImport_ImportModule("_thread");
+    bool known = module;
+    for (int type = 0; known && type < N_TYPES; type++) {
+        PyObject *made = PyObject_GetAttrString(module, names[type]);
+        known = made && PyType_Check(made);
+        Py_XSETREF(types[type], known ? (PyTypeObject *)Py_NewRef(made) : NULL);
+        Py_XDECREF(made);
+    }
+    Py_XDECREF(module);
+    PyErr_Clear();
+    if (known && !not_blocking)
+        known = (not_blocking = Py_BuildValue("(O)", Py_False)) && (one_slice = Py_BuildValue("(Od)", Py_True, 0.1));
+    if (known && look(LOCK) && look(RLOCK)) {
+        put(LOCK, true);
+        put(RLOCK, true);
+        is_on = true;
+    }
+#endif
+    return is_on;
+}
+
+void holds_off(void)
+{
+    if (is_on) {
+        put(LOCK, false);
+        put(RLOCK, false);
+        is_on = false;
+    }
+}
+
+struct syncs *syncs_new(void)
+{
+    return is_on ? PyMem_RawCalloc(1, sizeof(struct syncs)) : NULL;
+}
+
+void syncs_free(struct syncs *syncs)
+{
+    for (uint32_t i = 0; syncs && i < syncs->n_handoffs; i++) {
+        Py_XDECREF(syncs->handoffs[i].waited.code);
+        Py_XDECREF(syncs->handoffs[i].blocked.code);
+    }
+    for (int i = 0; syncs && i < syncs->n_held; i++)
+        Py_XDECREF(syncs->held[i].code);
+    if (syncs)
+        Py_XDECREF(syncs->abort);
+    PyMem_RawFree(syncs);
+}
+
+static PyObject *held_tuple(const struct held *held)
+{
+    PyCodeObject *code = (PyCodeObject *)held->code;
+    return Py_BuildValue("(KKsOid)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->row->thing, held->row->of,
+                         code ? code->co_filename : Py_None, code ? PyCode_Addr2Line(code, held->at) : 0, (double)held->since * 1e-9);
+}
+
+static PyObject *now_tuple(struct lane *lane)
+{
+    const struct syncs *syncs = lane->syncs;
+    PyObject *held = PyList_New(0);
+    for (int i = 0; held && i < syncs->n_held; i++) {
+        PyObject *each = held_tuple(&syncs->held[i]);
+        if (!each || PyList_Append(held, each))
+            Py_CLEAR(held);
+        Py_XDECREF(each);
+    }
+    if (!held)
+        return NULL;
+    struct place place = frame_place(lane);
+    const struct handoff *waits = syncs->waits;
+    return Py_BuildValue("(KiKKsOidN)", (unsigned long long)lane->serial, lane->rank, (unsigned long long)(uintptr_t)syncs->wants,
+                         waits ? (unsigned long long)waits->thing : 0ULL, waits ? waits->of : "",
+                         place.code ? ((PyCodeObject *)place.code)->co_filename : Py_None, place.line, (double)syncs->since * 1e-9, held);
+}
+
+/* Nothing where nobody waits. */
+PyObject *holds_now(void)
+{
+    PyObject *list = PyList_New(0);
+    for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; list && each; each = lanes_next(each)) {
+        PyObject *now = each->syncs ? now_tuple(each) : NULL;
+        if (each->syncs && (!now || PyList_Append(list, now)))
+            Py_CLEAR(list);
+        Py_XDECREF(now);
+    }
+    return list;
+}
+
+bool holds_abort(uint64_t serial, PyObject *error)
+{
+    for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each))
+        if (each->serial == serial && each->syncs && each->syncs->wants) {
+            Py_XSETREF(each->syncs->abort, Py_NewRef(error));
+            return true;
+        }
+    return false;
+}
+
+static PyObject *handoff_tuple(const struct handoff *each)
+{
+    PyObject *none = Py_None, *waited = each->waited.code, *blocked = each->blocked.code;
+    return Py_BuildValue("(KsKiOiOiLdd)", (unsigned long long)each->thing, each->of, (unsigned long long)each->blocker, each->blocker_rank,
+                         waited ? ((PyCodeObject *)waited)->co_filename : none, each->waited.line,
+                         blocked ? ((PyCodeObject *)blocked)->co_filename : none, each->blocked.line, (long long)each->n,
+                         (double)each->sum * 1e-9, (double)each->max * 1e-9);
+}
+
+PyObject *handoffs_rows(const struct syncs *syncs)
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list && syncs && i < syncs->n_handoffs; i++) {
+        PyObject *row = syncs->handoffs[i].n ? handoff_tuple(&syncs->handoffs[i]) : NULL;
+        if (syncs->handoffs[i].n && (!row || PyList_Append(list, row)))
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyObject *as_tuple(const struct sync_row *row)
+{
+    return Py_BuildValue("(KssLLddddddy#)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
+                         (long long)row->contended, (double)row->wait * 1e-9, (double)row->wait_max * 1e-9, (double)row->hold * 1e-9,
+                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, 0.0, (const char *)row->waits, (Py_ssize_t)sizeof row->waits);
+}
+
+PyObject *syncs_rows(const struct syncs *syncs)
+{
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list && syncs && i < N_SYNCS; i++) {
+        if (!syncs->rows[i].n && !syncs->rows[i].contended)
+            continue;
+        PyObject *row = as_tuple(&syncs->rows[i]);
+        if (!row || PyList_Append(list, row))
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
