@@ -187,6 +187,12 @@ static bool is_called(PyCodeObject *code, const char *name)
     return PyUnicode_CompareWithASCIIString(code->co_name, name) == 0;
 }
 
+static bool is_condition(PyCodeObject *method)
+{
+    PyObject *name = method->co_qualname;
+    return PyUnicode_CompareWithASCIIString(name, "Condition.wait") == 0 || PyUnicode_CompareWithASCIIString(name, "Condition.wait_for") == 0;
+}
+
 static int kind_in_library(PyCodeObject *code)
 {
     for (int i = 0; i < n_libraries; i++)
@@ -226,15 +232,19 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
             thing.at = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
             break;
         }
-        if (!depth++)
-            thing.within = is_called(code, "wait") || is_called(code, "notify") || is_called(code, "_acquire_restore");
+        if (!depth++) {
+            thing.restores = is_called(code, "_acquire_restore");
+            thing.within = thing.restores || is_called(code, "wait") || is_called(code, "notify");
+        }
         if (kind != SITE_PASS && code->co_argcount) {
             thing.object = (uint64_t)(uintptr_t)FIRST(frame);
             thing.method = code;
         }
     }
-    if (thing.method)
-        thing.is_held = !thing.within && (is_called((PyCodeObject *)thing.method, "__enter__"));
+    if (thing.method) {
+        thing.is_held = !thing.within && is_called((PyCodeObject *)thing.method, "__enter__");
+        thing.resumes = thing.within && is_condition((PyCodeObject *)thing.method);
+    }
     return thing;
 }
 

@@ -82,7 +82,27 @@ static void waited(struct sync_row *row, int64_t wait)
     row->waits[bucket < N_BUCKETS ? bucket : N_BUCKETS - 1]++;
 }
 
-static void acquired(struct lane *lane, PyObject *lock, int64_t wait, bool again)
+static void let_go(struct lane *lane, struct held *held)
+{
+    struct syncs *syncs = lane->syncs;
+    int64_t hold = clock_now() - held->since;
+    held->row->hold += hold;
+    held->row->blocked += blocked(lane) - held->blocked;
+    if (hold > held->row->hold_max)
+        held->row->hold_max = hold;
+    Py_XDECREF(held->code);
+    memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
+    syncs->n_held--;
+}
+
+/* How it came to have a lock: whether it would have waited for as long as that takes, and how deep it has it again that it had let go
+ * of to wait for its condition, or 0. */
+struct way {
+    bool patient;
+    int again;
+};
+
+static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way way)
 {
     struct syncs *syncs = lane->syncs;
     struct held *held = held_of(syncs, lock);
@@ -91,15 +111,23 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, bool again
         held->row->n++;
         return;
     }
+    if (held)
+        let_go(lane, held); /* whom nobody watches has released it meanwhile */
     struct thing thing = thing_here(lane, lock);
     if (thing.ours)
         return;
     struct sync_row *row = row_of(syncs, &thing);
-    row->n += !again && !thing.within;
+    row->n += !way.again && !thing.within;
     if (wait > 0)
         waited(row, wait);
-    if (thing.is_held && syncs->n_held < N_HELD)
-        syncs->held[syncs->n_held++] = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), 1};
+    bool whole = thing.is_held || (thing.resumes && (way.again || thing.restores));
+    if (!whole || syncs->n_held == N_HELD)
+        return;
+    int depth = way.again ? way.again : 1;
+    held = &syncs->held[syncs->n_held++];
+    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), depth, whole, thing.object, 0};
+    if (syncs->n_held > 1 && way.patient)
+        orders_note(lane);
 }
 
 static bool same_place(const struct place *one, const struct place *other)
@@ -164,20 +192,13 @@ static void wake(struct lane *lane, PyObject *lock)
 
 static void released(struct lane *lane, PyObject *lock, bool wholly)
 {
-    struct syncs *syncs = lane->syncs;
-    struct held *held = held_of(syncs, lock);
+    struct held *held = held_of(lane->syncs, lock);
     if (n_wanting)
         wake(lane, lock);
-    if (!held || (--held->depth && !wholly))
-        return;
-    int64_t hold = clock_now() - held->since;
-    held->row->hold += hold;
-    held->row->blocked += blocked(lane) - held->blocked;
-    if (hold > held->row->hold_max)
-        held->row->hold_max = hold;
-    Py_XDECREF(held->code);
-    memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
-    syncs->n_held--;
+    if (!held && type_of(lock) == LOCK && (lane = holder_of(lock)))
+        held = held_of(lane->syncs, lock); /* another one has taken it */
+    if (held && (!--held->depth || wholly))
+        let_go(lane, held);
 }
 
 static struct lane *watched(void)
@@ -229,7 +250,7 @@ static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, P
 }
 
 /* A call that may wait: who has the lock now makes us wait, or who will wake us. */
-static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, bool again)
+static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, int again)
 {
     struct syncs *syncs = lane->syncs;
     struct thing thing = thing_here(lane, lock);
@@ -241,8 +262,8 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
         syncs->since = clock_now();
         n_wanting++;
     }
-    bool sliced = !again && !thing.ours && is_patient(arguments, keywords);
-    PyObject *outcome = sliced ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
+    bool patient = again || is_patient(arguments, keywords);
+    PyObject *outcome = patient && !again && !thing.ours ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
     int64_t wait = lane->spent[LOCK_WAIT] - before;
     struct handoff *waits = syncs->waits;
     n_wanting -= syncs->wants != NULL;
@@ -254,7 +275,7 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
         waits->max = wait > waits->max ? wait : waits->max;
     }
     if (outcome && (again || outcome == Py_True) && watched() == lane)
-        acquired(lane, lock, wait, again);
+        acquired(lane, lock, wait, (struct way){patient, again});
     return outcome;
 }
 
@@ -268,12 +289,23 @@ static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywo
         PyObject *at_once = acquire(lock, not_blocking, NULL);
         if (at_once != Py_False) {
             if (at_once && watched() == lane)
-                acquired(lane, lock, 0, false);
+                acquired(lane, lock, 0, (struct way){true, 0});
             return at_once;
         }
         Py_DECREF(at_once);
     }
-    return waiting(lane, acquire, lock, arguments, keywords, false);
+    return waiting(lane, acquire, lock, arguments, keywords, 0);
+}
+
+/* How often it is taken, of what a condition has kept of an RLock: (how often, by whom). */
+static int depth_in(PyObject *arguments)
+{
+    PyObject *state = PyTuple_GET_SIZE(arguments) ? PyTuple_GET_ITEM(arguments, 0) : NULL;
+    if (!state || !PyTuple_Check(state) || !PyTuple_GET_SIZE(state) || !PyLong_Check(PyTuple_GET_ITEM(state, 0)))
+        return 1;
+    long depth = PyLong_AsLong(PyTuple_GET_ITEM(state, 0));
+    PyErr_Clear();
+    return depth > 0 && depth < INT_MAX ? (int)depth : 1;
 }
 
 static PyObject *on_restore(PyObject *lock, PyObject *state)
@@ -282,7 +314,7 @@ static PyObject *on_restore(PyObject *lock, PyObject *state)
     struct lane *lane = watched();
     if (!lane)
         return restore(lock, state);
-    return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, true);
+    return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, depth_in(state));
 }
 
 static PyObject *on_release(PyObject *lock, PyObject *arguments)
@@ -369,6 +401,7 @@ void holds_off(void)
         put(LOCK, false);
         put(RLOCK, false);
         is_on = false;
+        orders_end(true);
     }
 }
 
@@ -385,15 +418,17 @@ void syncs_free(struct syncs *syncs)
     }
     for (int i = 0; syncs && i < syncs->n_held; i++)
         Py_XDECREF(syncs->held[i].code);
-    if (syncs)
+    if (syncs) {
         Py_XDECREF(syncs->abort);
+        orders_free(syncs);
+    }
     PyMem_RawFree(syncs);
 }
 
 static PyObject *held_tuple(const struct held *held)
 {
     PyCodeObject *code = (PyCodeObject *)held->code;
-    return Py_BuildValue("(KKsOid)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->row->thing, held->row->of,
+    return Py_BuildValue("(KKsOid)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->thing, held->row->of,
                          code ? code->co_filename : Py_None, code ? PyCode_Addr2Line(code, held->at) : 0, (double)held->since * 1e-9);
 }
 

@@ -121,6 +121,7 @@ static void in_the_child(void)
         core_disarm();
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
+    orders_end(false);
     holds_off();
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_in_the_child();
@@ -489,6 +490,15 @@ static PyObject *handoffs(PyObject *self, PyObject *unused)
     return lane ? handoffs_rows(lane->syncs) : NULL;
 }
 
+/* In which order it took locks, and where. */
+static PyObject *orders(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? orders_rows(lane->syncs) : NULL;
+}
+
 static PyObject *box_size(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -644,6 +654,7 @@ static PyMethodDef methods[] = {
     {"resume", resume, METH_NOARGS, NULL},
     {"synced", synced, METH_NOARGS, NULL},
     {"handoffs", handoffs, METH_NOARGS, NULL},
+    {"orders", orders, METH_NOARGS, NULL},
     {"holds", now, METH_NOARGS, NULL},
     {"end_wait", end_wait, METH_VARARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},

@@ -6,6 +6,8 @@
  *   lane.c    a thread's account: where each nanosecond went
  *   gil.c     the GIL's addresses, and who holds it
  *   frames.c  where a thread is: on which line of the cell, and really
+ *   holds.c   who has which of Python's locks
+ *   orders.c  in which order locks are taken
  *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
  *   module.c  the face that Python sees
@@ -135,6 +137,9 @@ struct held {
     struct sync_row *row;
     int64_t since, blocked;
     int depth;
+    bool whole;              /* to have the lock is to have the thing */
+    uint64_t thing;          /* that the lock is part of, or is */
+    uint64_t number;         /* of the lock, as it has in orders; 0: in none */
 };
 
 /* A place in Python code: of which an own reference is kept. */
@@ -152,7 +157,11 @@ struct handoff {
     int64_t n, sum, max;
 };
 
+struct order;
+
 struct syncs {
+    struct order *orders;    /* NULL: it never had two locks at a time */
+    bool orders_are_full;
     struct _object *abort;   /* what is raised in its wait, to end that */
     int64_t since;           /* it waits */
     struct _object *wants;   /* the lock that its thread waits for, */
@@ -305,6 +314,8 @@ struct thing {
     int32_t at;
     bool within;        /* a lock that the thing makes for itself, or takes again */
     bool is_held;       /* to have the lock is to have the thing */
+    bool resumes;       /* it is a condition that was waited for: who has the lock again has the thing */
+    bool restores;      /* and has it right now, from Python code */
     bool ours;          /* it is no business of the body's */
 };
 struct thing thing_here(struct lane *, struct _object *lock);
@@ -323,6 +334,12 @@ struct _object *handoffs_rows(const struct syncs *);
 struct _object *holds_now(void);                         /* who has what, and waits for what */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
+
+/* orders.c */
+void orders_note(struct lane *);
+struct _object *orders_rows(const struct syncs *);
+void orders_free(struct syncs *);                        /* with the GIL */
+void orders_end(bool ours);
 
 /* files.c */
 int32_t file_in(struct lane *, struct _object *name);    /* the place of a file's name, from 1; 0: there is no room */

@@ -15,6 +15,7 @@ from parmagic.model.kinds import MEASURED
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Child, Clocks, Failure, Moved, Readings, Recording, Samples, Span, Tally, TraceFile, WorkerId
+from parmagic.model.taken import NONE
 from parmagic.model.timeline import Lane, Packed, Timeline
 from parmagic.model.waits import NO_WAITS, Total, Waits
 
@@ -98,20 +99,19 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
         again,
-        taken=tuple(each for part in parts for each in part.taken),
-        handoffs=tuple(each for part in parts for each in part.handoffs),
+        synced=sum((part.synced for part in parts), NONE),
     )
 
 
 def _lane_of(child: Child) -> Lane:
     readings = child.readings or Readings()
     clocks, totals = readings.clocks or Clocks(array("d"), array("d"), array("d")), tuple(map(placed, child.totals))
-    of = replace(child, readings=None, totals=(), taken=(), handoffs=())
+    of = replace(child, readings=None, totals=(), synced=NONE)
     read = readings.tally.times if readings.tally else clocks.at
     spans = (Span("startup", child.begin, read[0]),) if read and read[0] > child.begin else ()
     waits = readings.waits or NO_WAITS
     lane = Lane(child.worker, spans, (), clocks, _seen([]), None, readings.tally, waits, totals, child=of)
-    return replace(lane, taken=child.taken, handoffs=child.handoffs)
+    return replace(lane, synced=child.synced)
 
 
 def _place(lane: Lane) -> tuple[int, float]:

@@ -40,7 +40,7 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 def _by_name(timeline: Timeline) -> dict[str, list[tuple[int, Taken]]]:
     found: dict[str, list[tuple[int, Taken]]] = {}
     for lane in (*timeline.lanes, *timeline.children):
-        for each in lane.taken:
+        for each in lane.synced.taken:
             found.setdefault(each.name or _nameless(each), []).append((lane.worker.rank, each))
     return found
 
@@ -91,7 +91,7 @@ def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 def _pairs(timeline: Timeline) -> dict[tuple[Any, ...], tuple[int, float, float]]:
     found: dict[tuple[Any, ...], tuple[int, float, float]] = {}
     for lane in (*timeline.lanes, *timeline.children):
-        for each in lane.handoffs:
+        for each in lane.synced.handoffs:
             blocker = f"worker {each.blocker}" if each.blocker >= 0 else None
             key = each.name or _nameless(each), f"worker {lane.worker.rank}", _place(each.waited), blocker, _place(each.blocked)
             n, total, longest = found.get(key, (0, 0.0, 0.0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
-from parmagic.analyze import compare, ends, laws, loads, rules
+from parmagic.analyze import compare, ends, laws, loads, orders, rules
 from parmagic.analyze.study import Study
 from parmagic.errors import LimitReached, NotShippable, RunTimeout
 from parmagic.execute.baseline import Parked, another_end, estimated, park, taken_from
@@ -240,6 +240,7 @@ def _tell(story: _Story) -> None:
         found.append(rules.debugged(any(arm.model.own_process for arm in plan.arms)))
     found += _differences(story)
     found += _times_run(story)
+    found += orders.could_deadlock(story.timelines)
     for timeline in story.timelines:
         baseline = story.baselines[timeline.arm.label]
         found += rules.slowed(timeline, in_windows=plan.trace == "auto")

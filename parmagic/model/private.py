@@ -16,6 +16,7 @@ from typing import Any, Self
 from parmagic.model.classes import type_name
 from parmagic.model.finding import Finding
 from parmagic.model.recording import Batch
+from parmagic.model.taken import Synced
 from parmagic.model.timeline import Lane, Timeline
 from parmagic.model.words import describe
 
@@ -96,7 +97,16 @@ def _public_lane(lane: Lane, host: str) -> Lane:
     totals = tuple(replace(total, name=public(total.name), place=public(total.place)) for total in lane.totals)
     child = lane.child and replace(lane.child, name=public(lane.child.name), worker=replace(lane.child.worker, host=host))
     batches = tuple(map(_public_batch, lane.batches))
-    return replace(lane, worker=replace(lane.worker, host=host), batches=batches, totals=totals, child=child)
+    worker, synced = replace(lane.worker, host=host), _public_synced(lane.synced)
+    return replace(lane, worker=worker, batches=batches, totals=totals, child=child, synced=synced)
+
+
+def _public_synced(synced: Synced) -> Synced:
+    return Synced(
+        tuple(replace(each, name=public(each.name)) for each in synced.taken),
+        tuple(replace(each, name=public(each.name)) for each in synced.handoffs),
+        tuple(replace(each, names=(public(each.names[0]), public(each.names[1]))) for each in synced.orders),
+    )
 
 
 def _public_batch(batch: Batch) -> Batch:

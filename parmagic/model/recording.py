@@ -14,7 +14,7 @@ from typing import Any
 from parmagic.model.helpers import Helpers
 from parmagic.model.kinds import MEASURED
 from parmagic.model.sent import sent
-from parmagic.model.taken import Handoff, Taken
+from parmagic.model.taken import NONE, Synced
 from parmagic.model.waits import Total, Waits
 from parmagic.system.host import HOST
 
@@ -250,8 +250,7 @@ class Child:
     goes_on: bool = False
     readings: Readings | None = None
     totals: tuple[Total, ...] = ()
-    taken: tuple[Taken, ...] = ()
-    handoffs: tuple[Handoff, ...] = ()
+    synced: Synced = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +274,8 @@ class Recording:
     ``samples`` are those that were taken where the worker is; ours are not part of any recording.
     ``noted`` ones are from who watches the worker, and of its ``worker`` only rank, process and thread are known.
     ``helpers`` are the threads of libraries in its process, ``children`` what the body started, told once in an arm. ``ends`` is what
-    names ended as that the body changes, of a serial run that has the notebook's memory for itself. ``taken`` is what the worker did
-    with locks, and ``handoffs`` who made it wait for them, told once, at its end.
+    names ended as that the body changes, of a serial run that has the notebook's memory for itself. ``synced`` is what the worker did
+    with locks.
     """
 
     worker: WorkerId
@@ -294,8 +293,7 @@ class Recording:
     helpers: tuple[Helpers, ...] = ()
     children: tuple[Child, ...] = ()
     ends: dict[str, End] = field(default_factory=dict)
-    taken: tuple[Taken, ...] = ()
-    handoffs: tuple[Handoff, ...] = ()
+    synced: Synced = NONE
 
     @property
     def n_done(self) -> int:

@@ -51,3 +51,44 @@ class Handoff:
     max_s: float
     name: str = ""
     thing: str = ""
+
+
+@sent
+@dataclass(frozen=True, slots=True)
+class Order:
+    """That a worker took one lock while it had another one: ``second`` while it had ``first``.
+
+    These are the locks' numbers, which no other lock of the same process ever has; ``objects`` are the addresses of what they are, or are
+    part of, and ``classes`` its classes. Places are a file's name and a line. ``gates`` are the numbers of what else it had. ``alone``:
+    no other thread of the same worker was there. It was done ``n`` times, between ``begin`` and ``end``.
+    """
+
+    first: int
+    second: int
+    objects: tuple[int, int]
+    classes: tuple[str, str]
+    places: tuple[tuple[str, int], tuple[str, int]]
+    gates: frozenset[int]
+    alone: bool
+    n: int
+    begin: float
+    end: float
+    names: tuple[str, str] = ("", "")
+
+
+@sent
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """All that a thread did with locks, told once, at its end."""
+
+    taken: tuple[Taken, ...] = ()
+    handoffs: tuple[Handoff, ...] = ()
+    orders: tuple[Order, ...] = ()
+
+    def __add__(self, other: Synced) -> Synced:
+        """Put two together."""
+        return Synced(self.taken + other.taken, self.handoffs + other.handoffs, self.orders + other.orders)
+
+
+NONE = Synced()
+"""Of who did nothing with locks."""

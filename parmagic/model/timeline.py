@@ -13,7 +13,7 @@ from parmagic.model.helpers import Helpers
 from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Child, Clocks, End, Failure, Moved, Samples, Span, Tally, TraceFile, Usage, WorkerId
-from parmagic.model.taken import Handoff, Taken
+from parmagic.model.taken import NONE, Synced
 from parmagic.model.waits import NO_WAITS, Total, Waits
 
 NEXT = 0.01
@@ -44,8 +44,7 @@ class Lane:
     uncertainty: float = 0.0
     lost_tries: tuple[Batch, ...] = ()
     child: Child | None = None
-    taken: tuple[Taken, ...] = ()
-    handoffs: tuple[Handoff, ...] = ()
+    synced: Synced = NONE
 
     @property
     def at_work(self) -> tuple[float, float] | None:

@@ -25,6 +25,11 @@ def synced() -> list[tuple[int, str, str, int, int, float, float, float, float, 
 # Return for whom the calling thread waited, and where both were (``parmagic.record.holding``).
 def handoffs() -> list[tuple[int, str, int, int, str | None, int, str | None, int, int, float, float]]: ...
 
+# Return in which order the calling thread took locks (``parmagic.record.holding``).
+def orders() -> list[
+    tuple[int, int, int, int, str, str, str | None, int, str | None, int, tuple[int, ...], bool, int, float, float]
+]: ...
+
 # Take the hooks off.
 def stop() -> None: ...
 

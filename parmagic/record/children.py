@@ -27,7 +27,7 @@ from parmagic.model.classes import attributes_of
 from parmagic.model.code import code_of
 from parmagic.model.private import Private
 from parmagic.model.recording import Child, Clocks, Readings, WorkerId
-from parmagic.model.taken import Handoff, Taken
+from parmagic.model.taken import NONE
 from parmagic.model.waits import Total
 from parmagic.record import holding, meter, standins, usage
 from parmagic.record.boxes import MOST_WAITS, Box, Boxes
@@ -151,13 +151,10 @@ class Children:
             processes = self._boxes.take(now)
         found = [*(life.done or life.so_far(now) for life in self._lives), *processes]
         names = iter(named(tuple(total for child in found for total in child.totals), self.function))  # one search for all of them
-        taken = iter(holding.named(tuple(each for child in found for each in child.taken), self.function))
-        handoffs = iter(holding.named(tuple(each for child in found for each in child.handoffs), self.function))
+        synced = holding.named([child.synced for child in found], self.function)
         return tuple(
-            replace(child, totals=tuple(islice(names, len(child.totals))), taken=tuple(islice(taken, len(child.taken))),
-                    handoffs=tuple(islice(handoffs, len(child.handoffs))))
-            for child in found
-        )  # fmt: skip
+            replace(child, totals=tuple(islice(names, len(child.totals))), synced=each) for child, each in zip(found, synced, strict=True)
+        )
 
 
 class _Family:
@@ -285,15 +282,14 @@ class _Life:
 
     def _end(self) -> None:
         gauge = self._gauge
-        readings, totals = self._by_cpu_time(perf_counter(), thread_time()), tuple[Total, ...]()
-        synced: tuple[tuple[Taken, ...], tuple[Handoff, ...]] = ((), ())
+        readings, totals, synced = self._by_cpu_time(perf_counter(), thread_time()), tuple[Total, ...](), NONE
         with suppress(MemoryError):
             try:
                 synced = gauge.synced() if gauge is not None else synced
                 readings = gauge.take() if gauge is not None else readings
             finally:
                 totals = gauge.close(nameless=True) if gauge is not None else totals
-        self.done = replace(self._child(readings, totals), taken=synced[0], handoffs=synced[1])
+        self.done = replace(self._child(readings, totals), synced=synced)
         self._function = self._thread = None  # what the thread had is the body's to keep, and large perhaps
 
     def so_far(self, now: float) -> Child:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from parmagic.model.kinds import KIND, MEASURED, WAIT_KINDS
 from parmagic.model.recording import Clocks, Readings, Tally, Usage, WorkerId
-from parmagic.model.taken import Handoff, Taken
+from parmagic.model.taken import NONE, Synced
 from parmagic.model.waits import Total, Waits
 from parmagic.record import holding
 from parmagic.record.hooks import extension
@@ -91,7 +91,7 @@ class Meter(Protocol):
         """Return what the thread (and the process, where it is the worker's own) used so far."""
         ...
 
-    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+    def synced(self) -> Synced:
         """Return what the thread did with locks, and who made it wait, where that was measured; to be asked before the account ends."""
         ...
 
@@ -207,11 +207,9 @@ class MeasuringMeter:
         """Return what was used so far."""
         return self._used.so_far()
 
-    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+    def synced(self) -> Synced:
         """Return what was done with locks, and for whom it was waited."""
-        if self._handle is None:
-            return (), ()
-        return holding.taken(self._extension.synced()), holding.handoffs(self._extension.handoffs())
+        return NONE if self._handle is None else holding.synced(self._extension)
 
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
@@ -313,9 +311,9 @@ class InferringMeter:
         """Return what was used so far."""
         return self._used.so_far()
 
-    def synced(self) -> tuple[tuple[Taken, ...], tuple[Handoff, ...]]:
+    def synced(self) -> Synced:
         """Return nothing: it is not known here."""
-        return (), ()
+        return NONE
 
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:  # noqa: ARG002  (as all meters)
         """Give the descriptor back; single waits are not known here."""

@@ -316,10 +316,10 @@ class _Crew:
             self._accounted.add(rank)
             self.trace.detach()
             gauge = self.gauges[rank]
-            (taken, handoffs), readings, used = gauge.synced(), gauge.take(), gauge.usage()
+            synced, readings, used = gauge.synced(), gauge.take(), gauge.usage()
             self.reports.put(Recording(self.who[rank], readings=readings, usage=used, totals=(waits := gauge.close())))
-            function = body_of(self.job.call)
-            self.reports.put(Recording(self.who[rank], taken=named(taken, function), handoffs=named(handoffs, function), noted=True))
+            (synced,) = named([synced], body_of(self.job.call))
+            self.reports.put(Recording(self.who[rank], synced=synced, noted=True))
             self._helpers.look(waits)
 
     def _leave(self, rank: int, ranks: set[int]) -> None:

@@ -201,8 +201,7 @@ def _part(
 ) -> None:  # fmt: skip
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
-    account, (taken, handoffs) = None, gauge.synced()
-    taken, handoffs = holding.named(taken, children.function), holding.named(handoffs, children.function)
+    account, (synced,) = None, holding.named([gauge.synced()], children.function)
     if worker.keeps:  # nor is leaving that
         account = Recording(channel.me, readings=gauge.take(), totals=gauge.close())
         channel.send(account)
@@ -220,8 +219,7 @@ def _part(
     channel.send(
         Recording(
             channel.me, spans=channel.take_spans(), readings=readings, usage=usage, totals=totals, trace=written, notes=tuple(notes),
-            moved=channel.moved(), helpers=helpers, children=children.take(), ends=ends, taken=taken,
-            handoffs=handoffs,
+            moved=channel.moved(), helpers=helpers, children=children.take(), ends=ends, synced=synced,
         )
     )  # fmt: skip
     covered.save()
