@@ -52,6 +52,7 @@ static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
             row->thing = thing->object;
             row->method = thing->method;
             thing_names(thing, row->of, row->name);
+            row->level = level_of(row->thing, row->of);
             return row;
         }
     }
@@ -82,17 +83,47 @@ static void waited(struct sync_row *row, int64_t wait)
     row->waits[bucket < N_BUCKETS ? bucket : N_BUCKETS - 1]++;
 }
 
-static void let_go(struct lane *lane, struct held *held)
+static void add_hold(struct sync_row *row, int64_t hold, int64_t blocked)
+{
+    row->hold += hold;
+    row->blocked += blocked;
+    if (hold > row->hold_max)
+        row->hold_max = hold;
+}
+
+static void let_go(struct lane *lane, struct held *held, int64_t now)
 {
     struct syncs *syncs = lane->syncs;
-    int64_t hold = clock_now() - held->since;
-    held->row->hold += hold;
-    held->row->blocked += blocked(lane) - held->blocked;
-    if (hold > held->row->hold_max)
-        held->row->hold_max = hold;
+    if (held->whole)
+        add_hold(held->row, now - held->since, blocked(lane) - held->blocked);
     Py_XDECREF(held->code);
     memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
     syncs->n_held--;
+}
+
+/* A semaphore has let it in, or it has gone again: so many more are left. */
+static void lent(struct lane *lane, struct sync_row *row, int64_t more, int64_t now)
+{
+    struct syncs *syncs = lane->syncs;
+    if (more == -1 && syncs->n_permits < N_PERMITS)
+        syncs->permits[syncs->n_permits++] = (struct permit){row->level, row, now, blocked(lane)};
+    for (int i = syncs->n_permits - 1; i >= 0 && more > 0; i--) {
+        struct permit *permit = &syncs->permits[i];
+        if (permit->level != row->level)
+            continue;
+        add_hold(permit->row, now - permit->since, blocked(lane) - permit->blocked);
+        memmove(permit, permit + 1, (size_t)(syncs->n_permits - i - 1) * sizeof *permit);
+        syncs->n_permits--;
+        more--;
+    }
+}
+
+/* Behind what it did with a thing, in whose method it still is. */
+static void see_level(struct lane *lane, struct sync_row *row, int64_t before, int64_t now)
+{
+    int64_t level = level_note(row->level, now);
+    if (before >= 0 && level >= 0 && level_is_lent(row->level))
+        lent(lane, row, level - before, now);
 }
 
 /* How it came to have a lock: whether it would have waited for as long as that takes, and how deep it has it again that it had let go
@@ -112,7 +143,7 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way
         return;
     }
     if (held)
-        let_go(lane, held); /* whom nobody watches has released it meanwhile */
+        let_go(lane, held, clock_now()); /* whom nobody watches has released it meanwhile */
     struct thing thing = thing_here(lane, lock);
     if (thing.ours)
         return;
@@ -120,13 +151,14 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way
     row->n += !way.again && !thing.within;
     if (wait > 0)
         waited(row, wait);
-    bool whole = thing.is_held || (thing.resumes && (way.again || thing.restores));
-    if (!whole || syncs->n_held == N_HELD)
+    bool back = way.again || thing.restores;
+    bool whole = thing.is_held || (thing.resumes && back);
+    if (!(whole || (row->level && (!thing.within || back))) || syncs->n_held == N_HELD)
         return;
-    int depth = way.again ? way.again : 1;
     held = &syncs->held[syncs->n_held++];
-    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), depth, whole, thing.object, 0};
-    if (syncs->n_held > 1 && way.patient)
+    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), way.again ? way.again : 1, whole,
+                          thing.object, 0, row->level ? level_look(row->level) : -1};
+    if (whole && syncs->n_held > 1 && way.patient)
         orders_note(lane);
 }
 
@@ -192,13 +224,19 @@ static void wake(struct lane *lane, PyObject *lock)
 
 static void released(struct lane *lane, PyObject *lock, bool wholly)
 {
+    struct lane *here = lane;
     struct held *held = held_of(lane->syncs, lock);
     if (n_wanting)
         wake(lane, lock);
     if (!held && type_of(lock) == LOCK && (lane = holder_of(lock)))
         held = held_of(lane->syncs, lock); /* another one has taken it */
-    if (held && (!--held->depth || wholly))
-        let_go(lane, held);
+    if (!held || (--held->depth && !wholly))
+        return;
+    int64_t now = clock_now(), level = held->level;
+    struct sync_row *row = held->row;
+    let_go(lane, held, now);
+    if (row->level && lane == here)
+        see_level(lane, row, level, now);
 }
 
 static struct lane *watched(void)
@@ -263,8 +301,15 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
         n_wanting++;
     }
     bool patient = again || is_patient(arguments, keywords);
+    struct sync_row *row = thing.within && !again && !thing.ours ? row_of(syncs, &thing) : NULL;
+    enum side side = row && row->name[0] == 'p' ? PUTS : GETS; /* put, get */
+    struct level *level = row && (side == PUTS || row->name[0] == 'g') ? row->level : NULL;
+    if (level)
+        level_waits(level, side, 1);
     PyObject *outcome = patient && !again && !thing.ours ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
     int64_t wait = lane->spent[LOCK_WAIT] - before;
+    if (level)
+        level_waits(level, side, -1);
     struct handoff *waits = syncs->waits;
     n_wanting -= syncs->wants != NULL;
     syncs->wants = NULL;
@@ -402,6 +447,7 @@ void holds_off(void)
         put(RLOCK, false);
         is_on = false;
         orders_end(true);
+        levels_end();
     }
 }
 
@@ -437,6 +483,8 @@ static PyObject *now_tuple(struct lane *lane)
     const struct syncs *syncs = lane->syncs;
     PyObject *held = PyList_New(0);
     for (int i = 0; held && i < syncs->n_held; i++) {
+        if (!syncs->held[i].whole)
+            continue;
         PyObject *each = held_tuple(&syncs->held[i]);
         if (!each || PyList_Append(held, each))
             Py_CLEAR(held);
@@ -497,9 +545,9 @@ PyObject *handoffs_rows(const struct syncs *syncs)
 
 static PyObject *as_tuple(const struct sync_row *row)
 {
-    return Py_BuildValue("(KssLLddddddy#)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
+    return Py_BuildValue("(KssLLdddddy#N)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
                          (long long)row->contended, (double)row->wait * 1e-9, (double)row->wait_max * 1e-9, (double)row->hold * 1e-9,
-                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, 0.0, (const char *)row->waits, (Py_ssize_t)sizeof row->waits);
+                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, (const char *)row->waits, (Py_ssize_t)sizeof row->waits, level_tuple(row->level));
 }
 
 PyObject *syncs_rows(const struct syncs *syncs)

@@ -122,6 +122,7 @@ static void in_the_child(void)
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
     orders_end(false);
+    levels_end();
     holds_off();
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_in_the_child();

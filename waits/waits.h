@@ -8,6 +8,7 @@
  *   frames.c  where a thread is: on which line of the cell, and really
  *   holds.c   who has which of Python's locks
  *   orders.c  in which order locks are taken
+ *   levels.c  how full semaphores, barriers and queues are
  *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
  *   module.c  the face that Python sees
@@ -119,11 +120,16 @@ struct _object;
 #define N_SYNCS 512   /* things that a worker takes, by method; the first is for the rest */
 #define N_HELD 64     /* that it has at a time */
 #define N_HANDOFFS 256 /* different waits for each other, the last of them the rest */
+#define N_PERMITS 64  /* of semaphores, that it has at a time */
 #define N_BUCKETS 40  /* of waits, by powers of two: up to 9 minutes */
+
+struct level;
+enum side { PUTS, GETS, N_SIDES };
 
 /* What a worker did with a lock, or with what it is part of, in one method of that. */
 struct sync_row {
     uint64_t thing;
+    struct level *level; /* the thing's; NULL: it has none */
     const void *method;  /* the code of the method, or NULL: a lock, by itself */
     char of[LONGEST_OF], name[LONGEST_OF];
     int64_t n, contended, wait, wait_max, hold, hold_max, blocked;
@@ -140,6 +146,14 @@ struct held {
     bool whole;              /* to have the lock is to have the thing */
     uint64_t thing;          /* that the lock is part of, or is */
     uint64_t number;         /* of the lock, as it has in orders; 0: in none */
+    int64_t level;           /* of the thing, when the lock was taken */
+};
+
+/* A semaphore has let it in. */
+struct permit {
+    struct level *level;
+    struct sync_row *row;
+    int64_t since, blocked;
 };
 
 /* A place in Python code: of which an own reference is kept. */
@@ -170,6 +184,8 @@ struct syncs {
     struct handoff handoffs[N_HANDOFFS];
     int n_held;
     struct held held[N_HELD];
+    int n_permits;
+    struct permit permits[N_PERMITS];
     struct sync_row rows[N_SYNCS];
 };
 
@@ -340,6 +356,15 @@ void orders_note(struct lane *);
 struct _object *orders_rows(const struct syncs *);
 void orders_free(struct syncs *);                        /* with the GIL */
 void orders_end(bool ours);
+
+/* levels.c */
+struct level *level_of(uint64_t thing, const char *of);
+int64_t level_look(struct level *);
+int64_t level_note(struct level *, int64_t at);
+bool level_is_lent(const struct level *);
+void level_waits(struct level *, enum side, int more);
+struct _object *level_tuple(const struct level *);
+void levels_end(void);
 
 /* files.c */
 int32_t file_in(struct lane *, struct _object *name);    /* the place of a file's name, from 1; 0: there is no room */

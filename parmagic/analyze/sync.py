@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from parmagic.model.recording import WorkerId
 from parmagic.model.sources import short
-from parmagic.model.taken import Handoff, Taken
+from parmagic.model.taken import Handoff, Level, Taken
 from parmagic.model.timeline import Timeline
 
 COLUMNS = (
     "kind", "n_workers", "n", "contended", "wait_s", "wait_mean_s", "wait_p99_s", "wait_max_s", "hold_s", "hold_max_s", "hold_blocked_s",
-    "busy", "puts", "gets",
+    "busy", "level_max", "level_mean", "capacity", "puts", "gets", "full_s", "empty_s",
 )  # fmt: skip
 
 _TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join"})
@@ -24,7 +26,12 @@ _PUTS, _GETS = frozenset({"put", "put_nowait"}), frozenset({"get", "get_nowait"}
 
 
 def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
-    """Return one row per (arm, thing); what is held has the share of the arm's wall time for which it was, ``busy``."""
+    """Return one row per (arm, thing); what is held has the share of the arm's wall time for which it was, ``busy``.
+
+    A semaphore is held by each that it has let in, where the same thread lets go of it. Its level is how many it has let in, that of
+    a barrier how many wait at it, that of a queue how much is in it, read behind each operation: ``capacity`` is what these can be
+    at the most, infinite for a queue without a bound. For ``full_s`` at least one worker waited in ``put``, for ``empty_s`` in ``get``.
+    """
     rows, index = [], []
     for timeline in timelines:
         for name, found in _by_name(timeline).items():
@@ -37,11 +44,11 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
 
 
-def _by_name(timeline: Timeline) -> dict[str, list[tuple[int, Taken]]]:
-    found: dict[str, list[tuple[int, Taken]]] = {}
+def _by_name(timeline: Timeline) -> dict[str, list[tuple[WorkerId, Taken]]]:
+    found: dict[str, list[tuple[WorkerId, Taken]]] = {}
     for lane in (*timeline.lanes, *timeline.children):
         for each in lane.synced.taken:
-            found.setdefault(each.name or _nameless(each), []).append((lane.worker.rank, each))
+            found.setdefault(each.name or _nameless(each), []).append((lane.worker, each))
     return found
 
 
@@ -50,16 +57,18 @@ def _nameless(each: Taken | Handoff) -> str:
     return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
 
 
-def _row(timeline: Timeline, found: Iterable[tuple[int, Taken]]) -> dict[str, Any]:
+def _row(timeline: Timeline, found: Sequence[tuple[WorkerId, Taken]]) -> dict[str, Any]:
     rows = [each for _, each in found]
     takes = [each for each in rows if each.method in _TAKES]
     contended, wait = sum(each.contended for each in rows), sum(each.wait_s for each in rows)
     hold = sum(each.hold_s for each in rows)
-    kind, nan = next((each.thing for each in rows if each.thing), "lock"), float("nan")
-    held, queue = kind in {"lock", "condition"}, kind == "queue"
+    kind = next((each.thing for each in rows if each.thing), "lock")
+    held, queue, levels = kind in {"lock", "condition", "semaphore"}, kind == "queue", _levels(found)
+    full = _fullness(kind, levels)
+    permits = full["capacity"] if kind == "semaphore" else 1
     return {
         "kind": kind,
-        "n_workers": len({rank for rank, _ in found}),
+        "n_workers": len({worker.rank for worker, _ in found}),
         "n": sum(each.n for each in takes),
         "contended": contended,
         "wait_s": wait,
@@ -69,10 +78,39 @@ def _row(timeline: Timeline, found: Iterable[tuple[int, Taken]]) -> dict[str, An
         "hold_s": hold if held else nan,
         "hold_max_s": max(each.hold_max_s for each in rows) if held else nan,
         "hold_blocked_s": sum(each.blocked_s for each in rows) if held else nan,
-        "busy": hold / timeline.wall_s if held else nan,
+        "busy": hold / (timeline.wall_s * permits) if held else nan,
+        **full,
         "puts": sum(each.n for each in rows if each.method in _PUTS) if queue else nan,
         "gets": sum(each.n for each in rows if each.method in _GETS) if queue else nan,
+        "full_s": sum(level.full_s for level in levels) if queue else nan,
+        "empty_s": sum(level.empty_s for level in levels) if queue else nan,
     }
+
+
+def _levels(found: Iterable[tuple[WorkerId, Taken]]) -> list[Level]:
+    """Return what was last known of each thing that has a level: each thread of a process tells of all its threads, until its own end."""
+    last: dict[tuple[str, int, int], Level] = {}
+    for worker, each in found:
+        key, level = (worker.host, worker.pid, each.object), each.level
+        if level is not None and (key not in last or _known(level) > _known(last[key])):
+            last[key] = level
+    return [*last.values()]
+
+
+def _known(level: Level) -> tuple[float, float]:
+    return level.until, level.full_s + level.empty_s
+
+
+def _fullness(kind: str, levels: Sequence[Level]) -> dict[str, float]:
+    """Return the level of things of one name: what is taken of semaphores, waits at barriers, or is in queues, and could be."""
+    if not levels:
+        return dict.fromkeys(("level_max", "level_mean", "capacity"), nan)
+    lent = kind == "semaphore"
+    of = [float(level.high) if lent and isnan(level.capacity) else level.capacity for level in levels]  # as many as ever were left
+    most = [capacity - level.low if lent else level.high for capacity, level in zip(of, levels, strict=True)]
+    span = sum(level.span for level in levels)
+    area = sum(capacity * level.span - level.area if lent else level.area for capacity, level in zip(of, levels, strict=True))
+    return {"level_max": max(most), "level_mean": area / span if span else nan, "capacity": max(of)}
 
 
 def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -106,6 +144,6 @@ def _place(place: tuple[str, int]) -> str | None:
 def _percentile(rows: Sequence[Taken], contended: int) -> float:
     """Return what 99 of 100 waits were shorter than: the upper end of a power of two."""
     if not contended:
-        return float("nan")
+        return nan
     counts = np.sum([each.waits for each in rows], axis=0)
     return float(2.0 ** int(np.searchsorted(np.cumsum(counts), 0.99 * counts.sum())) * 1e-9)

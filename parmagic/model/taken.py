@@ -9,12 +9,33 @@ from parmagic.model.sent import sent
 
 @sent
 @dataclass(frozen=True, slots=True)
+class Level:
+    """How full a thing was that lets several in, by what all threads of the process had done with it when this was read.
+
+    That is how many permits a semaphore has left, how many wait at a barrier, how much is in a queue: at the least, at the most, and
+    over time (``area``, in seconds) for ``span`` seconds, from its first operation to its last one, at ``until``. ``capacity`` is how
+    much it can be; infinite for a queue without a bound, and NaN where it does not say. For ``full_s`` at least one thread waited
+    for room in it, for ``empty_s`` for something in it.
+    """
+
+    capacity: float
+    low: int
+    high: int
+    area: float
+    span: float
+    until: float
+    full_s: float
+    empty_s: float
+
+
+@sent
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What a worker, or a thread of its body's, did with one thing in one of its methods; ``method`` is empty for a lock by itself.
 
     ``object`` is the thing's address, ``of`` its class. It was done ``n`` times, ``contended`` of these after a wait, and held for
     ``hold_s`` where to have the lock is to have the thing: of that, ``blocked_s`` asleep, in I/O or waiting for another lock.
-    ``waits`` are how many waits there were by their length: place k counts those below 2**k ns.
+    ``waits`` are how many waits there were by their length: place k counts those below 2**k ns. ``level`` is the thing's, where it has one.
     """
 
     object: int
@@ -30,6 +51,7 @@ class Taken:
     waits: tuple[int, ...] = ()
     name: str = ""
     thing: str = ""
+    level: Level | None = None
 
 
 @sent

@@ -20,7 +20,12 @@ def start() -> bool: ...
 def resume() -> bool: ...
 
 # Return what the calling thread did with locks, and with what they are part of, in its account (``parmagic.record.holding``).
-def synced() -> list[tuple[int, str, str, int, int, float, float, float, float, float, float, bytes]]: ...
+def synced() -> list[
+    tuple[
+        int, str, str, int, int, float, float, float, float, float, bytes,
+        tuple[float, int, int, float, float, float, float, float] | None,
+    ]
+]: ...  # fmt: skip
 
 # Return for whom the calling thread waited, and where both were (``parmagic.record.holding``).
 def handoffs() -> list[tuple[int, str, int, int, str | None, int, str | None, int, int, float, float]]: ...

@@ -8,7 +8,7 @@ from struct import unpack
 from types import ModuleType
 from typing import Any, TypeVar
 
-from parmagic.model.taken import Handoff, Order, Synced, Taken
+from parmagic.model.taken import Handoff, Level, Order, Synced, Taken
 from parmagic.model.things import THING_OF
 from parmagic.record import objects
 
@@ -22,8 +22,9 @@ def synced(extension: ModuleType) -> Synced:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    known, waits = row[:10], row[11]
-    return replace(Taken(*known), waits=unpack(f"{len(waits) // 4}I", waits), thing=THING_OF.get(row[1] or "lock", ""))
+    known, (waits, level) = row[:10], row[10:]
+    counts = unpack(f"{len(waits) // 4}I", waits)
+    return replace(Taken(*known), waits=counts, thing=THING_OF.get(row[1] or "lock", ""), level=level and Level(*level))
 
 
 def _handoff(row: Sequence[Any]) -> Handoff:
