@@ -40,23 +40,38 @@ static enum type type_of(PyObject *lock)
     return Py_TYPE(lock) == types[RLOCK] ? RLOCK : LOCK;
 }
 
-static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
+static struct sync_row *place_for(struct syncs *syncs, uint64_t thing, const void *method, const struct made *made)
 {
-    uint64_t key = thing->object ^ ((uint64_t)(uintptr_t)thing->method << 1);
-    uint64_t hash = key * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t hash = (thing ^ ((uint64_t)(uintptr_t)method << 1)) * UINT64_C(0x9E3779B97F4A7C15);
     for (int tries = 0; tries < 16; tries++) {
         struct sync_row *row = &syncs->rows[1 + ((hash >> 40) + (uint64_t)tries) % (N_SYNCS - 1)];
-        if (row->thing == thing->object && row->method == thing->method)
+        if (!row->thing || (row->thing == thing && row->method == method && (!made || (row->made == made->code && row->made_at == made->at))))
             return row;
-        if (!row->thing) {
-            row->thing = thing->object;
-            row->method = thing->method;
-            thing_names(thing, row->of, row->name);
-            row->level = level_of(row->thing, row->of);
-            return row;
+    }
+    return NULL;
+}
+
+/* Where there are too many things, those that were made at one place share a row, and all others the first one. */
+static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
+{
+    const struct made *made = made_of(thing->object);
+    uint64_t shared = made ? (uint64_t)(uintptr_t)made->code + (uint64_t)made->at : 0, object = thing->object;
+    struct sync_row *row = place_for(syncs, object, thing->method, made);
+    if (!row && made)
+        row = place_for(syncs, object = shared, thing->method, made);
+    if (!row)
+        return &syncs->rows[0];
+    if (!row->thing) {
+        row->thing = object;
+        row->method = thing->method;
+        thing_names(thing, row->of, row->name);
+        row->level = object == shared ? NULL : level_of(object, row->of);
+        if (made) {
+            row->made = Py_NewRef(made->code);
+            row->made_at = made->at;
         }
     }
-    return &syncs->rows[0]; /* the rest */
+    return row;
 }
 
 /* What a worker was blocked in that is no wait for a lock of its own making. */
@@ -427,15 +442,16 @@ bool holds_on(void)
         Py_XSETREF(types[type], known ? (PyTypeObject *)Py_NewRef(made) : NULL);
         Py_XDECREF(made);
     }
-    Py_XDECREF(module);
     PyErr_Clear();
     if (known && !not_blocking)
         known = (not_blocking = Py_BuildValue("(O)", Py_False)) && (one_slice = Py_BuildValue("(Od)", Py_True, 0.1));
     if (known && look(LOCK) && look(RLOCK)) {
         put(LOCK, true);
         put(RLOCK, true);
+        made_on(module, types[LOCK], types[RLOCK]);
         is_on = true;
     }
+    Py_XDECREF(module);
 #endif
     return is_on;
 }
@@ -446,6 +462,7 @@ void holds_off(void)
         put(LOCK, false);
         put(RLOCK, false);
         is_on = false;
+        made_off(true);
         orders_end(true);
         levels_end();
     }
@@ -468,6 +485,8 @@ void syncs_free(struct syncs *syncs)
         Py_XDECREF(syncs->abort);
         orders_free(syncs);
     }
+    for (int i = 0; syncs && i < N_SYNCS; i++)
+        Py_XDECREF(syncs->rows[i].made);
     PyMem_RawFree(syncs);
 }
 
@@ -545,9 +564,11 @@ PyObject *handoffs_rows(const struct syncs *syncs)
 
 static PyObject *as_tuple(const struct sync_row *row)
 {
-    return Py_BuildValue("(KssLLdddddy#N)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
+    PyCodeObject *made = (PyCodeObject *)row->made;
+    return Py_BuildValue("(KssLLdddddy#NOi)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
                          (long long)row->contended, (double)row->wait * 1e-9, (double)row->wait_max * 1e-9, (double)row->hold * 1e-9,
-                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, (const char *)row->waits, (Py_ssize_t)sizeof row->waits, level_tuple(row->level));
+                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, (const char *)row->waits, (Py_ssize_t)sizeof row->waits, level_tuple(row->level), made ? made->co_filename : Py_None,
+                         made ? PyCode_Addr2Line(made, row->made_at) : 0);
 }
 
 PyObject *syncs_rows(const struct syncs *syncs)

@@ -121,6 +121,7 @@ static void in_the_child(void)
         core_disarm();
     my_lane = NULL;
     free_lanes = attached_lanes = NULL;
+    made_off(false);
     orders_end(false);
     levels_end();
     holds_off();

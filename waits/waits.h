@@ -8,6 +8,7 @@
  *   frames.c  where a thread is: on which line of the cell, and really
  *   holds.c   who has which of Python's locks
  *   orders.c  in which order locks are taken
+ *   made.c    where locks were made
  *   levels.c  how full semaphores, barriers and queues are
  *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
@@ -130,6 +131,8 @@ enum side { PUTS, GETS, N_SIDES };
 struct sync_row {
     uint64_t thing;
     struct level *level; /* the thing's; NULL: it has none */
+    struct _object *made; /* the code that made it, or NULL, and at which of its instructions */
+    int32_t made_at;
     const void *method;  /* the code of the method, or NULL: a lock, by itself */
     char of[LONGEST_OF], name[LONGEST_OF];
     int64_t n, contended, wait, wait_max, hold, hold_max, blocked;
@@ -356,6 +359,17 @@ void orders_note(struct lane *);
 struct _object *orders_rows(const struct syncs *);
 void orders_free(struct syncs *);                        /* with the GIL */
 void orders_end(bool ours);
+
+/* made.c */
+struct made {
+    uint64_t thing;        /* 0: free */
+    struct _object *code;  /* that made it, and at which of its instructions */
+    int32_t at;
+};
+struct _typeobject;
+void made_on(struct _object *module, struct _typeobject *lock, struct _typeobject *rlock);
+void made_off(bool ours);
+const struct made *made_of(uint64_t thing);
 
 /* levels.c */
 struct level *level_of(uint64_t thing, const char *of);

@@ -9,15 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from parmagic.analyze.called import at, called
 from parmagic.model.recording import WorkerId
-from parmagic.model.sources import short
-from parmagic.model.taken import Handoff, Level, Taken
+from parmagic.model.taken import NOWHERE, Level, Taken
 from parmagic.model.timeline import Timeline
 
 COLUMNS = (
-    "kind", "n_workers", "n", "contended", "wait_s", "wait_mean_s", "wait_p99_s", "wait_max_s", "hold_s", "hold_max_s", "hold_blocked_s",
-    "busy", "level_max", "level_mean", "capacity", "puts", "gets", "full_s", "empty_s",
+    "kind", "made_at", "n_workers", "n", "contended", "wait_s", "wait_mean_s", "wait_p99_s", "wait_max_s", "hold_s", "hold_max_s",
+    "hold_blocked_s", "busy", "level_max", "level_mean", "capacity", "puts", "gets", "full_s", "empty_s",
 )  # fmt: skip
+
+MOST = 10_000
+"""Rows of the table; what has no place is in one row."""
+
+_MOST_PLACES = 3
+
+_Found = list[tuple[WorkerId, Taken]]
+"""What threads did with things of one name."""
 
 _TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join"})
 """The methods that take, or wait for, a thing: what is done in these is its number."""
@@ -34,30 +42,36 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     """
     rows, index = [], []
     for timeline in timelines:
-        for name, found in _by_name(timeline).items():
+        for name, found in _at_most(_by_name(timeline), MOST // len(timelines)).items():
             row = _row(timeline, found)
             if row["n"] or row["contended"]:
                 rows.append(row)
                 index.append((timeline.arm.label, name))
     names = ["arm", "name"]
     levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
-    return pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
+    table["made_at"] = pd.Series([row["made_at"] for row in rows], index=levels, dtype=object)  # None stays None
+    return table
 
 
-def _by_name(timeline: Timeline) -> dict[str, list[tuple[WorkerId, Taken]]]:
-    found: dict[str, list[tuple[WorkerId, Taken]]] = {}
+def _at_most(found: dict[str, _Found], most: int) -> dict[str, _Found]:
+    """Keep what was waited for longest, or else taken most often, and put the rest into one row."""
+    if len(found) <= most:
+        return found
+    rows = sorted(found.items(), key=lambda row: (-sum(each.wait_s for _, each in row[1]), -sum(each.n for _, each in row[1])))
+    rest = [pair for _, pairs in rows[most - 1 :] for pair in pairs]
+    return {**dict(rows[: most - 1]), f"{len(found) - most + 1:,} others": rest}
+
+
+def _by_name(timeline: Timeline) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
     for lane in (*timeline.lanes, *timeline.children):
         for each in lane.synced.taken:
-            found.setdefault(each.name or _nameless(each), []).append((lane.worker, each))
+            found.setdefault(called(each), []).append((lane.worker, each))
     return found
 
 
-def _nameless(each: Taken | Handoff) -> str:
-    """Call all of a sort that have no name the same, and a lock by its address."""
-    return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
-
-
-def _row(timeline: Timeline, found: Sequence[tuple[WorkerId, Taken]]) -> dict[str, Any]:
+def _row(timeline: Timeline, found: _Found) -> dict[str, Any]:
     rows = [each for _, each in found]
     takes = [each for each in rows if each.method in _TAKES]
     contended, wait = sum(each.contended for each in rows), sum(each.wait_s for each in rows)
@@ -68,6 +82,7 @@ def _row(timeline: Timeline, found: Sequence[tuple[WorkerId, Taken]]) -> dict[st
     permits = full["capacity"] if kind == "semaphore" else 1
     return {
         "kind": kind,
+        "made_at": _made_at(rows),
         "n_workers": len({worker.rank for worker, _ in found}),
         "n": sum(each.n for each in takes),
         "contended": contended,
@@ -131,14 +146,20 @@ def _pairs(timeline: Timeline) -> dict[tuple[Any, ...], tuple[int, float, float]
     for lane in (*timeline.lanes, *timeline.children):
         for each in lane.synced.handoffs:
             blocker = f"worker {each.blocker}" if each.blocker >= 0 else None
-            key = each.name or _nameless(each), f"worker {lane.worker.rank}", _place(each.waited), blocker, _place(each.blocked)
+            key = called(each), f"worker {lane.worker.rank}", _place(each.waited), blocker, _place(each.blocked)
             n, total, longest = found.get(key, (0, 0.0, 0.0))
             found[key] = n + each.n, total + each.total_s, max(longest, each.max_s)
     return found
 
 
 def _place(place: tuple[str, int]) -> str | None:
-    return f"{short(place[0])}:{place[1]}" if place[0] else None
+    return at(place) if place != NOWHERE and place[0] else None
+
+
+def _made_at(rows: Iterable[Taken]) -> str | None:
+    """Return where things of one name were made, as far as that is known: by this run's workers."""
+    places = sorted({row.made for row in rows if row.made != NOWHERE})
+    return ", ".join(map(at, places[:_MOST_PLACES])) + (", …" if len(places) > _MOST_PLACES else "") or None
 
 
 def _percentile(rows: Sequence[Taken], contended: int) -> float:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from parmagic.model.sent import sent
 
+NOWHERE = ("", 0)
+"""A place that is not known; others are a file's name and a line."""
+
 
 @sent
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Taken:
     ``object`` is the thing's address, ``of`` its class. It was done ``n`` times, ``contended`` of these after a wait, and held for
     ``hold_s`` where to have the lock is to have the thing: of that, ``blocked_s`` asleep, in I/O or waiting for another lock.
     ``waits`` are how many waits there were by their length: place k counts those below 2**k ns. ``level`` is the thing's, where it has one.
+    ``made`` is where it was made, by one of the run's workers.
     """
 
     object: int
@@ -52,6 +56,7 @@ class Taken:
     name: str = ""
     thing: str = ""
     level: Level | None = None
+    made: tuple[str, int] = NOWHERE
 
 
 @sent
@@ -73,6 +78,7 @@ class Handoff:
     max_s: float
     name: str = ""
     thing: str = ""
+    made: tuple[str, int] = NOWHERE
 
 
 @sent
@@ -96,6 +102,7 @@ class Order:
     begin: float
     end: float
     names: tuple[str, str] = ("", "")
+    made: tuple[tuple[str, int], tuple[str, int]] = (NOWHERE, NOWHERE)
 
 
 @sent

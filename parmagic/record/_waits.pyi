@@ -23,7 +23,7 @@ def resume() -> bool: ...
 def synced() -> list[
     tuple[
         int, str, str, int, int, float, float, float, float, float, bytes,
-        tuple[float, int, int, float, float, float, float, float] | None,
+        tuple[float, int, int, float, float, float, float, float] | None, str | None, int,
     ]
 ]: ...  # fmt: skip
 

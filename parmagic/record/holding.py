@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from struct import unpack
 from types import ModuleType
 from typing import Any, TypeVar
 
-from parmagic.model.taken import Handoff, Level, Order, Synced, Taken
+from parmagic.model.taken import NOWHERE, Handoff, Level, Order, Synced, Taken
 from parmagic.model.things import THING_OF
 from parmagic.record import objects
 
@@ -22,9 +22,9 @@ def synced(extension: ModuleType) -> Synced:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    known, (waits, level) = row[:10], row[10:]
-    counts = unpack(f"{len(waits) // 4}I", waits)
-    return replace(Taken(*known), waits=counts, thing=THING_OF.get(row[1] or "lock", ""), level=level and Level(*level))
+    known, (waits, level, file, line) = row[:10], row[10:]
+    counts, kind = unpack(f"{len(waits) // 4}I", waits), THING_OF.get(row[1] or "lock", "")
+    return replace(Taken(*known), waits=counts, thing=kind, level=level and Level(*level), made=(file or "", line))
 
 
 def _handoff(row: Sequence[Any]) -> Handoff:
@@ -44,22 +44,29 @@ def named(found: Sequence[Synced], function: Any) -> list[Synced]:
     taken = [row for each in found for row in each.taken]
     wanted = {row.object for row in taken} | {row.object for each in found for row in each.handoffs}
     wanted |= {thing for each in found for row in each.orders for thing in row.objects}
-    known = objects.names(function, wanted, sum(row.wait_s for row in taken)) if wanted else {}
-    return [_named(each, known) for each in found] if known else [*found]
+    known = _Known(objects.names(function, wanted, sum(row.wait_s for row in taken)) if wanted else {}, taken)
+    return [known.told(each) for each in found] if wanted else [*found]
 
 
-def _named(found: Synced, known: Mapping[int, objects.Known]) -> Synced:
-    return Synced(
-        tuple(_with_name(row, known.get(row.object)) for row in found.taken),
-        tuple(_with_name(row, known.get(row.object)) for row in found.handoffs),
-        tuple(_with_names(row, known) for row in found.orders),
-    )
+class _Known:
+    """What is known of things: their names, and where they were made."""
 
+    def __init__(self, names: Mapping[int, objects.Known], taken: Iterable[Taken]) -> None:
+        self._names = names
+        self._made = {row.object: row.made for row in taken if row.made != NOWHERE}
 
-def _with_name(each: Kind, known: objects.Known | None) -> Kind:
-    return each if known is None else replace(each, name=known.name, thing=each.thing or known.itself)
+    def told(self, found: Synced) -> Synced:
+        """Return what a thread did with these things, with all of that."""
+        taken, handoffs = map(self._with_name, found.taken), map(self._with_name, found.handoffs)
+        return Synced(tuple(taken), tuple(handoffs), tuple(map(self._with_names, found.orders)))
 
+    def _with_name(self, each: Kind) -> Kind:
+        name, made = self._names.get(each.object), each.made
+        if made == NOWHERE:
+            made = self._made.get(each.object, NOWHERE)
+        return replace(each, name=name.name if name else "", thing=each.thing or (name.itself if name else ""), made=made)
 
-def _with_names(order: Order, known: Mapping[int, objects.Known]) -> Order:
-    first, second = (known[thing].name if thing in known else "" for thing in order.objects)
-    return replace(order, names=(first, second))
+    def _with_names(self, order: Order) -> Order:
+        first, second = (self._names[thing].name if thing in self._names else "" for thing in order.objects)
+        made, other = (self._made.get(thing, NOWHERE) for thing in order.objects)
+        return replace(order, names=(first, second), made=(made, other))

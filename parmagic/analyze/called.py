@@ -1,0 +1,23 @@
+"""What locks, and what is made of them, are called that have no name: by where they were made."""
+
+from __future__ import annotations
+
+from parmagic.model.private import say
+from parmagic.model.sources import short
+from parmagic.model.taken import NOWHERE, Handoff, Taken
+
+
+def called(each: Taken | Handoff) -> str:
+    """Return a thing's name; without one, its sort and where it was made, or, of a lock that was made before the run, its address."""
+    if each.name:
+        return each.name
+    if not each.object:
+        return "others"  # of so many that they are not told apart
+    if each.made != NOWHERE:
+        return say("{sort} made at {place}", sort=each.thing or "lock", place=at(each.made))
+    return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
+
+
+def at(place: tuple[str, int]) -> str:
+    """Return a place as tables have it: ``In[3]:2``."""
+    return say("{file}:{line}", file=short(place[0]), line=place[1])
