@@ -275,8 +275,11 @@ static void short_text(PyObject *name, const char *until, char *to)
 
 static void names_of(const struct thing *thing, char *of, char *name)
 {
-    PyCodeObject *code = (PyCodeObject *)thing->method;
-    if (code) {
+    PyCodeObject *code = thing->of ? NULL : (PyCodeObject *)thing->method;
+    if (thing->of) {
+        strcpy(of, thing->of);
+        strcpy(name, thing->name);
+    } else if (code) {
         short_text(code->co_qualname, ".", of);
         short_text(code->co_name, NULL, name);
     }

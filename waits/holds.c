@@ -260,6 +260,11 @@ static struct lane *watched(void)
     return lane && !lane->depth && lane->in_item && lane->syncs ? lane : NULL;
 }
 
+struct lane *holds_watched(void)
+{
+    return watched();
+}
+
 static PyObject *not_blocking, *one_slice; /* arguments of acquire */
 
 /* It waits for as long as it takes: without arguments, or with the ones that say so. */
@@ -302,31 +307,65 @@ static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, P
     return NULL;
 }
 
-/* A call that may wait: who has the lock now makes us wait, or who will wake us. */
-static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, int again)
+struct sync_row *holds_row(struct lane *lane, const struct thing *thing)
+{
+    return row_of(lane->syncs, thing);
+}
+
+void holds_waited(struct sync_row *row, int64_t wait)
+{
+    waited(row, wait);
+}
+
+void holds_wake(struct lane *lane, PyObject *wanted)
+{
+    if (n_wanting)
+        wake(lane, wanted);
+}
+
+bool holds_ended(struct lane *lane)
+{
+    return ended(lane->syncs);
+}
+
+struct lane *holds_thread(uint64_t thread)
+{
+    static PyObject *ident;
+    if (!ident && !(ident = PyUnicode_InternFromString("_ident")))
+        PyErr_Clear();
+    PyObject *value = ident ? PyObject_GenericGetAttr((PyObject *)(uintptr_t)thread, ident) : NULL;
+    unsigned long number = value && PyLong_CheckExact(value) ? PyLong_AsUnsignedLong(value) : 0;
+    Py_XDECREF(value);
+    PyErr_Clear();
+    for (struct lane *each = number ? lanes_next(NULL) : NULL; each; each = lanes_next(each))
+        if (each->thread_state && ((PyThreadState *)each->thread_state)->thread_id == number)
+            return each;
+    return NULL;
+}
+
+/* A wait begins, in somebody's row (of a queue), or in nobody's: who has it now makes us wait, or who will wake us. */
+struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *wanted, struct lane *holder, struct sync_row *row)
 {
     struct syncs *syncs = lane->syncs;
-    struct thing thing = thing_here(lane, lock);
-    int64_t before = lane->spent[LOCK_WAIT];
-    if (!thing.ours) {
-        struct lane *holder = holder_of(lock);
-        syncs->waits = holder == lane ? NULL : blocked_by(lane, &thing, holder);
-        syncs->wants = lock;
-        syncs->since = clock_now();
-        n_wanting++;
-    }
-    bool patient = again || is_patient(arguments, keywords);
-    struct sync_row *row = thing.within && !again && !thing.ours ? row_of(syncs, &thing) : NULL;
-    enum side side = row && row->name[0] == 'p' ? PUTS : GETS; /* put, get */
-    struct level *level = row && (side == PUTS || row->name[0] == 'g') ? row->level : NULL;
-    if (level)
-        level_waits(level, side, 1);
-    PyObject *outcome = patient && !again && !thing.ours ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
-    int64_t wait = lane->spent[LOCK_WAIT] - before;
-    if (level)
-        level_waits(level, side, -1);
+    struct want want = {.side = row && row->name[0] == 'p' ? PUTS : GETS, .before = lane->spent[LOCK_WAIT]}; /* put, get */
+    want.level = row && (want.side == PUTS || row->name[0] == 'g') ? row->level : NULL;
+    if (want.level)
+        level_waits(want.level, want.side, 1);
+    syncs->waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
+    syncs->wants = wanted;
+    syncs->since = clock_now();
+    n_wanting++;
+    return want;
+}
+
+int64_t holds_wanted(struct lane *lane, struct want want)
+{
+    struct syncs *syncs = lane->syncs;
+    int64_t wait = lane->spent[LOCK_WAIT] - want.before;
     struct handoff *waits = syncs->waits;
-    n_wanting -= syncs->wants != NULL;
+    if (want.level)
+        level_waits(want.level, want.side, -1);
+    n_wanting--;
     syncs->wants = NULL;
     syncs->waits = NULL;
     if (waits && wait > 0) {
@@ -334,6 +373,27 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
         waits->sum += wait;
         waits->max = wait > waits->max ? wait : waits->max;
     }
+    return wait;
+}
+
+static bool is_join(const struct thing *thing)
+{
+    char of[LONGEST_OF], name[LONGEST_OF];
+    thing_names(thing, of, name);
+    return !strcmp(of, "Thread") && !strcmp(name, "join");
+}
+
+/* A call that may wait. */
+static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, int again)
+{
+    struct thing thing = thing_here(lane, lock);
+    if (thing.ours)
+        return call(lock, arguments, keywords);
+    bool patient = again || is_patient(arguments, keywords);
+    struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
+    struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? row_of(lane->syncs, &thing) : NULL);
+    PyObject *outcome = patient && !again ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
+    int64_t wait = holds_wanted(lane, want);
     if (outcome && (again || outcome == Py_True) && watched() == lane)
         acquired(lane, lock, wait, (struct way){patient, again});
     return outcome;
@@ -448,7 +508,7 @@ bool holds_on(void)
     if (known && look(LOCK) && look(RLOCK)) {
         put(LOCK, true);
         put(RLOCK, true);
-        made_on(module, types[LOCK], types[RLOCK]);
+        made_on(module, types[LOCK], types[RLOCK], simple_on());
         is_on = true;
     }
     Py_XDECREF(module);
@@ -463,6 +523,7 @@ void holds_off(void)
         put(RLOCK, false);
         is_on = false;
         made_off(true);
+        simple_off();
         orders_end(true);
         levels_end();
     }

@@ -13,7 +13,7 @@
 #define N_LEVELS 512
 #define MOST_TRIES 16
 
-enum sort { SEMAPHORE, BARRIER, QUEUE };
+enum sort { SEMAPHORE, BARRIER, QUEUE, SIMPLE };
 
 struct level {
     uint64_t thing; /* 0: free */
@@ -33,10 +33,11 @@ static const struct {
     enum sort sort;
     const char *level, *capacity;
 } sorts[] = {
-    {"Semaphore", SEMAPHORE, "_value", NULL},
+    {"Semaphore", SEMAPHORE, "_value", "_initial_value"}, /* if it has that: a bounded one */
     {"BoundedSemaphore", SEMAPHORE, "_value", "_initial_value"},
     {"Barrier", BARRIER, "_count", "_parties"},
     {"Queue", QUEUE, "queue", "maxsize"},
+    {"SimpleQueue", SIMPLE, NULL, NULL},
 };
 #define N_SORTS ((int)(sizeof sorts / sizeof sorts[0]))
 static PyObject *names[N_SORTS][2];
@@ -80,7 +81,7 @@ static double capacity_of(PyObject *thing, int sort)
     PyObject *value = sorts[sort].capacity ? attribute(thing, names[sort][1]) : NULL;
     int64_t found = amount(value);
     Py_XDECREF(value);
-    if (!value || (found <= 0 && sorts[sort].sort != QUEUE))
+    if (sorts[sort].sort != SIMPLE && (!value || (found <= 0 && sorts[sort].sort != QUEUE)))
         return Py_NAN;
     return found > 0 ? (double)found : Py_HUGE_VAL; /* a queue without a bound */
 }
@@ -114,10 +115,18 @@ struct level *level_of(uint64_t thing, const char *of)
     return NULL;
 }
 
+static PyCFunction simple_size;
+
+void levels_simple(PyCFunction size)
+{
+    simple_size = size;
+}
+
 static int64_t read_now(const struct level *level)
 {
     static const int as[] = {[SEMAPHORE] = 0, [BARRIER] = 2, [QUEUE] = 3};
-    PyObject *value = attribute((PyObject *)(uintptr_t)level->thing, names[as[level->sort]][0]);
+    PyObject *thing = (PyObject *)(uintptr_t)level->thing;
+    PyObject *value = level->sort == SIMPLE ? simple_size(thing, NULL) : attribute(thing, names[as[level->sort]][0]);
     int64_t found = amount(value);
     Py_XDECREF(value);
     return found;
@@ -159,7 +168,7 @@ bool level_is_lent(const struct level *level)
 /* Somebody waits until there is room in a queue, or something in it; or does so no longer. */
 void level_waits(struct level *level, enum side side, int more)
 {
-    if (level->sort != QUEUE)
+    if (level->sort != QUEUE && level->sort != SIMPLE)
         return;
     int before = level->n_waiting[side];
     level->n_waiting[side] += more;

@@ -11,7 +11,7 @@
 
 #define N_MADE 16384 /* of more, those are forgotten that come in others' way */
 #define MOST_TRIES 16
-#define N_TYPES 2
+#define N_TYPES 3
 #define N_FUNCTIONS 2
 
 static struct made all[N_MADE];
@@ -103,7 +103,13 @@ static PyObject *allocate(PyObject *self, PyObject *unused)
     return was_made(real_function[1](self, unused));
 }
 
-static const newfunc our_new[N_TYPES] = {new_lock, new_rlock};
+static PyObject *new_queue(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    PyObject *queue = real_new[2](type, arguments, keywords);
+    return is_on ? was_made(queue) : queue;
+}
+
+static const newfunc our_new[N_TYPES] = {new_lock, new_rlock, new_queue};
 static const PyCFunction our_function[N_FUNCTIONS] = {allocate_lock, allocate};
 
 /* Of the module of locks, a function in C without arguments; NULL: it is not as we know it. */
@@ -116,13 +122,14 @@ static PyMethodDef *function_of(PyObject *module, const char *name)
     return method && method->ml_flags == METH_NOARGS ? method : NULL;
 }
 
-void made_on(PyObject *module, PyTypeObject *lock, PyTypeObject *rlock)
+void made_on(PyObject *module, PyTypeObject *lock, PyTypeObject *rlock, PyTypeObject *queue)
 {
     static const char *const names[N_FUNCTIONS] = {"allocate_lock", "allocate"};
     types[0] = lock;
     types[1] = rlock;
+    types[2] = queue;
     for (int i = 0; i < N_TYPES; i++)
-        if (types[i]->tp_new) {
+        if (types[i] && types[i]->tp_new) {
             real_new[i] = types[i]->tp_new;
             types[i]->tp_new = our_new[i];
         }
@@ -138,7 +145,7 @@ void made_on(PyObject *module, PyTypeObject *lock, PyTypeObject *rlock)
 void made_off(bool ours)
 {
     for (int i = 0; is_on && i < N_TYPES; i++)
-        if (types[i]->tp_new == our_new[i])
+        if (types[i] && types[i]->tp_new == our_new[i])
             types[i]->tp_new = real_new[i];
     for (int i = 0; is_on && i < N_FUNCTIONS; i++)
         if (functions[i])

@@ -8,6 +8,7 @@
  *   frames.c  where a thread is: on which line of the cell, and really
  *   holds.c   who has which of Python's locks
  *   orders.c  in which order locks are taken
+ *   simple.c  queues that are in C, and joins
  *   made.c    where locks were made
  *   levels.c  how full semaphores, barriers and queues are
  *   files.c   the names of files, kept in a thread's account
@@ -329,6 +330,7 @@ struct site frame_site_elsewhere(struct lane *copy);     /* the same of another 
 struct thing {
     uint64_t object;    /* the lock, or what it is part of */
     const void *method; /* whose code that is, or NULL */
+    const char *of, *name; /* or this method, of this class, if it has no code: it is in C */
     struct _object *caller; /* the code that did this to it, or NULL, and at which of its instructions; no reference is taken */
     int32_t at;
     bool within;        /* a lock that the thing makes for itself, or takes again */
@@ -350,6 +352,19 @@ void holds_off(void);
 struct syncs *syncs_new(void);
 void syncs_free(struct syncs *); /* with the GIL */
 struct _object *handoffs_rows(const struct syncs *);
+struct lane *holds_watched(void);                        /* the calling thread's, where it is a worker's, in an item; or NULL */
+struct want {
+    struct level *level;
+    enum side side;
+    int64_t before;
+};
+struct sync_row *holds_row(struct lane *, const struct thing *);
+struct want holds_want(struct lane *, const struct thing *, struct _object *wanted, struct lane *holder, struct sync_row *);
+int64_t holds_wanted(struct lane *, struct want);        /* returns for how long it has waited */
+void holds_waited(struct sync_row *, int64_t wait);
+void holds_wake(struct lane *, struct _object *wanted);
+bool holds_ended(struct lane *);                         /* raise what ends its wait; false: nothing does */
+struct lane *holds_thread(uint64_t thread);              /* of a threading.Thread, while it runs; or NULL */
 struct _object *holds_now(void);                         /* who has what, and waits for what */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
@@ -360,6 +375,10 @@ struct _object *orders_rows(const struct syncs *);
 void orders_free(struct syncs *);                        /* with the GIL */
 void orders_end(bool ours);
 
+/* simple.c */
+struct _typeobject *simple_on(void);                     /* returns the type of queues, where they are as we know them */
+void simple_off(void);
+
 /* made.c */
 struct made {
     uint64_t thing;        /* 0: free */
@@ -367,7 +386,7 @@ struct made {
     int32_t at;
 };
 struct _typeobject;
-void made_on(struct _object *module, struct _typeobject *lock, struct _typeobject *rlock);
+void made_on(struct _object *module, struct _typeobject *lock, struct _typeobject *rlock, struct _typeobject *queue);
 void made_off(bool ours);
 const struct made *made_of(uint64_t thing);
 
@@ -376,6 +395,7 @@ struct level *level_of(uint64_t thing, const char *of);
 int64_t level_look(struct level *);
 int64_t level_note(struct level *, int64_t at);
 bool level_is_lent(const struct level *);
+void levels_simple(struct _object *(*size)(struct _object *, struct _object *)); /* of a queue in C */
 void level_waits(struct level *, enum side, int more);
 struct _object *level_tuple(const struct level *);
 void levels_end(void);

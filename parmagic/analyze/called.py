@@ -5,6 +5,7 @@ from __future__ import annotations
 from parmagic.model.private import say
 from parmagic.model.sources import short
 from parmagic.model.taken import NOWHERE, Handoff, Taken
+from parmagic.model.timeline import Lane
 
 
 def called(each: Taken | Handoff) -> str:
@@ -16,6 +17,12 @@ def called(each: Taken | Handoff) -> str:
     if each.made != NOWHERE:
         return say("{sort} made at {place}", sort=each.thing or "lock", place=at(each.made))
     return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
+
+
+def who(lane: Lane) -> str:
+    """Return a worker, or what its body started: behind its worker."""
+    worker = f"worker {lane.worker.rank}"
+    return worker if lane.child is None else say("{worker} › {name}", worker=worker, name=lane.child.name)
 
 
 def at(place: tuple[str, int]) -> str:

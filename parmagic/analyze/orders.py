@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from parmagic.analyze.called import at
+from parmagic.analyze.called import at, who
 from parmagic.errors import Deadlock
 from parmagic.model.finding import Finding
 from parmagic.model.private import say
@@ -211,17 +211,12 @@ def _said(step: _Step, *, same_cell: bool) -> str:
     order, (one, other) = step.order, (_at(place, same_cell=same_cell) for place in step.order.places)
     first, second = map(_called, order.names, order.made)
     text = "{who} took {first}{one}, then {second}{other}"
-    return say(text, who=_who(step.lane), first=first or "a lock", one=one, second=second or "another", other=other)
+    return say(text, who=who(step.lane), first=first or "a lock", one=one, second=second or "another", other=other)
 
 
 def _called(name: str, made: tuple[str, int]) -> str:
     """Name a lock, or say where it was made; empty where nothing is known."""
     return say("`{name}`", name=name) if name else say("a lock made at {place}", place=at(made)) if made != NOWHERE else ""
-
-
-def _who(lane: Lane) -> str:
-    worker = f"worker {lane.worker.rank}"
-    return worker if lane.child is None else say("{worker} › {name}", worker=worker, name=lane.child.name)
 
 
 def _at(place: tuple[str, int], *, same_cell: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parmagic.analyze.called import at, called
+from parmagic.analyze.called import at, called, who
 from parmagic.model.recording import WorkerId
 from parmagic.model.taken import NOWHERE, Level, Taken
 from parmagic.model.timeline import Timeline
@@ -27,7 +27,7 @@ _MOST_PLACES = 3
 _Found = list[tuple[WorkerId, Taken]]
 """What threads did with things of one name."""
 
-_TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join"})
+_TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join", "result"})
 """The methods that take, or wait for, a thing: what is done in these is its number."""
 
 _PUTS, _GETS = frozenset({"put", "put_nowait"}), frozenset({"get", "get_nowait"})
@@ -132,8 +132,8 @@ def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     """Return one row per (arm, thing, waiter, blocker, places): who made whom wait, and where both were."""
     rows, index = [], []
     for timeline in timelines:
-        for (name, *who), (n, total, longest) in _pairs(timeline).items():
-            rows.append((*who, n, total, longest))
+        for (name, *pair), (n, total, longest) in _pairs(timeline).items():
+            rows.append((*pair, n, total, longest))
             index.append((timeline.arm.label, name))
     names = ["arm", "primitive"]
     levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
@@ -143,10 +143,13 @@ def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 
 def _pairs(timeline: Timeline) -> dict[tuple[Any, ...], tuple[int, float, float]]:
     found: dict[tuple[Any, ...], tuple[int, float, float]] = {}
-    for lane in (*timeline.lanes, *timeline.children):
+    lanes = *timeline.lanes, *timeline.children
+    accounts = {(lane.worker.host, lane.worker.pid, serial): who(lane) for lane in lanes for serial in lane.synced.serials}
+    for lane in lanes:
         for each in lane.synced.handoffs:
-            blocker = f"worker {each.blocker}" if each.blocker >= 0 else None
-            key = called(each), f"worker {lane.worker.rank}", _place(each.waited), blocker, _place(each.blocked)
+            worker = f"worker {each.blocker}" if each.blocker >= 0 else None
+            blocker = accounts.get((lane.worker.host, lane.worker.pid, each.serial), worker)
+            key = called(each), who(lane), _place(each.waited), blocker, _place(each.blocked)
             n, total, longest = found.get(key, (0, 0.0, 0.0))
             found[key] = n + each.n, total + each.total_s, max(longest, each.max_s)
     return found

@@ -106,6 +106,7 @@ def _public_synced(synced: Synced) -> Synced:
         tuple(replace(each, name=public(each.name)) for each in synced.taken),
         tuple(replace(each, name=public(each.name)) for each in synced.handoffs),
         tuple(replace(each, names=(public(each.names[0]), public(each.names[1]))) for each in synced.orders),
+        synced.serials,
     )
 
 

@@ -65,12 +65,13 @@ class Handoff:
     """Waits of a worker for one thing at one place that one worker caused, who was at another: it had the thing, or woke the worker.
 
     ``object`` is the thing's address, ``of`` its class. Places are a file's name and a line; empty and 0 where they are not known.
-    ``blocker`` is the rank of who caused them, or -1.
+    ``blocker`` is the rank of who caused them, or -1, and ``serial`` the number of that thread's account.
     """
 
     object: int
     of: str
     blocker: int
+    serial: int
     waited: tuple[str, int]
     blocked: tuple[str, int]
     n: int
@@ -108,15 +109,17 @@ class Order:
 @sent
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that a thread did with locks, told once, at its end."""
+    """All that a thread did with locks, told once, at its end; ``serials`` are the numbers that its accounts had in its process."""
 
     taken: tuple[Taken, ...] = ()
     handoffs: tuple[Handoff, ...] = ()
     orders: tuple[Order, ...] = ()
+    serials: tuple[int, ...] = ()
 
     def __add__(self, other: Synced) -> Synced:
         """Put two together."""
-        return Synced(self.taken + other.taken, self.handoffs + other.handoffs, self.orders + other.orders)
+        both = self.taken + other.taken, self.handoffs + other.handoffs, self.orders + other.orders
+        return Synced(*both, self.serials + other.serials)
 
 
 NONE = Synced()

@@ -15,10 +15,10 @@ from parmagic.record import objects
 Kind = TypeVar("Kind", Taken, Handoff)
 
 
-def synced(extension: ModuleType) -> Synced:
-    """Return what the hooks tell of the calling thread."""
+def synced(extension: ModuleType, serial: int) -> Synced:
+    """Return what the hooks tell of the calling thread, whose account has this number."""
     rows = extension.synced(), extension.handoffs(), extension.orders()
-    return Synced(tuple(map(_taken, rows[0])), tuple(map(_handoff, rows[1])), tuple(map(_order, rows[2])))
+    return Synced(tuple(map(_taken, rows[0])), tuple(map(_handoff, rows[1])), tuple(map(_order, rows[2])), (serial,))
 
 
 def _taken(row: Sequence[Any]) -> Taken:
@@ -28,9 +28,9 @@ def _taken(row: Sequence[Any]) -> Taken:
 
 
 def _handoff(row: Sequence[Any]) -> Handoff:
-    thing, of, _, rank, waited, waited_line, blocked, blocked_line, n, total_s, max_s = row
+    thing, of, serial, rank, waited, waited_line, blocked, blocked_line, n, total_s, max_s = row
     kind = THING_OF.get(of or "lock", "")
-    return Handoff(thing, of, rank, (waited or "", waited_line), (blocked or "", blocked_line), n, total_s, max_s, thing=kind)
+    return Handoff(thing, of, rank, serial, (waited or "", waited_line), (blocked or "", blocked_line), n, total_s, max_s, thing=kind)
 
 
 def _order(row: Sequence[Any]) -> Order:
@@ -58,7 +58,7 @@ class _Known:
     def told(self, found: Synced) -> Synced:
         """Return what a thread did with these things, with all of that."""
         taken, handoffs = map(self._with_name, found.taken), map(self._with_name, found.handoffs)
-        return Synced(tuple(taken), tuple(handoffs), tuple(map(self._with_names, found.orders)))
+        return Synced(tuple(taken), tuple(handoffs), tuple(map(self._with_names, found.orders)), found.serials)
 
     def _with_name(self, each: Kind) -> Kind:
         name, made = self._names.get(each.object), each.made

@@ -209,7 +209,7 @@ class MeasuringMeter:
 
     def synced(self) -> Synced:
         """Return what was done with locks, and for whom it was waited."""
-        return NONE if self._handle is None else holding.synced(self._extension)
+        return NONE if self._handle is None else holding.synced(self._extension, self._handle)
 
     def close(self, *, nameless: bool = False) -> tuple[Total, ...]:
         """End the account and take the thread out of the hooks' sight."""
