@@ -115,7 +115,10 @@ static PyCodeObject *code_of(_PyInterpreterFrame *frame)
         return NULL; /* between Python code and C that called it: this version has code there, which is on no line */
 #endif
     PyObject *executable = CODE(frame);
-    return executable && PyCode_Check(executable) ? (PyCodeObject *)executable : NULL;
+    if (!executable || !PyCode_Check(executable))
+        return NULL;
+    PyCodeObject *code = (PyCodeObject *)executable;
+    return code->co_filename == code->co_name ? NULL : code; /* what calls an object's __init__ in the interpreter: it is in no file */
 }
 
 /* Of no cell: nothing can be told. */
