@@ -95,12 +95,18 @@ class Deadlock(ParmagicError):
     """Workers waited for each other in a circle: it says who had what since when, and wanted what."""
 
 
+class Stuck(Deadlock):
+    """All workers waited, for as long as it takes, and nobody was left to wake them: it says for what, and why that does not come."""
+
+
 class Entangled(BaseException):
     """Raised in the waits of workers that wait for each other, so that the body lets go of all it has; the item fails with ``instead``."""
 
-    def __init__(self, instead: Deadlock) -> None:
-        super().__init__(str(instead))
-        self.instead = instead
+    instead: Deadlock | None = None
+
+    def __str__(self) -> str:
+        """Say what it was."""
+        return str(self.instead)
 
 
 class Overdue(BaseException):

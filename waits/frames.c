@@ -219,6 +219,12 @@ static bool is_own(PyCodeObject *code)
            !memcmp(PyUnicode_DATA(name), PyUnicode_DATA(own_folder), (size_t)length * PyUnicode_KIND(name));
 }
 
+/* Where threads begin: what is called there is what somebody gave the thread to do. */
+static bool is_start(PyCodeObject *code)
+{
+    return is_called(code, "run") && PyUnicode_CompareWithASCIIString(code->co_qualname, "Thread.run") == 0 && kind_in_library(code) != SITE_KEEP;
+}
+
 /* The outermost of the library's frames that has a first argument is the method that somebody called of a thing. */
 static struct thing thing_of(struct lane *lane, PyObject *lock)
 {
@@ -229,7 +235,7 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
         if (!code)
             continue;
         int kind = kind_in_library(code);
-        if (kind == SITE_KEEP) {
+        if (kind == SITE_KEEP || is_start(code)) {
             thing.ours = is_own(code);
             thing.caller = (PyObject *)code;
             thing.at = _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT);
@@ -251,13 +257,33 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
     return thing;
 }
 
+/* The condition of which somebody outside of the library called a method that wakes others. */
+static PyObject *notified_in(struct lane *lane)
+{
+    PyObject *condition = NULL;
+    _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
+    for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous) {
+        PyCodeObject *code = code_of(frame);
+        if (!code)
+            continue;
+        if (kind_in_library(code) == SITE_KEEP)
+            return is_own(code) ? NULL : condition;
+        if (is_called(code, "notify") || is_called(code, "notify_all"))
+            condition = FIRST(frame);
+        else if (depth || !is_called(code, "_is_owned"))
+            return NULL;
+        depth++;
+    }
+    return NULL;
+}
+
 /* The innermost frame outside of the standard library's own locks and queues, and of our own files. */
 static struct place place_in(struct lane *lane)
 {
     _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (code && kind_in_library(code) == SITE_KEEP && !is_own(code))
+        if (code && (is_start(code) || (kind_in_library(code) == SITE_KEEP && !is_own(code))))
             return (struct place){(PyObject *)code, line_in(frame, code)};
     }
     return (struct place){NULL, 0};
@@ -305,10 +331,9 @@ static struct site site_of(struct lane *lane)
     _PyInterpreterFrame *frame = innermost(lane);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        bool loop = code && is_loop(code);
-        if (loop)
+        if (code && is_loop(code))
             site.kind = K_WORK;
-        else if (!code || in_library(frame, code, &site))
+        else if (!code || (!is_start(code) && in_library(frame, code, &site)))
             continue;
         site.at = line_in(frame, code);
         site.file = site.at ? file_in(lane, code->co_filename) : 0;
@@ -337,6 +362,16 @@ struct thing thing_here(struct lane *lane, PyObject *lock)
 #endif
     (void)lane;
     return (struct thing){.object = (uint64_t)(uintptr_t)lock, .is_held = true};
+}
+
+PyObject *notified_here(struct lane *lane)
+{
+#ifdef FRAMES_ARE_KNOWN
+    if (lane->thread_state)
+        return notified_in(lane);
+#endif
+    (void)lane;
+    return NULL;
 }
 
 struct place frame_place(struct lane *lane)

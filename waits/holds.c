@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum type { LOCK, RLOCK, N_TYPES };
-enum role { ACQUIRE, RELEASE, SAVE, RESTORE, N_ROLES };
+enum role { ACQUIRE, RELEASE, SAVE, RESTORE, OWNED, N_ROLES };
 
 static const struct {
     const char *name;
@@ -25,7 +25,7 @@ static const struct {
     {"acquire", ACQUIRE, METH_VARARGS | METH_KEYWORDS}, {"acquire_lock", ACQUIRE, METH_VARARGS | METH_KEYWORDS},
     {"__enter__", ACQUIRE, METH_VARARGS | METH_KEYWORDS}, {"release", RELEASE, METH_NOARGS},
     {"release_lock", RELEASE, METH_NOARGS}, {"__exit__", RELEASE, METH_VARARGS},
-    {"_release_save", SAVE, METH_NOARGS}, {"_acquire_restore", RESTORE, METH_VARARGS},
+    {"_release_save", SAVE, METH_NOARGS}, {"_acquire_restore", RESTORE, METH_VARARGS}, {"_is_owned", OWNED, METH_NOARGS},
 };
 #define N_METHODS ((int)(sizeof methods / sizeof methods[0]))
 
@@ -33,6 +33,8 @@ static PyMethodDef *found[N_TYPES][N_METHODS]; /* NULL: there is none, or it is 
 static PyCFunction real[N_TYPES][N_ROLES];
 static PyTypeObject *types[N_TYPES];
 static bool is_on;
+#define SLICE INT64_C(100000000) /* ns: a wait that takes longer looks around */
+
 static int n_wanting; /* threads that wait for a lock, and want to know for whom */
 
 static enum type type_of(PyObject *lock)
@@ -267,11 +269,17 @@ struct lane *holds_watched(void)
 
 static PyObject *not_blocking, *one_slice; /* arguments of acquire */
 
+static bool is_forever(PyObject *timeout)
+{
+    return (PyLong_CheckExact(timeout) && PyLong_AsLong(timeout) == -1) || (PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == -1.0);
+}
+
 /* It waits for as long as it takes: without arguments, or with the ones that say so. */
 static bool is_patient(PyObject *arguments, PyObject *keywords)
 {
+    Py_ssize_t n = PyTuple_GET_SIZE(arguments);
     return (!keywords || !PyDict_GET_SIZE(keywords)) &&
-           (!PyTuple_GET_SIZE(arguments) || (PyTuple_GET_SIZE(arguments) == 1 && PyTuple_GET_ITEM(arguments, 0) == Py_True));
+           (!n || (PyTuple_GET_ITEM(arguments, 0) == Py_True && (n == 1 || is_forever(PyTuple_GET_ITEM(arguments, 1)))));
 }
 
 /* Raise what ends the wait of this thread; false: nothing does. */
@@ -286,6 +294,33 @@ static bool ended(struct syncs *syncs)
     return true;
 }
 
+static PyObject *watcher; /* called by who waits, now and then, to see who waits for whom; NULL: by nobody */
+static int64_t looked;
+
+void holds_look_with(PyObject *function)
+{
+    Py_XSETREF(watcher, Py_XNewRef(function));
+}
+
+/* False where an exception came meanwhile that is none of the look's own: it is raised here. */
+bool holds_look_around(struct lane *lane)
+{
+    int64_t now = clock_now();
+    if (!watcher || now - looked < SLICE / 2)
+        return true;
+    looked = now;
+    PyObject *function = Py_NewRef(watcher);
+    lane->depth++;
+    PyObject *seen = PyObject_CallNoArgs(function);
+    lane->depth--;
+    bool whole = seen || PyErr_ExceptionMatches(PyExc_Exception);
+    if (!seen && whole)
+        PyErr_WriteUnraisable(function);
+    Py_XDECREF(seen);
+    Py_DECREF(function);
+    return whole;
+}
+
 /* Wait for as long as it takes, or until somebody ends that: what is raised then, is raised here, in the body, also where another one of
  * those who were told to end has just let go of the lock. The slices are one wait. */
 static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, PyObject *lock)
@@ -293,8 +328,12 @@ static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, P
     PyObject *outcome;
     lane->continues = false;
     while ((outcome = acquire(lock, one_slice, NULL)) == Py_False && !lane->syncs->abort) {
-        Py_DECREF(outcome);
         lane->continues = true;
+        if (!holds_look_around(lane))
+            Py_CLEAR(outcome);
+        if (!outcome || lane->syncs->abort)
+            break;
+        Py_DECREF(outcome);
     }
     lane->continues = false;
     if (!outcome || !lane->syncs->abort)
@@ -353,6 +392,9 @@ struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *w
         level_waits(want.level, want.side, 1);
     syncs->waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
     syncs->wants = wanted;
+    syncs->patient = false;
+    syncs->thing = thing->object;
+    thing_names(thing, syncs->of, syncs->method);
     syncs->since = clock_now();
     n_wanting++;
     return want;
@@ -392,6 +434,7 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
     bool patient = again || is_patient(arguments, keywords);
     struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
     struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? row_of(lane->syncs, &thing) : NULL);
+    lane->syncs->patient = patient && !again;
     PyObject *outcome = patient && !again ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
     int64_t wait = holds_wanted(lane, want);
     if (outcome && (again || outcome == Py_True) && watched() == lane)
@@ -437,6 +480,31 @@ static PyObject *on_restore(PyObject *lock, PyObject *state)
     return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, depth_in(state));
 }
 
+/* A call to wake somebody asks first whether the lock is ours. Where nobody waits, it does nothing else. */
+static void call_begins(struct lane *lane)
+{
+    PyObject *condition = notified_here(lane);
+    PyObject *waiters = condition ? PyObject_GetAttrString(condition, "_waiters") : NULL;
+    Py_ssize_t n = waiters ? PyObject_Size(waiters) : -1;
+    Py_XDECREF(waiters);
+    PyErr_Clear();
+    if (n)
+        return;
+    struct lost_call *call = &lane->syncs->lost_calls[lane->syncs->n_lost_calls++ % N_LOST];
+    Py_XDECREF(call->place.code);
+    *call = (struct lost_call){(uint64_t)(uintptr_t)condition, frame_place(lane), clock_now()};
+    Py_XINCREF(call->place.code);
+}
+
+static PyObject *on_owned(PyObject *lock, PyObject *unused)
+{
+    PyObject *outcome = real[type_of(lock)][OWNED](lock, unused);
+    struct lane *lane = watched();
+    if (lane && outcome == Py_True)
+        call_begins(lane);
+    return outcome;
+}
+
 static PyObject *on_release(PyObject *lock, PyObject *arguments)
 {
     PyObject *outcome = real[type_of(lock)][RELEASE](lock, arguments);
@@ -457,7 +525,7 @@ static PyObject *on_save(PyObject *lock, PyObject *unused)
 
 static PyCFunction ours(enum role role)
 {
-    static const PyCFunction replacements[N_ROLES] = {(PyCFunction)(void (*)(void))on_acquire, on_release, on_save, on_restore};
+    static const PyCFunction replacements[N_ROLES] = {(PyCFunction)(void (*)(void))on_acquire, on_release, on_save, on_restore, on_owned};
     return replacements[role];
 }
 
@@ -504,7 +572,7 @@ bool holds_on(void)
     }
     PyErr_Clear();
     if (known && !not_blocking)
-        known = (not_blocking = Py_BuildValue("(O)", Py_False)) && (one_slice = Py_BuildValue("(Od)", Py_True, 0.1));
+        known = (not_blocking = Py_BuildValue("(O)", Py_False)) && (one_slice = Py_BuildValue("(Od)", Py_True, (double)SLICE * 1e-9));
     if (known && look(LOCK) && look(RLOCK)) {
         put(LOCK, true);
         put(RLOCK, true);
@@ -542,6 +610,8 @@ void syncs_free(struct syncs *syncs)
     }
     for (int i = 0; syncs && i < syncs->n_held; i++)
         Py_XDECREF(syncs->held[i].code);
+    for (int i = 0; syncs && i < N_LOST; i++)
+        Py_XDECREF(syncs->lost_calls[i].place.code);
     if (syncs) {
         Py_XDECREF(syncs->abort);
         orders_free(syncs);
@@ -551,32 +621,56 @@ void syncs_free(struct syncs *syncs)
     PyMem_RawFree(syncs);
 }
 
+static PyObject *file_of(const struct place *place)
+{
+    return place->code ? ((PyCodeObject *)place->code)->co_filename : Py_None;
+}
+
 static PyObject *held_tuple(const struct held *held)
 {
-    PyCodeObject *code = (PyCodeObject *)held->code;
+    struct place place = {held->code, held->code ? PyCode_Addr2Line((PyCodeObject *)held->code, held->at) : 0};
     return Py_BuildValue("(KKsOid)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->thing, held->row->of,
-                         code ? code->co_filename : Py_None, code ? PyCode_Addr2Line(code, held->at) : 0, (double)held->since * 1e-9);
+                         file_of(&place), place.line, (double)held->since * 1e-9);
+}
+
+static PyObject *lost_tuple(const struct lost_call *call)
+{
+    return Py_BuildValue("(KOid)", (unsigned long long)call->thing, file_of(&call->place), call->place.line, (double)call->at * 1e-9);
+}
+
+/* Append a new object to a list; on failure there is none any more. */
+static void append(PyObject **list, PyObject *each)
+{
+    if (*list && (!each || PyList_Append(*list, each)))
+        Py_CLEAR(*list);
+    Py_XDECREF(each);
+}
+
+PyObject *holds_of(const struct syncs *syncs)
+{
+    PyObject *held = PyList_New(0);
+    for (int i = 0; held && syncs && i < syncs->n_held; i++)
+        if (syncs->held[i].whole)
+            append(&held, held_tuple(&syncs->held[i]));
+    return held;
 }
 
 static PyObject *now_tuple(struct lane *lane)
 {
     const struct syncs *syncs = lane->syncs;
-    PyObject *held = PyList_New(0);
-    for (int i = 0; held && i < syncs->n_held; i++) {
-        if (!syncs->held[i].whole)
-            continue;
-        PyObject *each = held_tuple(&syncs->held[i]);
-        if (!each || PyList_Append(held, each))
-            Py_CLEAR(held);
-        Py_XDECREF(each);
-    }
-    if (!held)
+    PyObject *held = holds_of(syncs), *lost = held ? PyList_New(0) : NULL;
+    for (uint32_t i = 0; lost && i < N_LOST && i < syncs->n_lost_calls; i++)
+        append(&lost, lost_tuple(&syncs->lost_calls[i]));
+    if (!lost) {
+        Py_XDECREF(held);
         return NULL;
+    }
     struct place place = frame_place(lane);
-    const struct handoff *waits = syncs->waits;
-    return Py_BuildValue("(KiKKsOidN)", (unsigned long long)lane->serial, lane->rank, (unsigned long long)(uintptr_t)syncs->wants,
-                         waits ? (unsigned long long)waits->thing : 0ULL, waits ? waits->of : "",
-                         place.code ? ((PyCodeObject *)place.code)->co_filename : Py_None, place.line, (double)syncs->since * 1e-9, held);
+    PyObject *thing = syncs->wants ? (PyObject *)(uintptr_t)syncs->thing : Py_None;
+    unsigned long ident = lane->thread_state ? ((PyThreadState *)lane->thread_state)->thread_id : 0;
+    return Py_BuildValue("(KkiKOssOidONN)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)(uintptr_t)syncs->wants, thing,
+                         syncs->wants ? syncs->of : "", syncs->wants ? syncs->method : "", file_of(&place), place.line,
+                         (double)syncs->since * 1e-9, syncs->wants && syncs->patient ? Py_True : Py_False, held, lost);
 }
 
 /* Nothing where nobody waits. */
@@ -584,10 +678,8 @@ PyObject *holds_now(void)
 {
     PyObject *list = PyList_New(0);
     for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; list && each; each = lanes_next(each)) {
-        PyObject *now = each->syncs ? now_tuple(each) : NULL;
-        if (each->syncs && (!now || PyList_Append(list, now)))
-            Py_CLEAR(list);
-        Py_XDECREF(now);
+        if (each->syncs)
+            append(&list, now_tuple(each));
     }
     return list;
 }
@@ -604,10 +696,8 @@ bool holds_abort(uint64_t serial, PyObject *error)
 
 static PyObject *handoff_tuple(const struct handoff *each)
 {
-    PyObject *none = Py_None, *waited = each->waited.code, *blocked = each->blocked.code;
     return Py_BuildValue("(KsKiOiOiLdd)", (unsigned long long)each->thing, each->of, (unsigned long long)each->blocker, each->blocker_rank,
-                         waited ? ((PyCodeObject *)waited)->co_filename : none, each->waited.line,
-                         blocked ? ((PyCodeObject *)blocked)->co_filename : none, each->blocked.line, (long long)each->n,
+                         file_of(&each->waited), each->waited.line, file_of(&each->blocked), each->blocked.line, (long long)each->n,
                          (double)each->sum * 1e-9, (double)each->max * 1e-9);
 }
 
@@ -615,10 +705,8 @@ PyObject *handoffs_rows(const struct syncs *syncs)
 {
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list && syncs && i < syncs->n_handoffs; i++) {
-        PyObject *row = syncs->handoffs[i].n ? handoff_tuple(&syncs->handoffs[i]) : NULL;
-        if (syncs->handoffs[i].n && (!row || PyList_Append(list, row)))
-            Py_CLEAR(list);
-        Py_XDECREF(row);
+        if (syncs->handoffs[i].n)
+            append(&list, handoff_tuple(&syncs->handoffs[i]));
     }
     return list;
 }
@@ -636,12 +724,8 @@ PyObject *syncs_rows(const struct syncs *syncs)
 {
     PyObject *list = PyList_New(0);
     for (int i = 0; list && syncs && i < N_SYNCS; i++) {
-        if (!syncs->rows[i].n && !syncs->rows[i].contended)
-            continue;
-        PyObject *row = as_tuple(&syncs->rows[i]);
-        if (!row || PyList_Append(list, row))
-            Py_CLEAR(list);
-        Py_XDECREF(row);
+        if (syncs->rows[i].n || syncs->rows[i].contended)
+            append(&list, as_tuple(&syncs->rows[i]));
     }
     return list;
 }

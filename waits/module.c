@@ -125,6 +125,7 @@ static void in_the_child(void)
     orders_end(false);
     levels_end();
     holds_off();
+    holds_look_with(NULL);
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_in_the_child();
 }
@@ -468,6 +469,23 @@ static PyObject *now(PyObject *self, PyObject *unused)
     return holds_now();
 }
 
+/* Have who waits for long call this, now and then; None: nothing. */
+static PyObject *look_with(PyObject *self, PyObject *function)
+{
+    (void)self;
+    holds_look_with(function == Py_None ? NULL : function);
+    Py_RETURN_NONE;
+}
+
+/* What the calling thread has. */
+static PyObject *held(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? holds_of(lane->syncs) : NULL;
+}
+
 /* Raise an exception in the wait of a thread for a lock, by its handle; False where it waits for none. */
 static PyObject *end_wait(PyObject *self, PyObject *arguments)
 {
@@ -658,6 +676,8 @@ static PyMethodDef methods[] = {
     {"handoffs", handoffs, METH_NOARGS, NULL},
     {"orders", orders, METH_NOARGS, NULL},
     {"holds", now, METH_NOARGS, NULL},
+    {"held", held, METH_NOARGS, NULL},
+    {"look_with", look_with, METH_O, NULL},
     {"end_wait", end_wait, METH_VARARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
     {"library", library, METH_VARARGS, NULL}, {"loop", loop, METH_VARARGS, NULL}, {"own", own, METH_O, NULL}, {"library_at", library_at, METH_O, NULL},

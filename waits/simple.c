@@ -86,9 +86,9 @@ static PyObject *by_slices(struct lane *lane, get_function get, PyObject *queue,
     lane->continues = false;
     while (!(outcome = get(queue, type, arguments, 2, NULL)) && PyErr_ExceptionMatches(empty)) {
         PyErr_Clear();
-        if (holds_ended(lane))
-            break;
         lane->continues = true;
+        if (holds_ended(lane) || !holds_look_around(lane) || holds_ended(lane))
+            break;
     }
     lane->continues = false;
     return outcome;
@@ -107,6 +107,7 @@ static PyObject *getting(int call, PyObject *queue, PyTypeObject *type, PyObject
     if (call == GET && is_empty(queue)) {
         bool patient = !keywords && (!n || (n == 1 && arguments[0] == Py_True));
         struct want want = holds_want(lane, &thing, queue, NULL, row);
+        lane->syncs->patient = patient;
         outcome = patient ? by_slices(lane, get, queue, type) : get(queue, type, arguments, n, keywords);
         wait = holds_wanted(lane, want);
     } else

@@ -175,6 +175,15 @@ struct handoff {
     int64_t n, sum, max;
 };
 
+/* That somebody was called who did not wait: so nobody was woken. */
+struct lost_call {
+    uint64_t thing;
+    struct place place;
+    int64_t at;
+};
+
+#define N_LOST 8 /* the last ones */
+
 struct order;
 
 struct syncs {
@@ -183,7 +192,12 @@ struct syncs {
     struct _object *abort;   /* what is raised in its wait, to end that */
     int64_t since;           /* it waits */
     struct _object *wants;   /* the lock that its thread waits for, */
+    bool patient;            /* for as long as it takes, */
+    uint64_t thing;          /* and what that is part of: alive while it waits, */
+    char of[LONGEST_OF], method[LONGEST_OF];
     struct handoff *waits;   /* and what that counts as; NULL: nobody could say who caused it */
+    uint32_t n_lost_calls;   /* so far */
+    struct lost_call lost_calls[N_LOST];
     uint32_t n_handoffs;
     struct handoff handoffs[N_HANDOFFS];
     int n_held;
@@ -340,6 +354,7 @@ struct thing {
     bool ours;          /* it is no business of the body's */
 };
 struct thing thing_here(struct lane *, struct _object *lock);
+struct _object *notified_here(struct lane *);            /* the condition whose waiters the calling thread is about to wake, or NULL */
 struct place frame_place(struct lane *);                 /* where any thread is, by whoever has the GIL; no reference is taken */
 
 /* module.c */
@@ -363,9 +378,12 @@ struct want holds_want(struct lane *, const struct thing *, struct _object *want
 int64_t holds_wanted(struct lane *, struct want);        /* returns for how long it has waited */
 void holds_waited(struct sync_row *, int64_t wait);
 void holds_wake(struct lane *, struct _object *wanted);
+bool holds_look_around(struct lane *);                   /* of who waits for long; false: an exception is set */
 bool holds_ended(struct lane *);                         /* raise what ends its wait; false: nothing does */
 struct lane *holds_thread(uint64_t thread);              /* of a threading.Thread, while it runs; or NULL */
 struct _object *holds_now(void);                         /* who has what, and waits for what */
+void holds_look_with(struct _object *function);          /* called by who waits for long; NULL: nobody looks */
+struct _object *holds_of(const struct syncs *);          /* what one has */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
 

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from parmagic.analyze.merge import merge
-from parmagic.errors import ItemTimeout, LimitReached, NotShippable, ParmagicError, WorkerDied
+from parmagic.errors import Deadlock, ItemTimeout, LimitReached, NotShippable, ParmagicError, WorkerDied
 from parmagic.execute.conductor import listen
 from parmagic.execute.task import Quiet
 from parmagic.model.finding import Finding
@@ -105,7 +105,7 @@ class Parked:
         ended_well = serial.error is None or keep_going
         done = serial.n_done
         died = any(lane.lost_tries for lane in serial.lanes)
-        died |= any(issubclass(type(error), (WorkerDied, ItemTimeout)) for error in serial.errors.values())
+        died |= any(issubclass(type(error), (WorkerDied, ItemTimeout, Deadlock)) for error in serial.errors.values())
         whole = done == arm.n_items or (arm.broke is not None and serial.broke is not None)
         if whole and ended_well and not died:  # a replacement's start-up would count as work
             return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial))

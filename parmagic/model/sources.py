@@ -9,7 +9,7 @@ import threading
 from functools import lru_cache
 
 from parmagic.model import cells
-from parmagic.model.private import Private
+from parmagic.model.private import Private, joined
 
 _FROZEN = re.compile(r"<frozen ([\w.]+)>")
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
@@ -25,6 +25,12 @@ def short(file: str) -> str:
         if path.startswith(folder) and folder != "/":
             return path[len(folder) :]
     return Private(path, path.rpartition("/")[2])
+
+
+def spoken(file: str | None, line: int) -> str:
+    """Write a place for a sentence: a line of a cell is ``line 3``, one of a file ``util.py:3``."""
+    name = short(file) if file else ""
+    return f"line {line}" if not name or name.startswith("In[") else joined(name, f":{line}")
 
 
 def _here() -> tuple[str, ...]:

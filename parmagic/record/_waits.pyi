@@ -1,5 +1,6 @@
 # The C extension that hooks what waits; built from waits/, where its sources say how.
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 _Total: TypeAlias = tuple[int, int, int, int, float, float, float, str, int, int, int, str, str]
@@ -29,6 +30,20 @@ def synced() -> list[
 
 # Return for whom the calling thread waited, and where both were (``parmagic.record.holding``).
 def handoffs() -> list[tuple[int, str, int, int, str | None, int, str | None, int, int, float, float]]: ...
+
+# Return all threads of the run, with what each wants and has, and which of its calls nobody heard (``parmagic.record.waiting``);
+# nothing where nobody waits for a lock.
+def holds() -> list[tuple[Any, ...]]: ...
+
+# Return what the calling thread has: the lock, the thing that it is part of, that one's class, and where it was taken, and when (s).
+def held() -> list[tuple[int, int, str, str | None, int, float]]: ...
+
+# Have threads of the run that wait for a lock for long call this, now and then, between two slices of their waits; None: nothing. What
+# it raises that is an Exception goes to ``sys.unraisablehook``.
+def look_with(function: Callable[[], object] | None, /) -> None: ...
+
+# Raise an exception in the wait of a thread for a lock, by its handle; False where it waits for none.
+def end_wait(handle: int, error: BaseException, /) -> bool: ...
 
 # Return in which order the calling thread took locks (``parmagic.record.holding``).
 def orders() -> list[

@@ -23,6 +23,7 @@ from time import perf_counter, thread_time
 from types import ModuleType
 from typing import Any, Self
 
+from parmagic.errors import Entangled
 from parmagic.model.classes import attributes_of
 from parmagic.model.code import code_of
 from parmagic.model.private import Private
@@ -136,6 +137,15 @@ class Children:
         with self._counting:
             self._metered -= 1
 
+    def hush(self) -> None:
+        """Have no thread print how it ended where it was told to, as it waited for who will not come."""
+        with held_back(), _changing:
+            self._stand_ins.append(installed(_Hook, threading, "excepthook", self))
+
+    def running(self) -> dict[int, str]:
+        """Return what the threads are called that have accounts and have not ended, by their idents."""
+        return {life.ident: life.called for life in self._lives if life.is_watched}
+
     def notes(self) -> Iterator[str]:
         """Yield what must be known of those that are left out."""
         if self._n_left_out:
@@ -229,6 +239,14 @@ class _Preparer(StandIn):
         return known
 
 
+class _Hook(StandIn):
+    """What ``threading`` does with an exception that ends a thread."""
+
+    def __call__(self, args: Any) -> Any:
+        """Show it, but for what told the thread to end: the worker below which it was says that."""
+        return None if issubclass(args.exc_type, Entangled) else self.original(args)
+
+
 def _executable() -> Any:
     return os.fsencode(sys.executable) if sys.platform != "win32" else sys.executable
 
@@ -253,6 +271,7 @@ class _Life:
         self._starter = get_ident()
         self._gauge: meter.Meter | None = None
         self._worker = WorkerId(family.rank, 0, 0)
+        self.ident = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the thread is to do, and note what its time went to."""
@@ -261,6 +280,7 @@ class _Life:
         if not children.watches or get_ident() == self._starter:  # a greenlet, which has no time of its own
             return self._function(*args, **kwargs)
         _here.family = self._family
+        self.ident = get_ident()
         self._family.enter()
         self._worker = WorkerId(self._family.rank, os.getpid(), threading.get_native_id(), gil=gil_enabled(), takes_items=False)
         metered = children.begins(self)
@@ -291,6 +311,16 @@ class _Life:
                 totals = gauge.close(nameless=True) if gauge is not None else totals
         self.done = replace(self._child(readings, totals), synced=synced)
         self._function = self._thread = None  # what the thread had is the body's to keep, and large perhaps
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it has an account, and has not ended."""
+        return self._gauge is not None and self.done is None
+
+    @property
+    def called(self) -> str:
+        """What it is called."""
+        return str(self._name())
 
     def so_far(self, now: float) -> Child:
         """Return, from another thread, what this one did until now."""

@@ -1,99 +1,221 @@
-"""Workers that wait for each other in a circle: found where their locks are, and ended in their waits."""
+"""Threads that wait for each other in a circle, or for who will not come: found where their locks are, and ended in their waits."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator
 from time import perf_counter
-from typing import Any, NamedTuple
+from types import FrameType, ModuleType
+from typing import Any
 
-from parmagic.errors import Deadlock, Entangled
-from parmagic.model.sources import short
-from parmagic.record import objects
+from parmagic.errors import Deadlock, Entangled, Stuck
+from parmagic.model.classes import module_of
+from parmagic.record import objects, stuck
+from parmagic.record.children import Children
 from parmagic.record.hooks import extension
+from parmagic.record.waiting import Held, Waiter, held_here, waiters
+from parmagic.system.interrupts import raise_in
+from parmagic.system.real import Lock, get_ident, is_ours, sleep
 
 SURE = 0.2
 """Seconds for which a circle has to stand: who has just been woken does not know yet that it has what it wanted."""
 
+OWN = "Each process has its own of these: what another one does there does not come here. Those of multiprocessing are for all."
 
-class _Held(NamedTuple):
-    lock: int
-    thing: int
-    of: str
-    file: str | None
-    line: int
-    since: float
+GRACE = 1.0
+"""Seconds in which a thread ends whose wait was ended."""
 
+SURE_OF_ALL = 0.8
+"""Seconds for which all have to wait, where that is no circle: code that is no Python's may still call who wakes them."""
 
-class _Waiter(NamedTuple):
-    """A thread: the handle of its account, its worker's rank, what it wants since when and where, and what it has."""
-
-    serial: int
-    rank: int
-    wants: int
-    thing: int
-    of: str
-    file: str | None
-    line: int
-    since: float
-    held: list[_Held]
+_KERNELS = frozenset(
+    {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "tornado", "traitlets", "zmq", "debugpy", "pydevd", "viztracer"},
+)
+"""Packages whose threads wake nobody in a body."""
 
 
 class Circles:
-    """Looks for them in one run's threads; ``function`` is the body, by whose names locks are called."""
+    """Looks for them in one run's threads in this process, from ``__enter__`` to ``__exit__``: those who wait for long do it.
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
-        self._seen: dict[frozenset[tuple[int, int]], float] = {}
+    ``alive`` returns the idents of the workers' threads, ``children`` are the threads that these have started, with the body, by whose
+    names things are called. ``shared`` says that other workers have the same memory.
+    """
 
-    def end(self) -> Deadlock | None:
-        """Where there is a circle that stands, end it; return what it was."""
-        waits, _ = extension()
-        if waits is None:
-            return None
-        threads = {each.serial: each for each in map(_waiter, waits.holds())}
+    def __init__(self, alive: Callable[[], Collection[int]], children: Children, *, shared: bool) -> None:
+        self._alive = alive
+        self._children = children
+        self._shared = shared
+        self._watcher = get_ident()
+        self._looking = Lock()
+        self._seen: tuple[frozenset[tuple[int, int, float]], float] = (frozenset(), 0.0)
+        self._left: list[tuple[int, Held]] = []
+        self._told: set[int] = set()  # idents of threads below workers whose waits were ended
+        self.outsiders = False  # all wait, and somebody may wake them who is none of the run's
+        self._extension: ModuleType | None = None
+
+    def begin(self, *, measuring: bool) -> None:
+        """Have who waits for long look, where waits are measured."""
+        self._extension = extension()[0] if measuring else None
+        if self._extension is not None:
+            self._extension.look_with(self.look)
+
+    def end(self) -> None:
+        """Have nobody look any more; wait, for a moment at most, until the threads below workers have ended whose waits were."""
+        if self._extension is not None:
+            self._extension.look_with(None)
+            self._extension = None
+        until = perf_counter() + GRACE
+        while self._told & self._children.running().keys() and perf_counter() < until:
+            sleep(0.001)
+
+    def leaves(self, rank: int) -> None:
+        """Note what the calling thread, which ends, has and will never let go of."""
+        if self._extension is not None:
+            self._left += [(rank, each) for each in held_here()]
+
+    def look(self) -> None:
+        """Where threads stand still for good, end their waits."""
+        if self._looking.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._looking.release()
+
+    def _look(self) -> None:
+        threads, self.outsiders = waiters(), False
         circle = _circle(threads)
-        key = frozenset((each.serial, each.wants) for each in circle)
-        now = perf_counter()
-        self._seen = {key: self._seen.get(key, now)} if circle else {}
-        if not circle or now - self._seen[key] < SURE:
-            return None
-        error = Deadlock(self._words(circle, now))
-        for each in circle:
-            waits.end_wait(each.serial, Entangled(error))
-        return error
+        still = circle or self._standing(threads)
+        key, now = frozenset((each.serial, each.wants, each.since) for each in still), perf_counter()
+        before, since = self._seen
+        self._seen = key, since if key == before else now
+        if not still or key != before or now - since < (SURE if circle else SURE_OF_ALL):
+            return
+        self._seen = frozenset(), 0.0
+        self._end(still, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
 
-    def _words(self, circle: list[_Waiter], now: float) -> str:
-        names = objects.names(self._function, {each.wants for each in circle}, 1.0)
-        called = {each.wants: f"`{names[each.wants].name}`" if each.wants in names else "a lock" for each in circle}
+    def _standing(self, threads: list[Waiter]) -> list[Waiter]:
+        """Return who waits, where all do for as long as it takes and nobody is there who could wake them; else nobody."""
+        below = self._children.running()
+        known = {*self._alive(), *below}
+        if not threads or not known <= {each.ident for each in threads}:
+            return []  # one begins, or ends
+        frames = sys._current_frames()  # noqa: SLF001  (where the others are)
+        waiting = [each for each in threads if each.patient]
+        all_wait = bool(waiting) and all(each.patient or _only_waits(frames.get(each.ident)) for each in threads)
+        self.outsiders = all_wait and _may_wake({*known, self._watcher})
+        return waiting if all_wait and not self.outsiders else []
+
+    def _deadlock(self, circle: list[Waiter], now: float) -> Deadlock:
+        called, who = self._names(circle), self._who()
         after = now - max(each.since for each in circle)
-        who = f"{len(circle)} workers wait in a circle" if len(circle) > 1 else f"worker {circle[0].rank} waits for what it has"
-        lines = [f"Deadlock: {who} (found after {after:.1f} s, and ended: all locks are free again)."]
+        sort = "workers" if len({each.rank for each in circle}) == len(circle) else "threads"
+        head = f"{len(circle)} {sort} wait in a circle" if len(circle) > 1 else f"{who(circle[0])} waits for what it has"
+        lines = [f"Deadlock: {head} (found after {after:.1f} s; ended; all locks are free again)."]
         for before, each, then in zip([circle[-1], *circle], circle, [*circle[1:], circle[0]], strict=False):
             has = next(held for held in each.held if held.lock == before.wants)
             lines.append(
-                f"  worker {each.rank} holds {called[has.lock]} ({_at(has.file, has.line)}, for {now - has.since:.1f} s), "
-                f"wants {called[each.wants]} ({_at(each.file, each.line)}), which worker {then.rank} holds"
+                f"  {who(each)} holds {called[id(before.thing)]} ({has.place}, for {now - has.since:.1f} s), "
+                f"wants {called[id(each.thing)]} ({each.place}), which {who(then)} holds"
             )
-        advice = "Take them in one order everywhere." if len(circle) > 1 else "An RLock may be taken again by who has it."
-        return "\n".join([*lines, advice])
+        return Deadlock("\n".join([*lines, _in_order([*called.values()])]))
+
+    def _stuck(self, still: list[Waiter], threads: list[Waiter], now: float) -> Stuck:
+        holders = {held.lock: (self._who()(each), held) for each in threads for held in each.held}
+        holders |= {held.lock: (f"worker {rank}, which has ended,", held) for rank, held in self._left if held.lock not in holders}
+        text = stuck.words(still, threads, now, self._names(still), self._who(), holders)
+        return Stuck(text if self._shared else f"{text}\n{OWN}")
+
+    def _names(self, threads: list[Waiter]) -> dict[int, str]:
+        """Return what things are called that are waited for, by their addresses."""
+        names = {id(each.thing): name for each in threads for name in _local_names(each)}
+        known = objects.names(self._children.function, {id(each.thing) for each in threads}, 1.0)
+        names |= {thing: each.name for thing, each in known.items()}
+        return {id(each.thing): stuck.called(each, names.get(id(each.thing))) for each in threads}
+
+    def _who(self) -> Callable[[Waiter], str]:
+        below = self._children.running()
+        return lambda each: f"worker {each.rank} › {below[each.ident]}" if each.ident in below else f"worker {each.rank}"
+
+    def _end(self, still: list[Waiter], threads: list[Waiter], error: Deadlock) -> None:
+        """Raise in the waits, and in the worker below which a thread was: its item is what fails."""
+        waits = self._extension
+        ranks, workers = {each.rank for each in still}, {*self._alive()}
+        told = {each.serial for each in still}
+        if waits is None:
+            return
+        self._told = {each.ident for each in still} - workers
+        if self._told:
+            self._children.hush()
+        for each in threads:
+            if each.serial in told or (each.rank in ranks and each.ident in workers):
+                kind = type("Entangled", (Entangled,), {"instead": error})
+                if not (each.patient and waits.end_wait(each.serial, kind())):
+                    raise_in(each.ident, kind)
 
 
-def _at(file: str | None, line: int) -> str:
-    place = short(file) if file else ""
-    return f"line {line}" if not place or place.startswith("In[") else f"{place}:{line}"
+def _local_names(waiter: Waiter) -> Iterator[str]:
+    """Yield what a thing is called in the function that waits for it."""
+    frame = sys._current_frames().get(waiter.ident)  # noqa: SLF001
+    while frame is not None and frame.f_code.co_filename != waiter.file:
+        frame = frame.f_back
+    if frame is not None:
+        yield from (name for name, value in frame.f_locals.items() if value is waiter.thing and name != "self")
 
 
-def _waiter(row: Any) -> _Waiter:
-    return _Waiter(*row)._replace(held=[_Held(*each) for each in row[-1]])
+def _in_order(called: list[str]) -> str:
+    if len(called) < 2:  # noqa: PLR2004  (it waits for itself)
+        return "Let go of it first (`with` does), or use an RLock, which may be taken again by who has it."
+    parts = {each.partition("[")[0] for each in called}
+    by_index = len(parts) == 1 and all(each.endswith("]`") for each in called)
+    return "Take them in one order everywhere" + (": first, second = sorted((i, j))." if by_index else ".")
 
 
-def _circle(threads: dict[int, _Waiter]) -> list[_Waiter]:
+def _circle(threads: list[Waiter]) -> list[Waiter]:
     """Return threads of which each wants what the next one has, and the last what the first has; none where there are none."""
-    holders = {held.lock: each.serial for each in threads.values() for held in each.held}
-    for start in threads.values():
-        path, at = list[_Waiter](), start
-        while at.wants and at not in path and at.wants in holders:
+    holders = {held.lock: each for each in threads for held in each.held}
+    for start in threads:
+        path, at = list[Waiter](), start
+        while at.wants and at.patient and at not in path and at.wants in holders:
             path.append(at)
-            at = threads[holders[at.wants]]
+            at = holders[at.wants]
         if at in path:
             return path[path.index(at) :]
     return []
+
+
+def _only_waits(frame: FrameType | None) -> bool:
+    """Tell whether a thread waits for the end of another one, or, in a pool, for work."""
+    if frame is None:
+        return False
+    file, name = frame.f_code.co_filename, frame.f_code.co_name
+    if name == "join" and file == threading.__file__:
+        return frame.f_locals.get("timeout") is None
+    return name == "_worker" and frame.f_globals.get("__name__") == "concurrent.futures.thread"
+
+
+def _may_wake(known: set[int]) -> bool:
+    """Tell whether a thread is there, or a signal may come, by which the user may wake who waits."""
+    others = sys._current_frames().keys() - known  # noqa: SLF001
+    return any(map(_is_foreign, others)) or any(_signals())
+
+
+def _is_foreign(ident: int) -> bool:
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]  # noqa: SLF001  (its lock may be held by who waits)
+    return not is_ours(thread) and module_of(type(thread)).partition(".")[0] not in _KERNELS and not _runs_kernels(thread)
+
+
+def _runs_kernels(thread: Any) -> bool:
+    """Tell whether a plain thread was started for a function of a kernel's."""
+    target = getattr(thread, "_target", None)
+    return str(getattr(target, "__module__", "")).partition(".")[0] in _KERNELS
+
+
+def _signals() -> Iterator[bool]:
+    """Yield whether there are handlers of the user's for signals that come by themselves, or by others."""
+    if hasattr(signal, "getitimer"):
+        yield signal.getitimer(signal.ITIMER_REAL)[0] > 0 and callable(signal.getsignal(signal.SIGALRM))
+    for name in ("SIGUSR1", "SIGUSR2"):
+        number = getattr(signal, name, None)
+        yield number is not None and callable(signal.getsignal(number))

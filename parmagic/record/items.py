@@ -246,7 +246,7 @@ def perform(
                 if type(error) is Broke:
                     board[STOP] = 1
                     return Batch(first, begins, ends, values, errors, index)
-                errors[index] = error.instead if type(error) is Entangled else _below(error)
+                errors[index] = error.instead if isinstance(error, Entangled) and error.instead else _below(error)
             if issubclass(type(error), Ended) or not keep_going:
                 board[STOP] = 1
                 break

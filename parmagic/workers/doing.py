@@ -34,10 +34,10 @@ class Doing:
         """Return a look at what every thread does that has an item, for whoever wants to see it."""
         return Pulse(lambda: tuple(doing for _, _, doing in self._at_work()))
 
-    def standing(self) -> Iterator[Standing]:
-        """Yield what every thread is doing that has an item."""
+    def standing(self, more: str) -> Iterator[Standing]:
+        """Yield what every thread is doing that has an item, and what is to be said besides."""
         for rank, item, doing in self._at_work():
-            yield self.is_at(rank, item, doing)
+            yield self.is_at(rank, item, f"{doing}{more}")
 
     def is_at(self, rank: int, item: int, doing: str) -> Standing:
         """Return on which line a thread is that does this, in an item."""

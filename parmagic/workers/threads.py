@@ -47,7 +47,7 @@ class SharedWorkers:
         output, hooks = crew.output, hooked()
 
         def end() -> None:
-            for each in (hooks, output, crew.trace, crew.pyplot, crew.children):
+            for each in (crew.circles, hooks, output, crew.trace, crew.pyplot, crew.children):
                 each.end()
 
         try:
@@ -114,13 +114,14 @@ class _Crew:
         self._begin, self._born = perf_counter(), [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
         self._helpers, self.children = HelperThreads(from_birth=False), children.Children(body_of(job.call))
-        self._circles = Circles(body_of(job.call))
+        self.circles = Circles(self._alive, self.children, shared=True)
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
     def start(self) -> None:
         heed_forks()
         lead_the_loop()
+        self.circles.begin(measuring=self.measuring)
         for rank, thread in enumerate(self._threads):
             self._born[rank] = perf_counter()
             limits.start(thread)
@@ -134,9 +135,8 @@ class _Crew:
             except Empty:
                 yield None
                 self._look_for_the_lost()
-                self._circles.end()
                 if patience.is_over():
-                    yield from self._doing.standing()
+                    yield from self._doing.standing(", and no worker can wake it" if self.circles.outsiders else "")
             else:
                 if isinstance(report, _Gone):
                     left.discard(report.rank)
@@ -175,12 +175,17 @@ class _Crew:
             self._raise_a_fault()
             raise ParmagicError("A worker's thread ended without saying why.")
 
+    def _alive(self) -> set[int]:
+        """Return the idents of the threads that have not ended their work."""
+        return {thread.ident or 0 for rank, thread in enumerate(self._threads) if rank not in self._accounted and thread.is_alive()}
+
     def last_words(self) -> Iterator[Report]:
         """End all threads, then yield what is still to be reported."""
         stuck = self.end()
         trace = self.trace.finish(self.job.trace_file(0))
         yield from self.waiting()
         yield from self._unfinished(stuck)
+        self.circles.end()
         me, children = self.who.get(0, WorkerId(0, os.getpid(), 0)), self.children.take()
         notes = (*(self._doing.stuck(rank) for rank in stuck), *self.pyplot.notes, *self.children.notes())
         yield Recording(me, trace=trace, notes=notes, noted=True, helpers=self._helpers.found(), children=children)
@@ -316,6 +321,7 @@ class _Crew:
             self._accounted.add(rank)
             self.trace.detach()
             gauge = self.gauges[rank]
+            self.circles.leaves(rank)
             synced, readings, used = gauge.synced(), gauge.take(), gauge.usage()
             self.reports.put(Recording(self.who[rank], readings=readings, usage=used, totals=(waits := gauge.close())))
             (synced,) = named([synced], body_of(self.job.call))

@@ -48,7 +48,7 @@ def test_a_dinner():
         assert time.perf_counter() - begin < 30
         text = str(caught.value)
         assert all(f"`forks[{n}]`" in text for n in range(5)), text
-        assert text.endswith("Take them in one order everywhere."), text
+        assert text.endswith("Take them in one order everywhere: first, second = sorted((i, j))."), text
         assert not any(fork.locked() for fork in forks)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("parmagic threads")]
         assert run(dinner(first_left=False), 5).results == [0, 1, 2, 3, 4]
@@ -115,3 +115,61 @@ def test_waits_that_end():
     assert row["n"] == 1
     assert row["max_s"] == pytest.approx(row["total_s"])
     assert row["max_s"] > 0.9
+
+
+def twice(_):
+    """Take a lock that one has."""
+    own = threading.Lock()
+    with own, own:
+        pass
+
+
+def crossed(_):
+    """Start two threads that take two locks in two orders."""
+    one, other, gate = threading.Lock(), threading.Lock(), threading.Barrier(2)
+
+    def take(first, second):
+        with first:
+            gate.wait(30)
+            with second:
+                pass
+
+    both = [threading.Thread(target=take, args=(one, other), name="T0"), threading.Thread(target=take, args=(other, one), name="T1")]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+
+
+@pytest.mark.parametrize("model", ["procs=2", "serial", "threads=2"])
+def test_what_threads_of_a_body_do_to_each_other(model):
+    """It is found in whatever process they are, and ends there; the process goes on with other items."""
+
+    def body(n):
+        (twice, crossed, str)[min(n, 2)](n)
+        return n
+
+    found = parmagic.run(body, range(4), model, once=True, trace="off", chunk=1, keep_going=True, timeout=60)
+    assert found.results == [None, None, 2, 3]
+    with pytest.raises(Deadlock, match="waits for what it has") as caught:
+        parmagic.run(twice, range(1), model, once=True, trace="off", timeout=60)
+    assert "holds `own` (" in str(caught.value)
+    with pytest.raises(Deadlock, match="2 threads wait in a circle") as caught:
+        parmagic.run(crossed, range(1), model, once=True, trace="off", timeout=60)
+    assert "› T0 holds `first` (" in str(caught.value) or "› T0 holds `second` (" in str(caught.value), str(caught.value)
+
+
+def test_a_baseline_in_which_one_waits_for_itself():
+    """Its serial seconds are not known: the speedup is estimated."""
+
+    def body(n):
+        if n == 1:
+            own = threading.Lock()
+            with own, own:
+                pass
+        time.sleep(0.01)
+        return n
+
+    found = parmagic.run(body, range(4), "threads=2", trace="off", chunk=1, keep_going=True, timeout=60)
+    assert found.summary["baseline"].tolist() != ["measured"]
+    assert found.results == [0, None, 2, 3]

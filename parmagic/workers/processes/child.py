@@ -23,12 +23,14 @@ from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import holding, hooks, meter, tracing
 from parmagic.record.board import Board, blank_board
 from parmagic.record.children import Children
+from parmagic.record.circles import Circles
 from parmagic.record.ends import ends_of
 from parmagic.record.helpers import of_process
 from parmagic.record.items import Worker, current_worker, enter
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
+from parmagic.system.real import get_ident
 from parmagic.workers.dispatch import Chain, Deck, OwnItem
 from parmagic.workers.endings import LOST
 from parmagic.workers.loop import InTurn, body_of, names_around, work
@@ -112,6 +114,7 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     try:
         with hooks.hooked(wanted=orders.measure) as measuring, Children() as children:
             children.adopt(orders.rank, measuring=measuring)
+            Circles(frozenset({get_ident()}).copy, children, shared=False).begin(measuring=measuring)
             _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), children, measuring=measuring)
     except Ended:
         _leave()

@@ -1,0 +1,82 @@
+"""Who waits for what at this moment, of all threads of a run in this process, and what each has: as the hooks on locks know it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from parmagic.model.sources import spoken
+from parmagic.record.hooks import extension
+
+
+class Held(NamedTuple):
+    """A lock that a thread has: its address, that of the thing which it is part of, the class of that, and where it was taken, and when."""
+
+    lock: int
+    thing: int
+    of: str
+    file: str | None
+    line: int
+    since: float
+
+    @property
+    def place(self) -> str:
+        """Where it was taken."""
+        return spoken(self.file, self.line)
+
+
+class Called(NamedTuple):
+    """A call to wake those who wait for a condition, when nobody did."""
+
+    thing: int
+    file: str | None
+    line: int
+    at: float
+
+    @property
+    def place(self) -> str:
+        """Where it was."""
+        return spoken(self.file, self.line)
+
+
+class Waiter(NamedTuple):
+    """A thread of a run's: the handle of its account, its ident, its worker's rank, and the lock that it wants (0: none).
+
+    ``thing`` is the object that the lock is part of, in whose ``method`` it waits since then; ``of`` is its class where it is the
+    standard library's. It is ``patient`` where it waits for as long as it takes. ``held`` is what it has, and ``lost`` are the calls
+    of its own that nobody heard.
+    """
+
+    serial: int
+    ident: int
+    rank: int
+    wants: int
+    thing: Any
+    of: str
+    method: str
+    file: str | None
+    line: int
+    since: float
+    patient: bool
+    held: list[Held]
+    lost: list[Called]
+
+    @property
+    def place(self) -> str:
+        """Where it waits."""
+        return spoken(self.file, self.line)
+
+
+def waiters() -> list[Waiter]:
+    """Return all threads of the run by their ranks, where one of them waits for a lock; else none."""
+    waits, _ = extension()
+    if waits is None:
+        return []
+    rows = (Waiter._make(row) for row in waits.holds())
+    found = [row._replace(held=[*map(Held._make, row.held)], lost=[*map(Called._make, row.lost)]) for row in rows]
+    return sorted(found, key=lambda each: (each.rank, each.serial))
+
+
+def held_here() -> list[Held]:
+    """Return what the calling thread has, which has an account."""
+    waits, _ = extension()
+    return [] if waits is None else [Held._make(each) for each in waits.held()]
