@@ -132,7 +132,12 @@ class Run:
 
     @property
     def sync(self) -> pd.DataFrame:
-        """One row per (arm, lock, condition, queue …), under the name that you gave it: how often, how long waited for, how long held."""
+        """One row per (arm, lock, condition, queue …), under the name that you gave it: how often, how long waited for, how long held.
+
+        What processes share is in one row for all of them. ``bytes`` are those of pickled messages (of what ``send_bytes`` sends, as it
+        is): each once for a queue, and at each end of a pipe. Calls to a Manager have a row for each method, ``shared.update``, and all of
+        their time is a wait. Each look at a Value or an Array takes its lock once, ``value += 1`` twice.
+        """
         return self._study.sync
 
     @property

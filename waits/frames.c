@@ -36,11 +36,23 @@ static struct {
 } libraries[MOST_LIBRARIES];
 static int n_libraries;
 
+static PyObject *between; /* a file of multiprocessing's, and how much of its name is the folder's */
+static Py_ssize_t between_length;
+
 /* By one thread, before any run. What is registered stays for good. */
 int frame_library(PyObject *filename, int32_t kind)
 {
     if (n_libraries == MOST_LIBRARIES)
         return -1;
+    Py_ssize_t last = PyUnicode_FindChar(filename, '/', 0, PyUnicode_GET_LENGTH(filename), -1), part = 15; /* "multiprocessing" */
+    if (last > part && !between) {
+        PyObject *folder = PyUnicode_Substring(filename, last - part, last);
+        if (folder && !PyUnicode_CompareWithASCIIString(folder, "multiprocessing")) {
+            between = Py_NewRef(filename);
+            between_length = last + 1;
+        }
+        Py_XDECREF(folder);
+    }
     libraries[n_libraries].filename = Py_NewRef(filename);
     libraries[n_libraries++].kind = kind;
     return 0;
@@ -84,13 +96,13 @@ static PyObject *from_ref(_PyStackRef ref)
     return PyStackRef_IsNull(ref) || PyStackRef_IsTaggedInt(ref) ? NULL : PyStackRef_AsPyObjectBorrow(ref);
 }
 #define CODE(frame) from_ref((frame)->f_executable)
-#define FIRST(frame) from_ref((frame)->localsplus[0])
+#define LOCAL(frame, i) from_ref((frame)->localsplus[i])
 #elif PY_VERSION_HEX >= 0x030D0000
 #define CODE(frame) ((frame)->f_executable)
-#define FIRST(frame) ((frame)->localsplus[0])
+#define LOCAL(frame, i) ((frame)->localsplus[i])
 #else
 #define CODE(frame) ((PyObject *)(frame)->f_code)
-#define FIRST(frame) ((frame)->localsplus[0])
+#define LOCAL(frame, i) ((frame)->localsplus[i])
 #endif
 
 #if PY_VERSION_HEX >= 0x030D0000
@@ -98,6 +110,8 @@ static PyObject *from_ref(_PyStackRef ref)
 #else
 #define CURRENT(state) ((state)->cframe->current_frame)
 #endif
+
+#define FIRST(frame) LOCAL(frame, 0)
 
 static bool same_text(PyObject *one, PyObject *other)
 {
@@ -204,6 +218,15 @@ static int kind_in_library(PyCodeObject *code)
     return SITE_KEEP;
 }
 
+/* A shared value's attributes are properties, made of a text: what they do is done where they are looked at. */
+static bool is_property(_PyInterpreterFrame *frame, PyCodeObject *code)
+{
+    PyObject *name = code->co_filename;
+    if (PyUnicode_GET_LENGTH(name) != 8 || PyUnicode_CompareWithASCIIString(name, "<string>") || !code->co_argcount || !FIRST(frame))
+        return false;
+    return !strncmp(Py_TYPE(FIRST(frame))->tp_name, "Synchronized", 12);
+}
+
 static PyObject *own_folder; /* of the files that are ours */
 
 void frame_own(PyObject *folder)
@@ -211,12 +234,20 @@ void frame_own(PyObject *folder)
     Py_XSETREF(own_folder, Py_NewRef(folder));
 }
 
+static bool begins_with(PyObject *name, PyObject *folder, Py_ssize_t length)
+{
+    return folder && PyUnicode_GET_LENGTH(name) >= length && PyUnicode_KIND(name) == PyUnicode_KIND(folder) &&
+           !memcmp(PyUnicode_DATA(name), PyUnicode_DATA(folder), (size_t)length * PyUnicode_KIND(name));
+}
+
 static bool is_own(PyCodeObject *code)
 {
-    PyObject *name = code->co_filename;
-    Py_ssize_t length = own_folder ? PyUnicode_GET_LENGTH(own_folder) : 0;
-    return length && PyUnicode_GET_LENGTH(name) >= length && PyUnicode_KIND(name) == PyUnicode_KIND(own_folder) &&
-           !memcmp(PyUnicode_DATA(name), PyUnicode_DATA(own_folder), (size_t)length * PyUnicode_KIND(name));
+    return own_folder && begins_with(code->co_filename, own_folder, PyUnicode_GET_LENGTH(own_folder));
+}
+
+static bool is_between(PyCodeObject *code)
+{
+    return begins_with(code->co_filename, between, between_length);
 }
 
 /* Where threads begin: what is called there is what somebody gave the thread to do. */
@@ -234,7 +265,7 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
         PyCodeObject *code = code_of(frame);
         if (!code)
             continue;
-        int kind = kind_in_library(code);
+        int kind = is_property(frame, code) ? SITE_PASS : kind_in_library(code);
         if (kind == SITE_KEEP || is_start(code)) {
             thing.ours = is_own(code);
             thing.caller = (PyObject *)code;
@@ -242,6 +273,7 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
             break;
         }
         if (!depth++) {
+            thing.inner = code;
             thing.restores = is_called(code, "_acquire_restore");
             thing.within = thing.restores || is_called(code, "wait") || is_called(code, "notify");
         }
@@ -253,6 +285,7 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
     if (thing.method) {
         thing.is_held = !thing.within && is_called((PyCodeObject *)thing.method, "__enter__");
         thing.resumes = thing.within && is_condition((PyCodeObject *)thing.method);
+        thing.between = is_between((PyCodeObject *)thing.method);
     }
     return thing;
 }
@@ -277,13 +310,38 @@ static PyObject *notified_in(struct lane *lane)
     return NULL;
 }
 
+static _PyInterpreterFrame *frame_at(struct lane *lane, int depth)
+{
+    _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
+    while (frame && (!code_of(frame) || depth--))
+        frame = frame->previous;
+    return frame;
+}
+
+static const void *code_between(struct lane *lane, int n_arguments, PyObject **last)
+{
+    _PyInterpreterFrame *frame = frame_at(lane, 0);
+    PyCodeObject *code = frame ? code_of(frame) : NULL;
+    if (!code || !is_between(code) || code->co_argcount < n_arguments || n_arguments < 1)
+        return NULL;
+    *last = LOCAL(frame, n_arguments - 1);
+    return code;
+}
+
+static bool is_users(struct lane *lane, int depth)
+{
+    _PyInterpreterFrame *frame = frame_at(lane, depth);
+    PyCodeObject *code = frame ? code_of(frame) : NULL;
+    return code && !is_between(code) && !is_own(code);
+}
+
 /* The innermost frame outside of the standard library's own locks and queues, and of our own files. */
 static struct place place_in(struct lane *lane)
 {
     _PyInterpreterFrame *frame = CURRENT((PyThreadState *)lane->thread_state);
     for (int depth = 0; frame && depth < DEEPEST; frame = frame->previous, depth++) {
         PyCodeObject *code = code_of(frame);
-        if (code && (is_start(code) || (kind_in_library(code) == SITE_KEEP && !is_own(code))))
+        if (code && (is_start(code) || (kind_in_library(code) == SITE_KEEP && !is_own(code) && !is_property(frame, code))))
             return (struct place){(PyObject *)code, line_in(frame, code)};
     }
     return (struct place){NULL, 0};
@@ -304,11 +362,8 @@ static void short_text(PyObject *name, const char *until, char *to)
 
 static void names_of(const struct thing *thing, char *of, char *name)
 {
-    PyCodeObject *code = thing->of ? NULL : (PyCodeObject *)thing->method;
-    if (thing->of) {
-        strcpy(of, thing->of);
-        strcpy(name, thing->name);
-    } else if (code) {
+    PyCodeObject *code = (PyCodeObject *)thing->method;
+    if (code) {
         short_text(code->co_qualname, ".", of);
         short_text(code->co_name, NULL, name);
     }
@@ -333,7 +388,7 @@ static struct site site_of(struct lane *lane)
         PyCodeObject *code = code_of(frame);
         if (code && is_loop(code))
             site.kind = K_WORK;
-        else if (!code || (!is_start(code) && in_library(frame, code, &site)))
+        else if (!code || (!is_start(code) && in_library(frame, code, &site)) || is_property(frame, code))
             continue;
         site.at = line_in(frame, code);
         site.file = site.at ? file_in(lane, code->co_filename) : 0;
@@ -374,6 +429,26 @@ PyObject *notified_here(struct lane *lane)
     return NULL;
 }
 
+const void *frame_between(struct lane *lane, int n_arguments, PyObject **last)
+{
+#ifdef FRAMES_ARE_KNOWN
+    if (lane->thread_state)
+        return code_between(lane, n_arguments, last);
+#endif
+    (void)lane, (void)n_arguments, (void)last;
+    return NULL;
+}
+
+bool frame_is_users(struct lane *lane, int depth)
+{
+#ifdef FRAMES_ARE_KNOWN
+    if (lane->thread_state)
+        return is_users(lane, depth);
+#endif
+    (void)lane, (void)depth;
+    return false;
+}
+
 struct place frame_place(struct lane *lane)
 {
 #ifdef FRAMES_ARE_KNOWN
@@ -387,6 +462,11 @@ struct place frame_place(struct lane *lane)
 void thing_names(const struct thing *thing, char *of, char *name)
 {
     of[0] = name[0] = 0;
+    if (thing->name) {
+        strncpy(of, thing->of, LONGEST_OF - 1)[LONGEST_OF - 1] = 0;
+        strncpy(name, thing->name, LONGEST_OF - 1)[LONGEST_OF - 1] = 0;
+        return;
+    }
 #ifdef FRAMES_ARE_KNOWN
     names_of(thing, of, name);
 #else

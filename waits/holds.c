@@ -54,7 +54,7 @@ static struct sync_row *place_for(struct syncs *syncs, uint64_t thing, const voi
 }
 
 /* Where there are too many things, those that were made at one place share a row, and all others the first one. */
-static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
+struct sync_row *holds_row(struct syncs *syncs, const struct thing *thing)
 {
     const struct made *made = made_of(thing->object);
     uint64_t shared = made ? (uint64_t)(uintptr_t)made->code + (uint64_t)made->at : 0, object = thing->object;
@@ -67,7 +67,7 @@ static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
         row->thing = object;
         row->method = thing->method;
         thing_names(thing, row->of, row->name);
-        row->level = object == shared ? NULL : level_of(object, row->of);
+        row->level = object == shared || thing->between ? NULL : level_of(object, row->of); /* multiprocessing's tell in their own ways */
         if (made) {
             row->made = Py_NewRef(made->code);
             row->made_at = made->at;
@@ -77,12 +77,12 @@ static struct sync_row *row_of(struct syncs *syncs, const struct thing *thing)
 }
 
 /* What a worker was blocked in that is no wait for a lock of its own making. */
-static int64_t blocked(const struct lane *lane)
+int64_t holds_blocked(const struct lane *lane)
 {
     return lane->spent[SLEEP] + lane->spent[IO_WAIT] + lane->spent[LOCK_WAIT];
 }
 
-static struct held *held_of(struct syncs *syncs, PyObject *lock)
+struct held *holds_held(struct syncs *syncs, PyObject *lock)
 {
     for (int i = syncs->n_held - 1; i >= 0; i--)
         if (syncs->held[i].lock == lock)
@@ -90,7 +90,7 @@ static struct held *held_of(struct syncs *syncs, PyObject *lock)
     return NULL;
 }
 
-static void waited(struct sync_row *row, int64_t wait)
+void holds_waited(struct sync_row *row, int64_t wait)
 {
     row->contended++;
     row->wait += wait;
@@ -112,7 +112,7 @@ static void let_go(struct lane *lane, struct held *held, int64_t now)
 {
     struct syncs *syncs = lane->syncs;
     if (held->whole)
-        add_hold(held->row, now - held->since, blocked(lane) - held->blocked);
+        add_hold(held->row, now - held->since, holds_blocked(lane) - held->blocked);
     Py_XDECREF(held->code);
     memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
     syncs->n_held--;
@@ -123,12 +123,12 @@ static void lent(struct lane *lane, struct sync_row *row, int64_t more, int64_t 
 {
     struct syncs *syncs = lane->syncs;
     if (more == -1 && syncs->n_permits < N_PERMITS)
-        syncs->permits[syncs->n_permits++] = (struct permit){row->level, row, now, blocked(lane)};
+        syncs->permits[syncs->n_permits++] = (struct permit){row->level, row, now, holds_blocked(lane)};
     for (int i = syncs->n_permits - 1; i >= 0 && more > 0; i--) {
         struct permit *permit = &syncs->permits[i];
         if (permit->level != row->level)
             continue;
-        add_hold(permit->row, now - permit->since, blocked(lane) - permit->blocked);
+        add_hold(permit->row, now - permit->since, holds_blocked(lane) - permit->blocked);
         memmove(permit, permit + 1, (size_t)(syncs->n_permits - i - 1) * sizeof *permit);
         syncs->n_permits--;
         more--;
@@ -153,7 +153,7 @@ struct way {
 static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way way)
 {
     struct syncs *syncs = lane->syncs;
-    struct held *held = held_of(syncs, lock);
+    struct held *held = holds_held(syncs, lock);
     if (held && type_of(lock) == RLOCK) {
         held->depth++;
         held->row->n++;
@@ -164,16 +164,16 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way
     struct thing thing = thing_here(lane, lock);
     if (thing.ours)
         return;
-    struct sync_row *row = row_of(syncs, &thing);
-    row->n += !way.again && !thing.within;
+    struct sync_row *row = holds_row(syncs, &thing);
+    row->n += !way.again && !thing.within && !thing.between;
     if (wait > 0)
-        waited(row, wait);
+        holds_waited(row, wait);
     bool back = way.again || thing.restores;
     bool whole = thing.is_held || (thing.resumes && back);
     if (!(whole || (row->level && (!thing.within || back))) || syncs->n_held == N_HELD)
         return;
     held = &syncs->held[syncs->n_held++];
-    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), blocked(lane), way.again ? way.again : 1, whole,
+    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), holds_blocked(lane), way.again ? way.again : 1, whole,
                           thing.object, 0, row->level ? level_look(row->level) : -1};
     if (whole && syncs->n_held > 1 && way.patient)
         orders_note(lane);
@@ -185,7 +185,7 @@ static bool same_place(const struct place *one, const struct place *other)
 }
 
 /* The row of such waits; the places' code is kept. */
-static struct handoff *handoff_of(struct syncs *syncs, const struct handoff *like)
+struct handoff *holds_handoff(struct syncs *syncs, const struct handoff *like)
 {
     for (uint32_t i = 0; i < syncs->n_handoffs; i++) {
         struct handoff *each = &syncs->handoffs[i];
@@ -206,7 +206,7 @@ static struct handoff *handoff_of(struct syncs *syncs, const struct handoff *lik
 static struct lane *holder_of(PyObject *lock)
 {
     for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each))
-        if (each->syncs && held_of(each->syncs, lock))
+        if (each->syncs && holds_held(each->syncs, lock))
             return each;
     return NULL;
 }
@@ -220,13 +220,13 @@ static struct handoff *blocked_by(struct lane *lane, const struct thing *thing, 
         like.blocked = frame_place(blocker);
     }
     thing_names(thing, like.of, (char[LONGEST_OF]){0});
-    return handoff_of(lane->syncs, &like);
+    return holds_handoff(lane->syncs, &like);
 }
 
 /* Who waits for this lock is woken by what we do here. */
-static void wake(struct lane *lane, PyObject *lock)
+void holds_wake(struct lane *lane, PyObject *lock)
 {
-    for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each)) {
+    for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; each; each = lanes_next(each)) {
         struct syncs *theirs = each->syncs;
         if (!theirs || each == lane || theirs->wants != lock || !theirs->waits || theirs->waits->blocker)
             continue;
@@ -235,18 +235,17 @@ static void wake(struct lane *lane, PyObject *lock)
         like.blocker = lane->serial;
         like.blocker_rank = lane->rank;
         like.blocked = frame_place(lane);
-        theirs->waits = handoff_of(theirs, &like);
+        theirs->waits = holds_handoff(theirs, &like);
     }
 }
 
-static void released(struct lane *lane, PyObject *lock, bool wholly)
+void holds_released(struct lane *lane, PyObject *lock, bool wholly)
 {
     struct lane *here = lane;
-    struct held *held = held_of(lane->syncs, lock);
-    if (n_wanting)
-        wake(lane, lock);
+    struct held *held = holds_held(lane->syncs, lock);
+    holds_wake(lane, lock);
     if (!held && type_of(lock) == LOCK && (lane = holder_of(lock)))
-        held = held_of(lane->syncs, lock); /* another one has taken it */
+        held = holds_held(lane->syncs, lock); /* another one has taken it */
     if (!held || (--held->depth && !wholly))
         return;
     int64_t now = clock_now(), level = held->level;
@@ -256,15 +255,10 @@ static void released(struct lane *lane, PyObject *lock, bool wholly)
         see_level(lane, row, level, now);
 }
 
-static struct lane *watched(void)
+struct lane *holds_watched(void)
 {
     struct lane *lane = lane_here();
     return lane && !lane->depth && lane->in_item && lane->syncs ? lane : NULL;
-}
-
-struct lane *holds_watched(void)
-{
-    return watched();
 }
 
 static PyObject *not_blocking, *one_slice; /* arguments of acquire */
@@ -282,8 +276,7 @@ static bool is_patient(PyObject *arguments, PyObject *keywords)
            (!n || (PyTuple_GET_ITEM(arguments, 0) == Py_True && (n == 1 || is_forever(PyTuple_GET_ITEM(arguments, 1)))));
 }
 
-/* Raise what ends the wait of this thread; false: nothing does. */
-static bool ended(struct syncs *syncs)
+bool holds_ended(struct syncs *syncs)
 {
     PyObject *error = syncs->abort;
     if (!error)
@@ -342,29 +335,8 @@ static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, P
     Py_DECREF(outcome);
     Py_XDECREF(released);
     if (released)
-        ended(lane->syncs);
+        holds_ended(lane->syncs);
     return NULL;
-}
-
-struct sync_row *holds_row(struct lane *lane, const struct thing *thing)
-{
-    return row_of(lane->syncs, thing);
-}
-
-void holds_waited(struct sync_row *row, int64_t wait)
-{
-    waited(row, wait);
-}
-
-void holds_wake(struct lane *lane, PyObject *wanted)
-{
-    if (n_wanting)
-        wake(lane, wanted);
-}
-
-bool holds_ended(struct lane *lane)
-{
-    return ended(lane->syncs);
 }
 
 struct lane *holds_thread(uint64_t thread)
@@ -433,11 +405,11 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
         return call(lock, arguments, keywords);
     bool patient = again || is_patient(arguments, keywords);
     struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
-    struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? row_of(lane->syncs, &thing) : NULL);
+    struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? holds_row(lane->syncs, &thing) : NULL);
     lane->syncs->patient = patient && !again;
     PyObject *outcome = patient && !again ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
     int64_t wait = holds_wanted(lane, want);
-    if (outcome && (again || outcome == Py_True) && watched() == lane)
+    if (outcome && (again || outcome == Py_True) && holds_watched() == lane)
         acquired(lane, lock, wait, (struct way){patient, again});
     return outcome;
 }
@@ -445,13 +417,13 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
 static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywords)
 {
     PyCFunctionWithKeywords acquire = (PyCFunctionWithKeywords)(void (*)(void))real[type_of(lock)][ACQUIRE];
-    struct lane *lane = watched();
+    struct lane *lane = holds_watched();
     if (!lane)
         return acquire(lock, arguments, keywords);
     if (is_patient(arguments, keywords)) {
         PyObject *at_once = acquire(lock, not_blocking, NULL);
         if (at_once != Py_False) {
-            if (at_once && watched() == lane)
+            if (at_once && holds_watched() == lane)
                 acquired(lane, lock, 0, (struct way){true, 0});
             return at_once;
         }
@@ -474,7 +446,7 @@ static int depth_in(PyObject *arguments)
 static PyObject *on_restore(PyObject *lock, PyObject *state)
 {
     PyCFunction restore = real[type_of(lock)][RESTORE];
-    struct lane *lane = watched();
+    struct lane *lane = holds_watched();
     if (!lane)
         return restore(lock, state);
     return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, depth_in(state));
@@ -499,7 +471,7 @@ static void call_begins(struct lane *lane)
 static PyObject *on_owned(PyObject *lock, PyObject *unused)
 {
     PyObject *outcome = real[type_of(lock)][OWNED](lock, unused);
-    struct lane *lane = watched();
+    struct lane *lane = holds_watched();
     if (lane && outcome == Py_True)
         call_begins(lane);
     return outcome;
@@ -508,18 +480,18 @@ static PyObject *on_owned(PyObject *lock, PyObject *unused)
 static PyObject *on_release(PyObject *lock, PyObject *arguments)
 {
     PyObject *outcome = real[type_of(lock)][RELEASE](lock, arguments);
-    struct lane *lane = watched();
+    struct lane *lane = holds_watched();
     if (lane && outcome)
-        released(lane, lock, false); /* behind it: who waits for it is not kept from it by what we do */
+        holds_released(lane, lock, false); /* behind it: who waits for it is not kept from it by what we do */
     return outcome;
 }
 
 static PyObject *on_save(PyObject *lock, PyObject *unused)
 {
     PyObject *outcome = real[type_of(lock)][SAVE](lock, unused);
-    struct lane *lane = watched();
+    struct lane *lane = holds_watched();
     if (lane && outcome)
-        released(lane, lock, true);
+        holds_released(lane, lock, true);
     return outcome;
 }
 
@@ -577,6 +549,7 @@ bool holds_on(void)
         put(LOCK, true);
         put(RLOCK, true);
         made_on(module, types[LOCK], types[RLOCK], simple_on());
+        semlocks_on();
         is_on = true;
     }
     Py_XDECREF(module);
@@ -589,6 +562,7 @@ void holds_off(void)
     if (is_on) {
         put(LOCK, false);
         put(RLOCK, false);
+        semlocks_off();
         is_on = false;
         made_off(true);
         simple_off();
@@ -608,6 +582,8 @@ void syncs_free(struct syncs *syncs)
         Py_XDECREF(syncs->handoffs[i].waited.code);
         Py_XDECREF(syncs->handoffs[i].blocked.code);
     }
+    for (int i = 0; syncs && i < N_LINES; i++)
+        Py_XDECREF(syncs->lines[i].code);
     for (int i = 0; syncs && i < syncs->n_held; i++)
         Py_XDECREF(syncs->held[i].code);
     for (int i = 0; syncs && i < N_LOST; i++)
@@ -714,9 +690,10 @@ PyObject *handoffs_rows(const struct syncs *syncs)
 static PyObject *as_tuple(const struct sync_row *row)
 {
     PyCodeObject *made = (PyCodeObject *)row->made;
-    return Py_BuildValue("(KssLLdddddy#NOi)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
+    return Py_BuildValue("(KssLLdddddLdy#NOi)", (unsigned long long)row->thing, row->of, row->name, (long long)row->n,
                          (long long)row->contended, (double)row->wait * 1e-9, (double)row->wait_max * 1e-9, (double)row->hold * 1e-9,
-                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, (const char *)row->waits, (Py_ssize_t)sizeof row->waits, level_tuple(row->level), made ? made->co_filename : Py_None,
+                         (double)row->hold_max * 1e-9, (double)row->blocked * 1e-9, (long long)row->bytes, (double)row->pickle * 1e-9,
+                         (const char *)row->waits, (Py_ssize_t)sizeof row->waits, level_tuple(row->level), made ? made->co_filename : Py_None,
                          made ? PyCode_Addr2Line(made, row->made_at) : 0);
 }
 
@@ -724,7 +701,7 @@ PyObject *syncs_rows(const struct syncs *syncs)
 {
     PyObject *list = PyList_New(0);
     for (int i = 0; list && syncs && i < N_SYNCS; i++) {
-        if (syncs->rows[i].n || syncs->rows[i].contended)
+        if (syncs->rows[i].n || syncs->rows[i].contended || syncs->rows[i].bytes)
             append(&list, as_tuple(&syncs->rows[i]));
     }
     return list;

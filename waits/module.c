@@ -519,6 +519,15 @@ static PyObject *orders(PyObject *self, PyObject *unused)
     return lane ? orders_rows(lane->syncs) : NULL;
 }
 
+/* What stands in the place of a class's attribute, and counts. */
+static PyObject *exchange(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *original;
+    int role;
+    return PyArg_ParseTuple(arguments, "Oi", &original, &role) ? exchange_new(original, role) : NULL;
+}
+
 static PyObject *box_size(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -675,6 +684,7 @@ static PyMethodDef methods[] = {
     {"synced", synced, METH_NOARGS, NULL},
     {"handoffs", handoffs, METH_NOARGS, NULL},
     {"orders", orders, METH_NOARGS, NULL},
+    {"exchange", exchange, METH_VARARGS, NULL},
     {"holds", now, METH_NOARGS, NULL},
     {"held", held, METH_NOARGS, NULL},
     {"look_with", look_with, METH_O, NULL},

@@ -54,7 +54,7 @@ static PyObject *putting(int call, PyObject *queue, PyObject *const *arguments, 
     if (lane) {
         struct thing thing = queue_of(lane, queue, call);
         if (!thing.ours)
-            did(holds_row(lane, &thing), 0);
+            did(holds_row(lane->syncs, &thing), 0);
         holds_wake(lane, queue);
     }
     return outcome;
@@ -87,7 +87,7 @@ static PyObject *by_slices(struct lane *lane, get_function get, PyObject *queue,
     while (!(outcome = get(queue, type, arguments, 2, NULL)) && PyErr_ExceptionMatches(empty)) {
         PyErr_Clear();
         lane->continues = true;
-        if (holds_ended(lane) || !holds_look_around(lane) || holds_ended(lane))
+        if (holds_ended(lane->syncs) || !holds_look_around(lane) || holds_ended(lane->syncs))
             break;
     }
     lane->continues = false;
@@ -101,7 +101,7 @@ static PyObject *getting(int call, PyObject *queue, PyTypeObject *type, PyObject
     struct thing thing = lane ? queue_of(lane, queue, call) : (struct thing){.ours = true};
     if (thing.ours)
         return get(queue, type, arguments, n, keywords);
-    struct sync_row *row = holds_row(lane, &thing);
+    struct sync_row *row = holds_row(lane->syncs, &thing);
     int64_t wait = 0;
     PyObject *outcome;
     if (call == GET && is_empty(queue)) {
@@ -133,7 +133,7 @@ static PyObject *on_join(PyObject *handle, PyObject *arguments)
     struct thing thing = lane ? thing_here(lane, handle) : (struct thing){.ours = true};
     if (thing.ours || !thing.method)
         return real[JOIN](handle, arguments);
-    struct sync_row *row = holds_row(lane, &thing);
+    struct sync_row *row = holds_row(lane->syncs, &thing);
     struct want want = holds_want(lane, &thing, handle, holds_thread(thing.object), NULL);
     PyObject *outcome = real[JOIN](handle, arguments);
     int64_t wait = holds_wanted(lane, want);

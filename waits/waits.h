@@ -6,13 +6,15 @@
  *   lane.c    a thread's account: where each nanosecond went
  *   gil.c     the GIL's addresses, and who holds it
  *   frames.c  where a thread is: on which line of the cell, and really
- *   holds.c   who has which of Python's locks
- *   orders.c  in which order locks are taken
- *   simple.c  queues that are in C, and joins
- *   made.c    where locks were made
- *   levels.c  how full semaphores, barriers and queues are
  *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
+ *   holds.c   who has which of Python's locks
+ *   semlocks.c the same of locks between processes
+ *   simple.c  queues that are in C, and joins
+ *   exchanges.c messages between processes: how many, how large
+ *   orders.c  in which order locks are taken
+ *   made.c    where locks were made
+ *   levels.c  how full semaphores, barriers and queues are
  *   module.c  the face that Python sees
  *
  * Nothing here allocates, locks or calls Python while a thread waits.
@@ -136,7 +138,7 @@ struct sync_row {
     int32_t made_at;
     const void *method;  /* the code of the method, or NULL: a lock, by itself */
     char of[LONGEST_OF], name[LONGEST_OF];
-    int64_t n, contended, wait, wait_max, hold, hold_max, blocked;
+    int64_t n, contended, wait, wait_max, hold, hold_max, blocked, bytes, pickle;
     uint32_t waits[N_BUCKETS];
 };
 
@@ -184,9 +186,18 @@ struct lost_call {
 
 #define N_LOST 8 /* the last ones */
 
+/* Where multiprocessing's locks were taken last: the line of an instruction, of whose code an own reference is kept. */
+#define N_LINES 32
+struct line {
+    struct _object *code;
+    int32_t at, line;
+    uint32_t file; /* of its file's name, what is as good as that */
+};
+
 struct order;
 
 struct syncs {
+    struct line lines[N_LINES];
     struct order *orders;    /* NULL: it never had two locks at a time */
     bool orders_are_full;
     struct _object *abort;   /* what is raised in its wait, to end that */
@@ -344,7 +355,8 @@ struct site frame_site_elsewhere(struct lane *copy);     /* the same of another 
 struct thing {
     uint64_t object;    /* the lock, or what it is part of */
     const void *method; /* whose code that is, or NULL */
-    const char *of, *name; /* or this method, of this class, if it has no code: it is in C */
+    const void *inner;  /* the code of the library's that did this to the lock, or NULL */
+    const char *of, *name; /* of what class's which method, where no code tells; then method is any number for it */
     struct _object *caller; /* the code that did this to it, or NULL, and at which of its instructions; no reference is taken */
     int32_t at;
     bool within;        /* a lock that the thing makes for itself, or takes again */
@@ -352,9 +364,14 @@ struct thing {
     bool resumes;       /* it is a condition that was waited for: who has the lock again has the thing */
     bool restores;      /* and has it right now, from Python code */
     bool ours;          /* it is no business of the body's */
+    bool between;       /* the method is multiprocessing's */
 };
 struct thing thing_here(struct lane *, struct _object *lock);
 struct _object *notified_here(struct lane *);            /* the condition whose waiters the calling thread is about to wake, or NULL */
+/* The code of the calling frame, where that is a function of multiprocessing's with so many arguments at least, and the last of these;
+ * else NULL. No reference is taken. */
+const void *frame_between(struct lane *, int n_arguments, struct _object **last);
+bool frame_is_users(struct lane *, int depth);           /* that one, or one of its callers: neither multiprocessing's nor ours */
 struct place frame_place(struct lane *);                 /* where any thread is, by whoever has the GIL; no reference is taken */
 
 /* module.c */
@@ -373,19 +390,30 @@ struct want {
     enum side side;
     int64_t before;
 };
-struct sync_row *holds_row(struct lane *, const struct thing *);
+struct sync_row *holds_row(struct syncs *, const struct thing *);
+struct held *holds_held(struct syncs *, struct _object *lock); /* NULL: it does not have it */
+struct handoff *holds_handoff(struct syncs *, const struct handoff *like);
+int64_t holds_blocked(const struct lane *);              /* for how long so far */
+void holds_released(struct lane *, struct _object *lock, bool wholly);
 struct want holds_want(struct lane *, const struct thing *, struct _object *wanted, struct lane *holder, struct sync_row *);
 int64_t holds_wanted(struct lane *, struct want);        /* returns for how long it has waited */
 void holds_waited(struct sync_row *, int64_t wait);
 void holds_wake(struct lane *, struct _object *wanted);
 bool holds_look_around(struct lane *);                   /* of who waits for long; false: an exception is set */
-bool holds_ended(struct lane *);                         /* raise what ends its wait; false: nothing does */
+bool holds_ended(struct syncs *);                        /* raise what ends its thread's wait; false: nothing does */
 struct lane *holds_thread(uint64_t thread);              /* of a threading.Thread, while it runs; or NULL */
 struct _object *holds_now(void);                         /* who has what, and waits for what */
 void holds_look_with(struct _object *function);          /* called by who waits for long; NULL: nobody looks */
 struct _object *holds_of(const struct syncs *);          /* what one has */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
+
+/* semlocks.c */
+void semlocks_on(void);      /* with the GIL */
+void semlocks_off(void);
+
+/* exchanges.c */
+struct _object *exchange_new(struct _object *original, int role); /* for a class, in the place of one of its attributes */
 
 /* orders.c */
 void orders_note(struct lane *);

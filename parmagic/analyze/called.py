@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from parmagic.model.private import say
+from parmagic.model.private import joined, say
 from parmagic.model.sources import short
 from parmagic.model.taken import NOWHERE, Handoff, Taken
+from parmagic.model.things import THING
 from parmagic.model.timeline import Lane
 
 
@@ -17,6 +18,12 @@ def called(each: Taken | Handoff) -> str:
     if each.made != NOWHERE:
         return say("{sort} made at {place}", sort=each.thing or "lock", place=at(each.made))
     return f"a {each.thing}" if each.thing not in {"", "lock"} else f"0x{each.object:x}"
+
+
+def called_as_asked(each: Taken) -> str:
+    """Return a thing's name; of what is asked and answers, with the method that it was asked by."""
+    asked = each.thing in THING and THING[each.thing].use == "asked"
+    return joined(called(each), f".{each.method}") if asked else called(each)
 
 
 def who(lane: Lane) -> str:

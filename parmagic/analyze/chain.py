@@ -10,6 +10,7 @@ from parmagic.model.finding import Finding
 from parmagic.model.private import Private, say
 from parmagic.model.sources import spoken
 from parmagic.model.taken import Handoff
+from parmagic.model.things import THING
 from parmagic.model.timeline import Lane, Timeline
 
 MUCH = 0.25
@@ -23,8 +24,6 @@ MOST = 3
 
 _ASLEEP = 0.5
 """Who is blocked for more than this share of the time for which it holds a thing holds it while asleep, or in I/O."""
-
-_HELD = frozenset({"", "lock", "condition", "semaphore"})
 
 
 class Link(NamedTuple):
@@ -85,7 +84,8 @@ def _words(link: Link, lanes: Mapping[int, Lane]) -> Private:
     each = link.handoff
     sort = f"a {each.thing or 'lock'}"
     name = f"`{each.name}`" if each.name else sort
-    had = "which worker {} held" if each.thing in _HELD else "until worker {} came"
+    held = THING[each.thing or "lock"].use in {"held", "lent"}
+    had = "which worker {} held" if held else "until worker {} came"
     tail = f" ({spoken(*each.waited)}), {had.format(each.blocker)} at {spoken(*each.blocked)}{_asleep(each, lanes)}"
     return Private(f"{name}{tail}", f"{sort}{tail}")
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parmagic.analyze.called import at, called, who
+from parmagic.analyze.called import at, called, called_as_asked, who
 from parmagic.model.recording import WorkerId
 from parmagic.model.taken import NOWHERE, Level, Taken
+from parmagic.model.things import THING
 from parmagic.model.timeline import Timeline
 
 COLUMNS = (
     "kind", "made_at", "n_workers", "n", "contended", "wait_s", "wait_mean_s", "wait_p99_s", "wait_max_s", "hold_s", "hold_max_s",
-    "hold_blocked_s", "busy", "level_max", "level_mean", "capacity", "puts", "gets", "full_s", "empty_s",
+    "hold_blocked_s", "busy", "level_max", "level_mean", "capacity", "puts", "gets", "full_s", "empty_s", "bytes", "pickle_s",
 )  # fmt: skip
 
 MOST = 10_000
@@ -27,10 +28,13 @@ _MOST_PLACES = 3
 _Found = list[tuple[WorkerId, Taken]]
 """What threads did with things of one name."""
 
-_TAKES = frozenset({"", "__enter__", "acquire", "wait", "wait_for", "put", "put_nowait", "get", "get_nowait", "join", "result"})
-"""The methods that take, or wait for, a thing: what is done in these is its number."""
+_PUTS = frozenset({"put", "put_nowait", "send", "send_bytes"})
+_GETS = frozenset({"get", "get_nowait", "recv", "recv_bytes", "recv_bytes_into"})
+_SENT = _PUTS | {"_feed"}
+"""The methods in which what goes away is pickled: a queue's thread does that for who puts it there."""
 
-_PUTS, _GETS = frozenset({"put", "put_nowait"}), frozenset({"get", "get_nowait"})
+_TAKES = _PUTS | _GETS | {"", "__enter__", "acquire", "wait", "wait_for", "join", "result", "__getitem__", "__setitem__"}
+"""The methods that take, or wait for, a thing: what is done in these is its number."""
 
 
 def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
@@ -67,25 +71,26 @@ def _by_name(timeline: Timeline) -> dict[str, _Found]:
     found: dict[str, _Found] = {}
     for lane in (*timeline.lanes, *timeline.children):
         for each in lane.synced.taken:
-            found.setdefault(called(each), []).append((lane.worker, each))
+            found.setdefault(called_as_asked(each), []).append((lane.worker, each))
     return found
 
 
 def _row(timeline: Timeline, found: _Found) -> dict[str, Any]:
     rows = [each for _, each in found]
-    takes = [each for each in rows if each.method in _TAKES]
     contended, wait = sum(each.contended for each in rows), sum(each.wait_s for each in rows)
     hold = sum(each.hold_s for each in rows)
-    kind = next((each.thing for each in rows if each.thing), "lock")
-    held, queue, levels = kind in {"lock", "condition", "semaphore"}, kind == "queue", _levels(found)
-    full = _fullness(kind, levels)
-    permits = full["capacity"] if kind == "semaphore" else 1
+    kind, levels = next((each.thing for each in rows if each.thing), "lock"), _levels(found)
+    use = THING[kind].use
+    held, fed, asked = use == "held" or (use == "lent" and bool(levels)), use == "fed", use == "asked"
+    takes = [each for each in rows if asked or each.method in _TAKES]
+    full = _fullness(levels, lent=use == "lent")
+    put, got = (sum(each.bytes for each in rows if each.method in some) for some in (_SENT, _GETS))
     return {
         "kind": kind,
         "made_at": _made_at(rows),
         "n_workers": len({worker.rank for worker, _ in found}),
         "n": sum(each.n for each in takes),
-        "contended": contended,
+        "contended": nan if asked else contended,
         "wait_s": wait,
         "wait_mean_s": wait / contended if contended else nan,
         "wait_p99_s": _percentile(rows, contended),
@@ -93,12 +98,14 @@ def _row(timeline: Timeline, found: _Found) -> dict[str, Any]:
         "hold_s": hold if held else nan,
         "hold_max_s": max(each.hold_max_s for each in rows) if held else nan,
         "hold_blocked_s": sum(each.blocked_s for each in rows) if held else nan,
-        "busy": hold / (timeline.wall_s * permits) if held else nan,
+        "busy": hold / (timeline.wall_s * (full["capacity"] if use == "lent" else 1)) if held else nan,
         **full,
-        "puts": sum(each.n for each in rows if each.method in _PUTS) if queue else nan,
-        "gets": sum(each.n for each in rows if each.method in _GETS) if queue else nan,
-        "full_s": sum(level.full_s for level in levels) if queue else nan,
-        "empty_s": sum(level.empty_s for level in levels) if queue else nan,
+        "puts": sum(each.n for each in rows if each.method in _PUTS) if fed else nan,
+        "gets": sum(each.n for each in rows if each.method in _GETS) if fed else nan,
+        "full_s": sum(level.full_s for level in levels) if fed and levels else nan,
+        "empty_s": sum(level.empty_s for level in levels) if fed and levels else nan,
+        "bytes": (max(put, got) if kind == "queue" else put + got) if put or got else nan,
+        "pickle_s": sum(each.pickle_s for each in rows) if put or got else nan,
     }
 
 
@@ -116,11 +123,10 @@ def _known(level: Level) -> tuple[float, float]:
     return level.until, level.full_s + level.empty_s
 
 
-def _fullness(kind: str, levels: Sequence[Level]) -> dict[str, float]:
+def _fullness(levels: Sequence[Level], *, lent: bool) -> dict[str, float]:
     """Return the level of things of one name: what is taken of semaphores, waits at barriers, or is in queues, and could be."""
     if not levels:
         return dict.fromkeys(("level_max", "level_mean", "capacity"), nan)
-    lent = kind == "semaphore"
     of = [float(level.high) if lent and isnan(level.capacity) else level.capacity for level in levels]  # as many as ever were left
     most = [capacity - level.low if lent else level.high for capacity, level in zip(of, levels, strict=True)]
     span = sum(level.span for level in levels)

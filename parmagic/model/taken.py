@@ -38,8 +38,8 @@ class Taken:
 
     ``object`` is the thing's address, ``of`` its class. It was done ``n`` times, ``contended`` of these after a wait, and held for
     ``hold_s`` where to have the lock is to have the thing: of that, ``blocked_s`` asleep, in I/O or waiting for another lock.
-    ``waits`` are how many waits there were by their length: place k counts those below 2**k ns. ``level`` is the thing's, where it has one.
-    ``made`` is where it was made, by one of the run's workers.
+    ``bytes`` went through it pickled, which took ``pickle_s``. ``waits`` are how many waits there were by their length: place k counts
+    those below 2**k ns. ``level`` is the thing's, where it has one. ``made`` is where it was made, by one of the run's workers.
     """
 
     object: int
@@ -52,6 +52,8 @@ class Taken:
     hold_s: float
     hold_max_s: float
     blocked_s: float
+    bytes: int = 0
+    pickle_s: float = 0.0
     waits: tuple[int, ...] = ()
     name: str = ""
     thing: str = ""

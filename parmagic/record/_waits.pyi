@@ -23,7 +23,7 @@ def resume() -> bool: ...
 # Return what the calling thread did with locks, and with what they are part of, in its account (``parmagic.record.holding``).
 def synced() -> list[
     tuple[
-        int, str, str, int, int, float, float, float, float, float, bytes,
+        int, str, str, int, int, float, float, float, float, float, int, float, bytes,
         tuple[float, int, int, float, float, float, float, float] | None, str | None, int,
     ]
 ]: ...  # fmt: skip
@@ -49,6 +49,9 @@ def end_wait(handle: int, error: BaseException, /) -> bool: ...
 def orders() -> list[
     tuple[int, int, int, int, str, str, str | None, int, str | None, int, tuple[int, ...], bool, int, float, float]
 ]: ...
+# Return what stands in the place of a class's attribute and counts; ``role`` is what that does: a method of connections (0), dumps
+# (1) and loads (2) of multiprocessing's pickler, a proxy's calls (3).
+def exchange(original: object, role: int, /) -> object: ...
 
 # Take the hooks off.
 def stop() -> None: ...

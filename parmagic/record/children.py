@@ -30,9 +30,9 @@ from parmagic.model.private import Private
 from parmagic.model.recording import Child, Clocks, Readings, WorkerId
 from parmagic.model.taken import NONE
 from parmagic.model.waits import Total
-from parmagic.record import holding, meter, standins, usage
+from parmagic.record import exchanges, holding, meter, standins, usage
 from parmagic.record.boxes import MOST_WAITS, Box, Boxes
-from parmagic.record.standins import StandIn, installed
+from parmagic.record.standins import StandIn, Standing
 from parmagic.record.totals import named
 from parmagic.system.descriptors import to_spare
 from parmagic.system.gil import gil_enabled
@@ -63,15 +63,19 @@ class Children:
         self._metered = 0
         self._counting = Lock()
         self._over = False
-        self._stand_ins: list[StandIn] = []
+        self._standing = Standing()
         self._boxes = Boxes(MOST)
         self._families: list[_Family] = []
 
     def __enter__(self) -> Self:
         """Stand where threads, and processes, are started."""
-        with held_back(), _changing:
-            self._stand_ins += [installed(*place, self) for place in _places()]
+        self._standing.add((*_places(), *exchanges.places()))
         return self
+
+    def know(self, function: Any) -> None:
+        """Know the body, now that it has come; stand as well where messages are exchanged, in what it has loaded."""
+        self.function = function
+        self._standing.add(exchanges.places())
 
     def __exit__(self, *_: object) -> None:
         """Put back what was there."""
@@ -80,9 +84,7 @@ class Children:
     def end(self) -> None:
         """Look at no thread any more, and put back what was there, where no other run needs us; once."""
         self._over = True
-        with held_back(), _changing:
-            while self._stand_ins:
-                self._stand_ins.pop().let_go(self)
+        self._standing.end()
         with held_back(), self._counting:
             self._boxes.take(0.0)
         self.function, self._lives = None, []  # a thread that goes on keeps none of it
@@ -139,8 +141,7 @@ class Children:
 
     def hush(self) -> None:
         """Have no thread print how it ended where it was told to, as it waited for who will not come."""
-        with held_back(), _changing:
-            self._stand_ins.append(installed(_Hook, threading, "excepthook", self))
+        self._standing.add([(_Hook, threading, "excepthook")])
 
     def running(self) -> dict[int, str]:
         """Return what the threads are called that have accounts and have not ended, by their idents."""
@@ -189,7 +190,6 @@ class _Here(local):
 
 
 _here = _Here()
-_changing = Lock()
 
 
 def leave() -> None:
@@ -364,8 +364,6 @@ def _fork_ends() -> None:
 
 def _fork_in_child() -> None:
     """In a fork: have ``threading`` as it was; where a body has forked it, keep an account."""
-    global _changing  # noqa: PLW0603  (another thread may have had it, which is not here)
-    _changing = Lock()
     family, box, _here.family, _here.box = _here.family, _here.box, None, None
     if family is not None and box is not None:
         family.children.in_fork(box)

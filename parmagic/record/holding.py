@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from parmagic.model.taken import NOWHERE, Handoff, Level, Order, Synced, Taken
-from parmagic.model.things import THING_OF
+from parmagic.model.things import THING, THING_OF
 from parmagic.record import objects
 
 Kind = TypeVar("Kind", Taken, Handoff)
@@ -22,7 +22,7 @@ def synced(extension: ModuleType, serial: int) -> Synced:
 
 
 def _taken(row: Sequence[Any]) -> Taken:
-    known, (waits, level, file, line) = row[:10], row[10:]
+    known, (waits, level, file, line) = row[:12], row[12:]
     counts, kind = unpack(f"{len(waits) // 4}I", waits), THING_OF.get(row[1] or "lock", "")
     return replace(Taken(*known), waits=counts, thing=kind, level=level and Level(*level), made=(file or "", line))
 
@@ -64,7 +64,10 @@ class _Known:
         name, made = self._names.get(each.object), each.made
         if made == NOWHERE:
             made = self._made.get(each.object, NOWHERE)
-        return replace(each, name=name.name if name else "", thing=each.thing or (name.itself if name else ""), made=made)
+        if name is None:
+            return replace(each, made=made)
+        part = name.thing if name.thing in THING and THING[name.thing].classes else ""
+        return replace(each, name=name.name, thing=part or each.thing or name.itself, made=made)
 
     def _with_names(self, order: Order) -> Order:
         first, second = (self._names[thing].name if thing in self._names else "" for thing in order.objects)

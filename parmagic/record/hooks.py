@@ -53,6 +53,7 @@ _LIBRARY = {
     "threading.py": "lock",
     "queue.py": "queue",
     "multiprocessing/synchronize.py": "lock",
+    "multiprocessing/sharedctypes.py": "lock",
     "multiprocessing/queues.py": "queue",
     "multiprocessing/connection.py": _PASS,
     "concurrent/futures/_base.py": "lock",

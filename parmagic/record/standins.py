@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Iterable
+from typing import Any
+
+from parmagic.system.interrupts import held_back
+from parmagic.system.real import Lock
 
 
 class StandIn:
-    """Stands in a module of the standard library in the place of one of its functions, for all runs that go on at the same time.
+    """Stands in a module of the standard library, or a class, in the place of a function, for all runs that go on at the same time.
 
     Who has kept it, or puts it back later, has the original by it.
     """
 
-    def __init__(self, module: ModuleType, name: str) -> None:
-        self.original = getattr(module, name)
+    stands: Any
+    """What is put there: itself, unless a kind of it says otherwise."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.original = vars(module)[name]
         self.module = module
+        self.stands = self
         self._name = name
         self._users: set[object] = set()
 
@@ -30,24 +38,50 @@ class StandIn:
     def step_down(self) -> None:
         """Put back what was there, unless somebody else has put something there."""
         _standing.discard(self)
-        if getattr(self.module, self._name) is self:
+        if self.stands_in(self.module, self._name):
             setattr(self.module, self._name, self.original)
+
+    def stands_in(self, module: Any, name: str) -> bool:
+        """Tell whether this is what is there."""
+        return self.module is module and self._name == name and vars(module).get(name) is self.stands
 
 
 _standing: set[StandIn] = set()
+_changing = Lock()
 
 
 def leave() -> None:
     """In a fork: put back what was there, whatever its process needs."""
+    global _changing  # noqa: PLW0603  (another thread may have had it, which is not here)
+    _changing = Lock()
     for each in list(_standing):
         each.step_down()
 
 
-def installed(kind: type[StandIn], module: ModuleType, name: str, user: object) -> StandIn:
+class Standing:
+    """All that stands in for one run."""
+
+    def __init__(self) -> None:
+        self._all: list[StandIn] = []
+
+    def add(self, places: Iterable[tuple[type[StandIn], Any, str]]) -> None:
+        """Stand in these places as well: a kind of stand-in, a module or class, and the name of its function."""
+        with held_back(), _changing:
+            for place in places:
+                self._all.append(_installed(*place, self))
+
+    def end(self) -> None:
+        """Put back what was there, where no other run needs it; once."""
+        with held_back(), _changing:
+            while self._all:
+                self._all.pop().let_go(self)
+
+
+def _installed(kind: type[StandIn], module: Any, name: str, user: object) -> StandIn:
     """Have a stand-in of this kind there for one more run: the one that is there, or a new one."""
-    there = getattr(module, name)
-    made = there if type(there) is kind else kind(module, name)
+    there = (each for each in _standing if type(each) is kind and each.stands_in(module, name))
+    made = next(there, None) or kind(module, name)
     made.use(user)
     _standing.add(made)
-    setattr(module, name, made)
+    setattr(module, name, made.stands)
     return made

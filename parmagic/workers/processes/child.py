@@ -154,7 +154,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
     try:
         enter(worker)
         call, load = unpack(notes)
-        children.function = body_of(call)
+        children.know(body_of(call))
         surroundings.reseed()
         call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
         trace.attach(worker.rank)

@@ -1,0 +1,45 @@
+"""Where messages between processes are counted while a run is on: connections, what queues pickle, and proxies of managers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from parmagic.record.hooks import extension
+from parmagic.record.standins import StandIn
+
+_CALL, _DUMPS, _LOADS, _PROXY = range(4)
+"""What counts them does (``_waits.exchange``)."""
+
+_ROLES = {
+    **dict.fromkeys(("send", "recv", "send_bytes", "recv_bytes", "recv_bytes_into"), _CALL),
+    "dumps": _DUMPS,
+    "loads": _LOADS,
+    "_callmethod": _PROXY,
+}
+
+_CLASSES = (("multiprocessing.connection", "_ConnectionBase"), ("multiprocessing.managers", "BaseProxy"))
+"""Modules that are looked at where they are loaded: what is made of them has loaded them."""
+
+
+class Exchange(StandIn):
+    """Stands in a class in the place of a method, as an object of C: no frame of ours is in the way of who calls it."""
+
+    def __init__(self, module: type, name: str) -> None:
+        super().__init__(module, name)
+        waits, _ = extension()
+        assert waits is not None
+        self.stands = waits.exchange(self.original, _ROLES[name])
+
+
+def places() -> Iterator[tuple[type[StandIn], Any, str]]:
+    """Yield where to stand in, and as what; nowhere where nothing is measured."""
+    if extension()[0] is None:
+        return
+    found = [ForkingPickler, *(getattr(sys.modules.get(module), name, None) for module, name in _CLASSES)]
+    for kind in found:
+        for name in _ROLES if kind is not None else ():
+            if name in vars(kind):
+                yield Exchange, kind, name
