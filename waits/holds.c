@@ -113,9 +113,11 @@ static void let_go(struct lane *lane, struct held *held, int64_t now)
     struct syncs *syncs = lane->syncs;
     if (held->whole)
         add_hold(held->row, now - held->since, holds_blocked(lane) - held->blocked);
-    Py_XDECREF(held->code);
+    PyObject *lock = held->lock, *code = held->code;
     memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
     syncs->n_held--;
+    Py_XDECREF(code); /* only now: whose code runs then may take locks */
+    Py_DECREF(lock);
 }
 
 /* A semaphore has let it in, or it has gone again: so many more are left. */
@@ -173,7 +175,7 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way
     if (!(whole || (row->level && (!thing.within || back))) || syncs->n_held == N_HELD)
         return;
     held = &syncs->held[syncs->n_held++];
-    *held = (struct held){lock, Py_XNewRef(thing.caller), thing.at, row, clock_now(), holds_blocked(lane), way.again ? way.again : 1, whole,
+    *held = (struct held){Py_NewRef(lock), Py_XNewRef(thing.caller), thing.at, row, clock_now(), holds_blocked(lane), way.again ? way.again : 1, whole,
                           thing.object, 0, row->level ? level_look(row->level) : -1};
     if (whole && syncs->n_held > 1 && way.patient)
         orders_note(lane);
@@ -584,8 +586,10 @@ void syncs_free(struct syncs *syncs)
     }
     for (int i = 0; syncs && i < N_LINES; i++)
         Py_XDECREF(syncs->lines[i].code);
-    for (int i = 0; syncs && i < syncs->n_held; i++)
+    for (int i = 0; syncs && i < syncs->n_held; i++) {
         Py_XDECREF(syncs->held[i].code);
+        Py_DECREF(syncs->held[i].lock);
+    }
     for (int i = 0; syncs && i < N_LOST; i++)
         Py_XDECREF(syncs->lost_calls[i].place.code);
     if (syncs) {

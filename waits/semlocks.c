@@ -186,8 +186,10 @@ static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, s
         return;
     if (held)
         Py_XDECREF(held->code);
-    else
+    else {
         held = &syncs->held[syncs->n_held++];
+        Py_INCREF(lock);
+    }
     *held = (struct held){.lock = lock, .code = Py_XNewRef(thing->caller), .at = thing->at, .row = row, .since = clock_now(),
                           .blocked = holds_blocked(lane), .depth = 1, .whole = true, .thing = thing->object, .level = -1};
 }

@@ -143,7 +143,7 @@ struct sync_row {
 };
 
 struct held {
-    struct _object *lock;
+    struct _object *lock;    /* of which an own reference is kept: who has it may forget it */
     struct _object *code;    /* that took it, and at which of its instructions */
     int32_t at;
     struct sync_row *row;
