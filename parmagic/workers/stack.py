@@ -17,7 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 import parmagic
-from parmagic.record import children
+from parmagic.record import lives, starts
 from parmagic.system.descriptors import Descriptor
 from parmagic.system.files import anonymous_file
 from parmagic.system.gil import FREE_THREADED
@@ -30,6 +30,7 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(mo
 _DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
 _OURS = os.path.dirname(parmagic.__file__) + os.sep  # noqa: PTH120
 _LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120
+_STAND_INS = frozenset({lives.__file__, starts.__file__})
 _MOST = 1 << 16
 
 
@@ -135,5 +136,5 @@ def in_library(thread: threading.Thread) -> bool:
     """
     files = [frame.file for frame in frames_of(thread.ident)]
     ours = next((place for place, file in enumerate(files) if not file.startswith(_OURS)), len(files))
-    file = "".join(files[ours : ours + 1] if children.__file__ in files[:ours] else files[:1])
+    file = "".join(files[ours : ours + 1] if not _STAND_INS.isdisjoint(files[:ours]) else files[:1])
     return (file.startswith(_LIBRARY) and "-packages" not in file) or "pydevd" in file

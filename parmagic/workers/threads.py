@@ -10,30 +10,31 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from parmagic.errors import Ended, EndedHeld, ItemTimeout, ParmagicError
+from parmagic.errors import Ended, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
-from parmagic.record import children, meter, tracing, usage
+from parmagic.record import lives, meter, tracing, usage
 from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
+from parmagic.record.children import Children
 from parmagic.record.circles import Circles
 from parmagic.record.helpers import HelperThreads
 from parmagic.record.holding import named
 from parmagic.record.hooks import hooked
 from parmagic.record.items import Worker, enter
-from parmagic.system import debugger, limits, runs
-from parmagic.system.interrupts import calm, forget, heed_forks, held_back, raise_in, undo
-from parmagic.system.real import Empty, Lock, lead_the_loop, new_thread, sleep
+from parmagic.system import limits, runs
+from parmagic.system.interrupts import calm, forget, heed_forks, held_back, undo
+from parmagic.system.real import Empty, lead_the_loop, new_thread
 from parmagic.workers import Job, Patience, Report
 from parmagic.workers.dispatch import Counter, Deck, OwnItem, SharedDeck
 from parmagic.workers.doing import Doing
 from parmagic.workers.endings import GRACE, cut_off, over_time
 from parmagic.workers.gate import Gate
+from parmagic.workers.interrupting import Interrupts
 from parmagic.workers.loop import InTurn, body_of, names_in, work
 from parmagic.workers.output import ThreadOutput, leave
-from parmagic.workers.overtime import OUT_OF_LIBRARY, LateThreads
+from parmagic.workers.overtime import LateThreads
 from parmagic.workers.pyplot import Pyplot
 from parmagic.workers.reports import Reports
 from parmagic.workers.settings.taken import in_thread, of_threads
-from parmagic.workers.stack import in_library
 
 
 class SharedWorkers:
@@ -101,9 +102,7 @@ class _Crew:
         self.pyplot = Pyplot(names_in(job.call))
         self.measuring = False
         self._ending = 0.0  # when the threads were told to end: items that go on are cut off there
-        self._leaving = Lock()
-        self._left, self._accounted = set[int](), set[int]()  # ranks that are at their end; that have handed in their accounts,
-        self._parting = set[int]()  # or do so, and then leave what they keep
+        self._accounted = set[int]()  # ranks that have handed in their accounts
         self.given_up: set[int] = set()  # ranks whose last item was reported for them
         self._done = 0
         self._fault: BaseException | None = None  # what ended a worker that was not to end
@@ -113,8 +112,9 @@ class _Crew:
         self._gate = Gate(self.count)
         self._begin, self._born = perf_counter(), [0.0] * self.count
         self._threads = [new_thread(self._run, (rank,), name=f"parmagic {job.arm.model.name} {rank}") for rank in range(self.count)]
-        self._helpers, self.children = HelperThreads(from_birth=False), children.Children(body_of(job.call))
+        self._helpers, self.children = HelperThreads(from_birth=False), Children(body_of(job.call))
         self.circles = Circles(self._alive, self.children, shared=True)
+        self._interrupts = Interrupts(self._threads)
         self._late = LateThreads(job.plan, self.board, self._threads)
         self._doing = Doing(job, self.board, self._threads, self.who, self.gauges)
 
@@ -226,7 +226,7 @@ class _Crew:
         alive = [thread for thread in self._threads if thread.is_alive()]
         interrupted = bool(alive) and sys.exc_info()[0] is not None
         if interrupted:
-            self._interrupt()
+            self._interrupts.raise_in_all(self.heard)
         deadline = perf_counter() + GRACE
         for rank, thread in enumerate(self._threads):  # also those that are ending: they still have what VizTracer knows of them
             if thread.ident is not None and rank not in self.given_up:
@@ -235,38 +235,14 @@ class _Crew:
             calm()
         return [rank for rank, thread in enumerate(self._threads) if thread.is_alive()]
 
-    def _interrupt(self) -> None:
-        """Raise in every thread, as soon as it is out of a fork and of the standard library's own code: locks would stay locked.
-
-        And not while it opens what it is measured by: nobody would close that.
-        """
-        waiting, until = list(range(self.count)), perf_counter() + OUT_OF_LIBRARY
-        while waiting:
-            for rank in list(waiting):
-                thread = self._threads[rank]
-                with self._leaving:
-                    left, held = rank in self._left, debugger.holds(thread)
-                    if not (left or held) and perf_counter() < until and (self._is_busy(rank) or in_library(thread)):
-                        continue
-                    if not left and not raise_in(thread.ident, EndedHeld if held else Ended) and perf_counter() < until + GRACE:
-                        continue
-                waiting.remove(rank)
-            debugger.let_go()  # only now: the body does not go on behind a breakpoint
-            if waiting:
-                sleep(0.001)
-
-    def _is_busy(self, rank: int) -> bool:
-        """Tell whether a thread is there, and opens what it is measured by, or closes that and leaves what it made once."""
-        return self._threads[rank].is_alive() and (rank not in self.heard or rank in self._parting)
-
     def _run(self, rank: int) -> None:
         """Be worker ``rank``; whatever ends it, the main thread hears of it."""
         try:
             self._guarded(self._contexts[rank].run, self._work, rank)
             try:
-                self._leave(rank, self._left)
+                self._interrupts.leave(rank)
             except Ended:
-                self._leave(rank, self._left)  # it came in the last moment
+                self._interrupts.leave(rank)  # it came in the last moment
             self._guarded(self._report_the_end, rank)
         finally:
             self.reports.put(_Gone(rank))
@@ -310,7 +286,7 @@ class _Crew:
         finally:
             if worker.keeps:
                 try:
-                    self._leave(rank, self._parting)
+                    self._interrupts.part(rank)
                     self._hand_in(rank)  # to leave that is none of its items' time
                 finally:
                     worker.leave()
@@ -328,16 +304,6 @@ class _Crew:
             self.reports.put(Recording(self.who[rank], synced=synced, noted=True))
             self._helpers.look(waits)
 
-    def _leave(self, rank: int, ranks: set[int]) -> None:
-        """From here on, being of these ``ranks``, the calling thread is not interrupted: an account must be closed, and the end reported.
-
-        What was raised in it before comes at the latest in this loop, where Python looks. (To take it back leaves :func:`calm`'s alarm.)
-        """
-        with self._leaving:
-            ranks.add(rank)
-        for _ in range(2):
-            pass
-
     def _report_the_end(self, rank: int) -> None:
         try:
             if rank in self.who:
@@ -350,7 +316,7 @@ class _Crew:
             self._helpers.end()
             enter(None)
             leave()
-            children.leave()
+            lives.leave()
 
     def _deck(self, rank: int) -> Deck:
         claims = self.job.sharing.claims_of(rank)

@@ -23,7 +23,7 @@ import pytest
 
 import parmagic
 from parmagic.model.kinds import WORKER_STATES
-from parmagic.record import boxes, children, hooks
+from parmagic.record import boxes, children, hooks, lives, starts
 from parmagic.result import study
 from parmagic.system.interrupts import raise_in
 from parmagic.workers.stack import frames_of, in_library
@@ -559,17 +559,17 @@ def test_a_start_is_not_torn(monkeypatch):
 def test_who_starts_a_thread_is_in_the_library(monkeypatch):
     """Our code stands there for the library's: locks of its callers would stay locked."""
     gate = SimpleQueue()
-    monkeypatch.setattr(children, "is_ours", gate.get)  # it blocks in C: the innermost frame is ours
+    monkeypatch.setattr(starts, "is_ours", gate.get)  # it blocks in C: the innermost frame is ours
 
-    def starts():
+    def start():
         mine.adopt(0, measuring=False)
         started(nap)
 
     with children.Children() as mine:
-        thread = threading.Thread(target=starts)
+        thread = threading.Thread(target=start)
         thread.start()
         until = time.monotonic() + 30
-        while next(frames_of(thread.ident)).file != children.__file__ and time.monotonic() < until:
+        while next(frames_of(thread.ident)).file != starts.__file__ and time.monotonic() < until:
             time.sleep(0.001)
         found = in_library(thread)
         gate.put(False)
@@ -711,10 +711,10 @@ def test_a_process_that_starts_behind_the_run():
     """It has no box, as nobody would close that."""
     with children.Children() as ours:
         ours.adopt(0, measuring=True)
-        family = children._here.family
+        family = lives.here.family
         ours.take()
         assert ours.box_for(family) is None
-    children.leave()
+    lives.leave()
 
 
 def test_inferred():

@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import Any
 
-from parmagic.record import children
+from parmagic.record import lives
 from parmagic.system import debugger
 from parmagic.system.descriptors import socketpair
 from parmagic.system.interrupts import held_back
@@ -32,7 +32,7 @@ def fork(call: Any, items: Any) -> Hub:
     settings = taken().settings
     ours, theirs = socketpair()
     me = descriptor_of(os.getpid())
-    with warnings.catch_warnings(), held_back(), children.nobodys():
+    with warnings.catch_warnings(), held_back(), lives.nobodys():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the front end are known to be safe
         try:
             pid = fork_process()
