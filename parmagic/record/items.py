@@ -11,7 +11,7 @@ import traceback
 from array import array
 from collections.abc import Callable, Hashable, Sequence
 from time import perf_counter, perf_counter_ns
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from parmagic.errors import Ended, Entangled
 from parmagic.model.plan import Plan
@@ -194,6 +194,11 @@ def enter(worker: Worker | None) -> None:
         del _here.worker
 
 
+def _instead(error: BaseException) -> BaseException | None:
+    """Return what an item fails with whose wait was ended; no code of an exception's class, which may be the user's, is asked."""
+    return cast("Entangled", error).instead if issubclass(type(error), Entangled) else None
+
+
 def perform(
     call: Call,
     items: Sequence[Any],
@@ -246,7 +251,7 @@ def perform(
                 if type(error) is Broke:
                     board[STOP] = 1
                     return Batch(first, begins, ends, values, errors, index)
-                errors[index] = error.instead if isinstance(error, Entangled) and error.instead else _below(error)
+                errors[index] = _instead(error) or _below(error)
             if issubclass(type(error), Ended) or not keep_going:
                 board[STOP] = 1
                 break
