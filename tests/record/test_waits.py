@@ -348,7 +348,7 @@ def test_nothing_grows(tmp_path):
 
 @pytest.mark.parametrize(
     ("before", "state"),
-    [("time.sleep(60)", "sleep_s"), ("while True:\n        pass", "running_s"), ("lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()", "lock_wait_s")],
+    [("time.sleep(60)", "sleep_s"), ("while True:\n        pass", "running_s"), ("lock = threading.Lock()\n    lock.acquire()\n    lock.acquire(timeout=60)", "lock_wait_s")],
 )
 def test_the_black_box(ip, tmp_path, before, state):
     """What a killed worker did until it died is in the run: its item, and what it was in at the end."""
