@@ -27,6 +27,9 @@ _WORKS = 0.1
 _ENOUGH = 0.5
 """Of less than this share of what was waited for, nothing is said."""
 
+_MUCH = 0.25
+"""A share of their active time that is worth a word."""
+
 _WORDS = {state.name: state.words for state in STATES}
 
 
@@ -57,6 +60,14 @@ def words(timeline: Timeline) -> str:
     state, known = max(spent, key=lambda name: spent[name]), sum(spent.values())
     most = f" ({_WORDS[state]} {spent[state] / known:.0%})" if known > _ENOUGH * sum(waited_s(timeline)) else ""
     return f"{_counted([lane for lane in timeline.children if _works(timeline, lane)] or timeline.children)} that its body starts{most}"
+
+
+def advice(timeline: Timeline) -> str:
+    """Say what to do where workers mostly wait for what their bodies started."""
+    spent = active_s(timeline)
+    if timeline.gil and spent["gil_wait"] > _MUCH * sum(spent.values()):
+        return "These share one GIL: let the body start processes, or do one part of the work itself, and have the line start workers."
+    return "The body is parallel itself, so the serial run is, too: have it do one part of the work, and the line start workers."
 
 
 def _works(timeline: Timeline, lane: Lane) -> bool:

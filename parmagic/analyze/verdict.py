@@ -313,14 +313,6 @@ def _fewer_at_once(label: Any, tables: Tables) -> str:
     return "What they wait for is slower for so many at once: try fewer workers." if _in_io(label, tables) else ""
 
 
-def _less_started(label: Any, tables: Tables) -> str:
-    timeline = tables.arms[label]
-    spent = started.active_s(timeline)
-    if timeline.gil and spent["gil_wait"] > MUCH * sum(spent.values()):
-        return "These share one GIL: let the body start processes, or do one part of the work itself, and have the line start workers."
-    return "The body is parallel itself, so the serial run is, too: have it do one part of the work, and the line start workers."
-
-
 def _less_locked(label: Any, tables: Tables) -> str:
     return _locks(label, tables).advice
 
@@ -335,7 +327,7 @@ _ADVICE: Mapping[str, Callable[[Any, Tables], str]] = {
     "transfer": _less_moved,
     "overhead": _more_work,
     "idle": _less_uneven,
-    "started": _less_started,
+    "started": lambda label, tables: started.advice(tables.arms[label]),
     "lock_wait": _less_locked,
     "cpu_wait": _fewer_threads,
     "slower": _fewer_at_once,
