@@ -257,10 +257,18 @@ void holds_released(struct lane *lane, PyObject *lock, bool wholly)
         see_level(lane, row, level, now);
 }
 
+/* What most never need, as their bodies know no lock. */
+static struct syncs *syncs_new(void)
+{
+    return is_on ? PyMem_RawCalloc(1, sizeof(struct syncs)) : NULL;
+}
+
 struct lane *holds_watched(void)
 {
     struct lane *lane = lane_here();
-    return lane && !lane->depth && lane->in_item && lane->syncs ? lane : NULL;
+    if (!lane || lane->depth || !lane->in_item)
+        return NULL;
+    return lane->syncs || (lane->syncs = syncs_new()) ? lane : NULL;
 }
 
 static PyObject *not_blocking, *one_slice; /* arguments of acquire */
@@ -573,11 +581,6 @@ void holds_off(void)
     }
 }
 
-struct syncs *syncs_new(void)
-{
-    return is_on ? PyMem_RawCalloc(1, sizeof(struct syncs)) : NULL;
-}
-
 void syncs_free(struct syncs *syncs)
 {
     for (uint32_t i = 0; syncs && i < syncs->n_handoffs; i++) {
@@ -637,7 +640,8 @@ PyObject *holds_of(const struct syncs *syncs)
 
 static PyObject *now_tuple(struct lane *lane)
 {
-    const struct syncs *syncs = lane->syncs;
+    static const struct syncs none;
+    const struct syncs *syncs = lane->syncs ? lane->syncs : &none;
     PyObject *held = holds_of(syncs), *lost = held ? PyList_New(0) : NULL;
     for (uint32_t i = 0; lost && i < N_LOST && i < syncs->n_lost_calls; i++)
         append(&lost, lost_tuple(&syncs->lost_calls[i]));
@@ -657,10 +661,8 @@ static PyObject *now_tuple(struct lane *lane)
 PyObject *holds_now(void)
 {
     PyObject *list = PyList_New(0);
-    for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; list && each; each = lanes_next(each)) {
-        if (each->syncs)
-            append(&list, now_tuple(each));
-    }
+    for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; list && each; each = lanes_next(each))
+        append(&list, now_tuple(each));
     return list;
 }
 

@@ -70,7 +70,7 @@ static void forget(uint64_t thing)
 static PyObject *was_made(PyObject *lock)
 {
     struct lane *lane = lock ? my_lane : NULL;
-    if (lane && lane_here() && !lane->depth && lane->in_item && lane->syncs) {
+    if (lane && lane_here() && !lane->depth && lane->in_item) {
         struct thing thing = thing_here(lane, lock);
         if (!thing.ours && !thing.within && thing.caller)
             note(thing.object, thing.caller, thing.at);

@@ -252,7 +252,6 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     if (!lane)
         return PyErr_SetFromErrno(PyExc_OSError);
     lane->thread_state = PyThreadState_Get();
-    lane->syncs = syncs_new();
     enlist(lane);
     lane_open(lane, rank, (int64_t)(born * 1e9));
     handed_over(lane, lane->mark);

@@ -254,7 +254,7 @@ struct lane {
     struct _object *filename;  /* the cell's, a str */
     bool continues;            /* the wait is the one before, in a further slice of that */
     int64_t joined;            /* how long that has been */
-    struct syncs *syncs;       /* our own memory, or NULL: nobody looks at locks */
+    struct syncs *syncs;       /* our own memory; NULL: it has not come to a lock */
     uint32_t n_totals;   /* rows that tell things apart: */
     uint16_t used[N_TOTALS]; /* where they are; pages that nobody has written to are not looked at */
     struct file files[N_FILES];
@@ -381,7 +381,6 @@ void thing_names(const struct thing *, char *of, char *name); /* LONGEST_OF byte
 /* holds.c */
 bool holds_on(void);         /* with the GIL; false: the methods of locks are not as we know them */
 void holds_off(void);
-struct syncs *syncs_new(void);
 void syncs_free(struct syncs *); /* with the GIL */
 struct _object *handoffs_rows(const struct syncs *);
 struct lane *holds_watched(void);                        /* the calling thread's, where it is a worker's, in an item; or NULL */

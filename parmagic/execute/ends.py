@@ -27,7 +27,7 @@ def with_ends(timeline: Timeline, before: Iterable[Timeline], task: Task) -> Tim
 
     A serial arm apart from that has told of its own.
     """
-    if not _in_memory(timeline.arm) or any(_in_memory(each.arm) for each in before):
+    if not task.plan.changes.names or not _in_memory(timeline.arm) or any(_in_memory(each.arm) for each in before):
         return timeline
     return replace(timeline, ends=ends_of(names_around(task.call), task.plan.changes))
 

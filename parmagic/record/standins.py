@@ -47,6 +47,7 @@ class StandIn:
 
 
 _standing: set[StandIn] = set()
+_made: dict[tuple[type[StandIn], Any, str], StandIn] = {}  # the last of each place: to make one takes longer than to put it there
 _changing = Lock()
 
 
@@ -78,10 +79,12 @@ class Standing:
 
 
 def _installed(kind: type[StandIn], module: Any, name: str, user: object) -> StandIn:
-    """Have a stand-in of this kind there for one more run: the one that is there, or a new one."""
-    there = (each for each in _standing if type(each) is kind and each.stands_in(module, name))
-    made = next(there, None) or kind(module, name)
+    """Have a stand-in of this kind there for one more run: the one that is there, or was the last time, or a new one."""
+    made, there = _made.get((kind, module, name)), vars(module)[name]
+    if made is None or (there is not made.stands and there is not made.original):
+        made = _made[kind, module, name] = kind(module, name)
     made.use(user)
     _standing.add(made)
-    setattr(module, name, made.stands)
+    if there is not made.stands:
+        setattr(module, name, made.stands)
     return made
