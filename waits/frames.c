@@ -240,9 +240,14 @@ static bool begins_with(PyObject *name, PyObject *folder, Py_ssize_t length)
            !memcmp(PyUnicode_DATA(name), PyUnicode_DATA(folder), (size_t)length * PyUnicode_KIND(name));
 }
 
+/* Ours, or the import system's, whose locks nobody can do anything about; one of these is a signal, which the same thread takes twice. */
 static bool is_own(PyCodeObject *code)
 {
-    return own_folder && begins_with(code->co_filename, own_folder, PyUnicode_GET_LENGTH(own_folder));
+    static PyObject *imports;
+    if (!imports && !(imports = PyUnicode_InternFromString("<frozen importlib")))
+        PyErr_Clear();
+    return (own_folder && begins_with(code->co_filename, own_folder, PyUnicode_GET_LENGTH(own_folder))) ||
+           (imports && begins_with(code->co_filename, imports, PyUnicode_GET_LENGTH(imports)));
 }
 
 static bool is_between(PyCodeObject *code)

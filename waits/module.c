@@ -187,6 +187,15 @@ static PyObject *resume(PyObject *self, PyObject *unused)
     return PyBool_FromLong(hooks_resume());
 }
 
+/* Look at locks again, in a forked process, which does not of itself. */
+static PyObject *look_at_locks(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    holds_on();
+    Py_RETURN_NONE;
+}
+
 static PyObject *stop(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -680,6 +689,7 @@ static PyObject *tables(PyObject *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"why_not", why_not, METH_NOARGS, NULL}, {"start", start, METH_NOARGS, NULL},   {"stop", stop, METH_NOARGS, NULL},
     {"resume", resume, METH_NOARGS, NULL},
+    {"look_at_locks", look_at_locks, METH_NOARGS, NULL},
     {"synced", synced, METH_NOARGS, NULL},
     {"handoffs", handoffs, METH_NOARGS, NULL},
     {"orders", orders, METH_NOARGS, NULL},

@@ -23,7 +23,7 @@ from typing import Any
 
 from parmagic.model.private import Private
 from parmagic.model.recording import Child, WorkerId
-from parmagic.record import joined, meter, usage
+from parmagic.record import holding, joined, meter, usage
 from parmagic.record.joined import HEAD
 from parmagic.system.descriptors import Descriptor, high, to_spare
 from parmagic.system.files import anonymous_file
@@ -34,6 +34,9 @@ AT_ONCE = 64
 
 MOST_WAITS = 4096
 """Single waits that are kept of each; the seconds of all are."""
+
+MOST_TOLD = 2**24
+"""Bytes of what each did with locks: there are at most some thousand rows."""
 
 _GIVEN = re.compile(r"((Fork|Spawn|ForkServer)?(Process|PoolWorker)|(Sync|SharedMemory)Manager)-\d+(:\d+)*")
 """Names that the standard library gives processes."""
@@ -99,7 +102,14 @@ class Box:
         who = WorkerId(self.rank, pid, pid, gil=gil_enabled(), takes_items=False)
         end = readings.tally.times[-1] if readings is not None and readings.tally is not None else self._born
         called = name if _GIVEN.fullmatch(name) else Private(name, f"process {pid}") if name else f"process {pid}"
-        return Child(who, called, "process", self._born, end, not ended, readings, totals)
+        synced = holding.as_told(self._told())
+        return Child(who, called, "process", self._born, end, not ended, readings, totals, synced)
+
+    def _told(self) -> bytes:
+        """Return what the process said at its end."""
+        with suppress(OSError):
+            return os.pread(self._file.fileno(), MOST_TOLD, self._size + HEAD.size)
+        return b""
 
     def _head(self) -> tuple[int, str]:
         try:

@@ -143,9 +143,10 @@ class Children:
         now = perf_counter()
         with held_back(), self._counting:  # who starts a process at this moment has its box in time, or none
             processes = self._boxes.take(now)
-        found = [*(life.done or life.so_far(now) for life in self._lives), *processes]
-        names = iter(named(tuple(total for child in found for total in child.totals), self.function))  # one search for all of them
-        synced = holding.named([child.synced for child in found], self.function)
+        found = [life.done or life.so_far(now) for life in self._lives]
+        names = iter(named(tuple(total for child in (*found, *processes) for total in child.totals), self.function))  # one search for all
+        synced = [*holding.named([child.synced for child in found], self.function), *(child.synced for child in processes)]
         return tuple(
-            replace(child, totals=tuple(islice(names, len(child.totals))), synced=each) for child, each in zip(found, synced, strict=True)
+            replace(child, totals=tuple(islice(names, len(child.totals))), synced=each)
+            for child, each in zip((*found, *processes), synced, strict=True)
         )

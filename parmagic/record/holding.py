@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from struct import error as StructError  # noqa: N812  (a class, which struct calls as it does no other)
 from struct import unpack
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from parmagic.model.taken import NOWHERE, Handoff, Level, Order, Synced, Taken
+from parmagic.model.code import code_of
+from parmagic.model.taken import NONE, NOWHERE, Handoff, Level, Order, Synced, Taken
 from parmagic.model.things import THING, THING_OF
 from parmagic.record import objects
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 Kind = TypeVar("Kind", Taken, Handoff)
 
 
 def synced(extension: ModuleType, serial: int) -> Synced:
     """Return what the hooks tell of the calling thread, whose account has this number."""
+    return _synced(serial, extension.synced(), extension.handoffs(), extension.orders())
+
+
+def told(extension: ModuleType, serial: int, process: BaseProcess) -> bytes:
+    """Return the same of the calling thread as JSON, with the names that things have in its process, which was started with a function.
+
+    What that reads has them by its own names, what was handed to it by those of its parameters.
+    """
     rows = extension.synced(), extension.handoffs(), extension.orders()
-    return Synced(tuple(map(_taken, rows[0])), tuple(map(_handoff, rows[1])), tuple(map(_order, rows[2])), (serial,))
+    found = _synced(serial, *rows)
+    function, waited_s = process._target, sum(row.wait_s for row in found.taken)  # type: ignore[attr-defined]  # noqa: SLF001
+    names = objects.names(function, _things([found]), waited_s, _given(process))
+    return json.dumps([serial, *rows, list(names.items())], default=list).encode()
+
+
+def _given(process: Any) -> dict[str, Any]:
+    """Return what its function was called with, by the names of its parameters."""
+    code = code_of(process._target)  # noqa: SLF001  (it has no other name for these)
+    by_place = zip(code.co_varnames[: code.co_argcount], process._args, strict=False) if code is not None else ()  # noqa: SLF001
+    return {**dict(by_place), **process._kwargs}  # noqa: SLF001
+
+
+def as_told(text: bytes) -> Synced:
+    """Return what a process told of itself so; nothing where it could not, or somebody has scribbled over it."""
+    with suppress(ValueError, TypeError, StructError):
+        *rows, names = json.loads(text)
+        found = _synced(*rows)
+        return _Known({address: objects.Known(*known) for address, known in names}, found.taken).told(found)
+    return NONE
+
+
+def _synced(serial: int, taken: Iterable[Sequence[Any]], handoffs: Iterable[Sequence[Any]], orders: Iterable[Sequence[Any]]) -> Synced:
+    return Synced(tuple(map(_taken, taken)), tuple(map(_handoff, handoffs)), tuple(map(_order, orders)), (serial,))
 
 
 def _taken(row: Sequence[Any]) -> Taken:
     known, (waits, level, file, line) = row[:12], row[12:]
-    counts, kind = unpack(f"{len(waits) // 4}I", waits), THING_OF.get(row[1] or "lock", "")
+    counts, kind = unpack(f"{len(waits) // 4}I", bytes(waits)), THING_OF.get(row[1] or "lock", "")
     return replace(Taken(*known), waits=counts, thing=kind, level=level and Level(*level), made=(file or "", line))
 
 
@@ -41,11 +79,15 @@ def _order(row: Sequence[Any]) -> Order:
 
 def named(found: Sequence[Synced], function: Any) -> list[Synced]:
     """Give the things the names that they have on the ways from what a body reads; to be called where they are, once for all."""
-    taken = [row for each in found for row in each.taken]
-    wanted = {row.object for row in taken} | {row.object for each in found for row in each.handoffs}
-    wanted |= {thing for each in found for row in each.orders for thing in row.objects}
+    taken, wanted = [row for each in found for row in each.taken], _things(found)
     known = _Known(objects.names(function, wanted, sum(row.wait_s for row in taken)) if wanted else {}, taken)
     return [known.told(each) for each in found] if wanted else [*found]
+
+
+def _things(found: Iterable[Synced]) -> set[int]:
+    """Return the addresses of all that is to have a name."""
+    taken = {row.object for each in found for row in each.taken} | {row.object for each in found for row in each.handoffs}
+    return taken | {thing for each in found for row in each.orders for thing in row.objects}
 
 
 class _Known:

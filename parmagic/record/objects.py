@@ -16,7 +16,8 @@ import ctypes
 import struct
 import sys
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from parmagic.model.classes import module_of
@@ -54,14 +55,15 @@ class Known(NamedTuple):
     kind: str | None
 
 
-def names(function: Any, wanted: Collection[int], waited_s: float) -> dict[int, Known]:
-    """Return what users call the things with these addresses, as far as they are found on ways from what ``function`` reads.
+def names(function: Any, wanted: Collection[int], waited_s: float, given: Mapping[str, Any] = MappingProxyType({})) -> dict[int, Known]:
+    """Return what users call the things with these addresses, as far as they are found on ways from what ``function`` reads, or is given.
 
     ``waited_s`` is for how long they were waited for.
     """
     search = _Search(Ways(function), wanted, min(MOST, FEW + int(MORE * waited_s)))
     search.look(search.ways.begin())
     search.look(search.ways.around())
+    search.look(Way(name, value) for name, value in given.items())
     return search.found
 
 

@@ -64,7 +64,10 @@ def test_looking_runs_nothing(ip):
     assert ip.space["ran"] == []
 
 
-PUBLIC = ["arm", "children", "error", "items", "notes", "plot", "results", "save", "summary", "timeline", "transfers", "verdict", "waits", "workers"]
+PUBLIC = [
+    "arm", "children", "error", "handoffs", "items", "notes", "plot", "results", "save", "summary", "sync", "timeline", "transfers", "verdict",
+    "waits", "workers",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("jedi", [True, False])

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import sys
 import time
 import traceback
 from multiprocessing import connection, managers
@@ -25,8 +26,9 @@ KIB = b"x" * 1024
 
 
 @pytest.fixture(params=WAYS)
-def context(request):
+def context(request, monkeypatch):
     """How processes are made, and what they share."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)  # a shell of another test, when it was reset, took it along
     return multiprocessing.get_context(request.param)
 
 
@@ -384,3 +386,43 @@ def test_nothing_is_left_replaced_behind_an_interrupt(servers):
     with pytest.raises(KeyboardInterrupt):
         parmagic.run(body, range(2), "threads=2", once=True, trace="off", chunk=1, timeout=60)
     assert replaced() == before
+
+
+def _take(mine, first, then):
+    with mine:
+        first.set()
+        then.wait()
+        time.sleep(0.2)
+    for _ in range(49):
+        with mine:
+            pass
+
+
+def _wait(mine, first, then):
+    first.wait()
+    then.set()
+    with mine:
+        pass
+
+
+def test_processes_that_a_body_starts(context):
+    """What these take counts, by the names that it has in their own functions; who waited is named."""
+    lock, first, then = context.Lock(), context.Event(), context.Event()
+
+    def body(_):
+        has, wants = context.Process(target=_take, args=(lock, first, then)), context.Process(target=_wait, args=(lock, first, then))
+        for process in (has, wants):
+            process.start()
+        for process in (has, wants):
+            process.join()
+            assert process.exitcode == 0
+
+    table, found = sync(body, 1, context, "threads")
+    name = "lock" if "lock" in table.index else "mine"
+    row, (_, waiter) = table.loc[name], found.children["name"]
+    assert (row["kind"], row["n"], row["n_workers"]) == ("lock", 51, 1)
+    assert row["contended"] in {1, 2}  # the other one may be in the way of one of the 49 as well
+    assert 0.2 <= row["hold_s"] <= found.children["life_s"].sum()
+    assert 0.2 <= row["hold_blocked_s"] <= row["hold_s"]
+    assert 0.1 <= row["wait_s"] <= found.children["life_s"].iloc[1]
+    assert found.handoffs["waiter"].tolist().count(f"worker 0 › {waiter}") >= 1
