@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from arms import MODELS
 
 import parmagic
 from parmagic.errors import ItemTimeout, LineError, WorkerDied
+from parmagic.record import hooks
 from parmagic.workers.processes.member import Heir, Member
 from parmagic.workers.processes.wreck import Wreck
 
@@ -214,21 +216,22 @@ def test_whatever_the_body_makes_of_it(flaky, model, what):
 
 @pytest.fixture
 def blocked(flaky):
-    """A lock of C's that Python cannot interrupt a thread in, and that is let go behind the test, which waits for the thread."""
-    lock = threading.Lock()
-    lock.acquire()
+    """A pipe that is empty, in which Python cannot interrupt a thread; it is filled behind the test, which waits for the thread."""
+    near, far = os.pipe()
     before = set(threading.enumerate())
-    flaky.space["lock"] = lock
+    flaky.space.update(os=os, near=near)
     yield flaky
-    lock.release()
+    os.write(far, b"more than is read")
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
+    os.close(near)
+    os.close(far)
 
 
 def test_a_thread_that_is_blocked_in_c(blocked):
     """It is named, its item fails, and nobody waits for it; what it does when it comes back is nobody's."""
     begin = time.monotonic()
-    run = blocked("%%parallel threads=2 -q --once --item-timeout 0.2 --keep-going for n in range(6)\nif n == 1: lock.acquire(); lock.release()\nn")
+    run = blocked("%%parallel threads=2 -q --once --item-timeout 0.2 --keep-going for n in range(6)\nif n == 1: os.read(near, 1)\nn")
     assert time.monotonic() - begin < 5
     assert run.results == [0, None, 2, 3, 4, 5]
     assert run.items["error"].tolist()[1] == "ItemTimeout: took longer than --item-timeout 0.2 s, and is blocked"
@@ -238,9 +241,21 @@ def test_a_thread_that_is_blocked_in_c(blocked):
 def test_a_blocked_thread_ends_the_run(blocked):
     """Without --keep-going at once, however long it stays there."""
     begin = time.monotonic()
-    error = blocked.fails("%%parallel threads=2 -q --once --item-timeout 0.2 for n in range(6)\nif n == 1: lock.acquire()\nn")
+    error = blocked.fails("%%parallel threads=2 -q --once --item-timeout 0.2 for n in range(6)\nif n == 1: os.read(near, 1)\nn")
     assert time.monotonic() - begin < 5
     assert isinstance(error, ItemTimeout)
+
+
+@pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
+def test_threads_that_wait_for_a_lock(flaky):
+    """They are ended in their waits, each of them, where these are measured: the lock is as it was, and nobody is left behind."""
+    lock, before = threading.Lock(), set(threading.enumerate())
+    flaky.space["lock"] = lock
+    with lock:
+        run = flaky("%%parallel threads=4 -q --once --item-timeout 0.2 --keep-going for n in range(8)\nif 0 < n < 4:\n    with lock: pass\nn")
+        assert run.results == [0, None, None, None, 4, 5, 6, 7]
+        assert set(run.items["error"][1:4]) == {"ItemTimeout: took longer than --item-timeout 0.2 s"}
+        assert set(threading.enumerate()) == before
 
 
 def test_a_blocked_thread_that_comes_back(flaky):
