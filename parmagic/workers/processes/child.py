@@ -67,8 +67,10 @@ def _rehearse() -> None:
     ours, theirs = socketpair()
     channel = Channel(theirs, 0)
     call, load = _cargo_of_nothing()
-    with hooks.hooked() as measuring, open(anonymous_file(), "r+b") as box, ours, channel:  # noqa: PTH123
+    with hooks.hooked() as measuring, Children() as children, open(anonymous_file(), "r+b") as box, ours, channel:  # noqa: PTH123
         os.ftruncate(box.fileno(), meter.box_size())
+        children.know(body_of(call))
+        Circles(frozenset({get_ident()}).copy, children, shared=False).begin(measuring=measuring)
         gauge = meter.meter(0, own_process=True, measuring=measuring, box=box.fileno())
         trace = tracing.prepare("auto")
         trace.start()
@@ -80,7 +82,9 @@ def _rehearse() -> None:
         trace.end()
         rehearse()
         worker.notes()
-        channel.send(Recording(me, readings=gauge.take(), usage=gauge.usage(), totals=gauge.close(), trace=written, moved=channel.moved()))
+        (synced,) = holding.named([gauge.synced()], children.function)
+        mine = gauge.take(), gauge.usage(), gauge.close()
+        channel.send(Recording(me, readings=mine[0], usage=mine[1], totals=mine[2], trace=written, moved=channel.moved(), synced=synced))
     surroundings.reseed()
     leaving.begin()
     leaving.end(lambda _: None)
