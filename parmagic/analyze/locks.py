@@ -13,15 +13,22 @@ from parmagic.model.kinds import LOCKS, WAIT_KINDS
 from parmagic.model.things import THING
 from parmagic.model.timeline import Timeline
 
+NEVER = 0.05
+"""A worker that waits for others less than this share of its time does not wait for them."""
+
+MUCH = 0.25
+"""A worker that waits for others more than this share of its time does wait for them."""
+
 _SHARED = {"interpreter": "", "object": "Give each worker one of its own."}
 
 
 class Locks(NamedTuple):
-    """What was waited for most: ``words`` for it, and the ``advice`` that it deserves, or nothing; ``lock``: its name, if it is one."""
+    """What was waited for most: ``words`` for it, and the ``advice`` that it deserves, or nothing; its ``name``, and that of a ``lock``."""
 
     words: str
     advice: str = ""
     lock: str = ""
+    name: str = ""
 
 
 def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
@@ -39,7 +46,7 @@ def most_waited_for(waits: pd.DataFrame, things: Mapping[str, str]) -> Locks:
         (kind, name, thing), lines = named
         words = name if name.startswith(("a ", "an ")) or kind == "helpers" else f"the {_called(kind, thing)} `{name}`"
         lock = name if (kind, thing) == ("lock", "lock") else ""
-        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(_lent(name, thing)), lock)
+        return Locks(words + _on(lines), _SHARED[kind] if kind in _SHARED else _advice(_lent(name, thing)), lock, name)
     alike = _most(waits, ["thing"], waits["thing"] != "")
     if alike is None:
         return Locks("locks or queues", "run.waits tells which, and where.")
@@ -64,6 +71,17 @@ def held_s(timeline: Timeline, lock: str) -> float:
     until = np.maximum.accumulate(waits["end"])
     free = np.maximum(waits["begin"][1:] - until[:-1], 0).sum()
     return float(until[-1] - waits["begin"][0] - free) * 1e-9
+
+
+def pace(workers: pd.DataFrame) -> str:
+    """Say which of an arm's workers sets the pace: the only one that never waits for the others, where each has one item to do."""
+    if (workers["n_items"] > 1).any() or len(workers) < 2:  # noqa: PLR2004  (of one, there is nobody to wait for)
+        return ""
+    shares = (workers["lock_wait_s"] / workers["wall_s"]).to_numpy()
+    never = shares < NEVER
+    if never.sum() != 1 or not (shares[~never] > MUCH).all():
+        return ""
+    return f"; worker {workers.index.get_level_values(-1)[int(never.argmax())]} never waits: it sets the pace"
 
 
 def _thing(kind: str, name: str, things: Mapping[str, str]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parmagic.analyze.called import at, called, called_as_asked, who
-from parmagic.model.recording import WorkerId
+from parmagic.analyze.called import at, called, who
+from parmagic.analyze.shared import GETS, PUTS, Use, by_name, empty_s, full_s
+from parmagic.analyze.shared import levels as levels_of
 from parmagic.model.taken import NOWHERE, Level, Taken
 from parmagic.model.things import THING
 from parmagic.model.timeline import Timeline
@@ -25,15 +26,10 @@ MOST = 10_000
 
 _MOST_PLACES = 3
 
-_Found = list[tuple[WorkerId, Taken]]
-"""What threads did with things of one name."""
-
-_PUTS = frozenset({"put", "put_nowait", "send", "send_bytes"})
-_GETS = frozenset({"get", "get_nowait", "recv", "recv_bytes", "recv_bytes_into"})
-_SENT = _PUTS | {"_feed"}
+_SENT = PUTS | {"_feed"}
 """The methods in which what goes away is pickled: a queue's thread does that for who puts it there."""
 
-_TAKES = _PUTS | _GETS | {"", "__enter__", "acquire", "wait", "wait_for", "join", "result", "__getitem__", "__setitem__"}
+_TAKES = PUTS | GETS | {"", "__enter__", "acquire", "wait", "wait_for", "join", "result", "__getitem__", "__setitem__"}
 """The methods that take, or wait for, a thing: what is done in these is its number."""
 
 
@@ -46,7 +42,7 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     """
     rows, index = [], []
     for timeline in timelines:
-        for name, found in _at_most(_by_name(timeline), MOST // len(timelines)).items():
+        for name, found in _at_most(by_name(timeline), MOST // len(timelines)).items():
             row = _row(timeline, found)
             if row["n"] or row["contended"]:
                 rows.append(row)
@@ -58,7 +54,7 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     return table
 
 
-def _at_most(found: dict[str, _Found], most: int) -> dict[str, _Found]:
+def _at_most(found: dict[str, list[Use]], most: int) -> dict[str, list[Use]]:
     """Keep what was waited for longest, or else taken most often, and put the rest into one row."""
     if len(found) <= most:
         return found
@@ -67,28 +63,20 @@ def _at_most(found: dict[str, _Found], most: int) -> dict[str, _Found]:
     return {**dict(rows[: most - 1]), f"{len(found) - most + 1:,} others": rest}
 
 
-def _by_name(timeline: Timeline) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
-    for lane in (*timeline.lanes, *timeline.children):
-        for each in lane.synced.taken:
-            found.setdefault(called_as_asked(each), []).append((lane.worker, each))
-    return found
-
-
-def _row(timeline: Timeline, found: _Found) -> dict[str, Any]:
+def _row(timeline: Timeline, found: list[Use]) -> dict[str, Any]:
     rows = [each for _, each in found]
     contended, wait = sum(each.contended for each in rows), sum(each.wait_s for each in rows)
     hold = sum(each.hold_s for each in rows)
-    kind, levels = next((each.thing for each in rows if each.thing), "lock"), _levels(found)
+    kind, levels = next((each.thing for each in rows if each.thing), "lock"), levels_of(found)
     use = THING[kind].use
     held, fed, asked = use == "held" or (use == "lent" and bool(levels)), use == "fed", use == "asked"
     takes = [each for each in rows if asked or each.method in _TAKES]
     full = _fullness(levels, lent=use == "lent")
-    put, got = (sum(each.bytes for each in rows if each.method in some) for some in (_SENT, _GETS))
+    put, got = (sum(each.bytes for each in rows if each.method in some) for some in (_SENT, GETS))
     return {
         "kind": kind,
         "made_at": _made_at(rows),
-        "n_workers": len({worker.rank for worker, _ in found}),
+        "n_workers": len({lane.worker.rank for lane, _ in found}),
         "n": sum(each.n for each in takes),
         "contended": nan if asked else contended,
         "wait_s": wait,
@@ -100,27 +88,13 @@ def _row(timeline: Timeline, found: _Found) -> dict[str, Any]:
         "hold_blocked_s": sum(each.blocked_s for each in rows) if held else nan,
         "busy": hold / (timeline.wall_s * (full["capacity"] if use == "lent" else 1)) if held else nan,
         **full,
-        "puts": sum(each.n for each in rows if each.method in _PUTS) if fed else nan,
-        "gets": sum(each.n for each in rows if each.method in _GETS) if fed else nan,
-        "full_s": sum(level.full_s for level in levels) if fed and levels else nan,
-        "empty_s": sum(level.empty_s for level in levels) if fed and levels else nan,
+        "puts": sum(each.n for each in rows if each.method in PUTS) if fed else nan,
+        "gets": sum(each.n for each in rows if each.method in GETS) if fed else nan,
+        "full_s": full_s(found) if kind == "queue" else nan,
+        "empty_s": empty_s(found) if kind == "queue" else nan,
         "bytes": (max(put, got) if kind == "queue" else put + got) if put or got else nan,
         "pickle_s": sum(each.pickle_s for each in rows) if put or got else nan,
     }
-
-
-def _levels(found: Iterable[tuple[WorkerId, Taken]]) -> list[Level]:
-    """Return what was last known of each thing that has a level: each thread of a process tells of all its threads, until its own end."""
-    last: dict[tuple[str, int, int], Level] = {}
-    for worker, each in found:
-        key, level = (worker.host, worker.pid, each.object), each.level
-        if level is not None and (key not in last or _known(level) > _known(last[key])):
-            last[key] = level
-    return [*last.values()]
-
-
-def _known(level: Level) -> tuple[float, float]:
-    return level.until, level.full_s + level.empty_s
 
 
 def _fullness(levels: Sequence[Level], *, lent: bool) -> dict[str, float]:
@@ -172,8 +146,9 @@ def _made_at(rows: Iterable[Taken]) -> str | None:
 
 
 def _percentile(rows: Sequence[Taken], contended: int) -> float:
-    """Return what 99 of 100 waits were shorter than: the upper end of a power of two."""
+    """Return what 99 of 100 waits were not longer than: the upper end of a power of two, or the longest."""
     if not contended:
         return nan
     counts = np.sum([each.waits for each in rows], axis=0)
-    return float(2.0 ** int(np.searchsorted(np.cumsum(counts), 0.99 * counts.sum())) * 1e-9)
+    upper = float(2.0 ** int(np.searchsorted(np.cumsum(counts), 0.99 * counts.sum())) * 1e-9)
+    return min(upper, max(each.wait_max_s for each in rows))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from parmagic.analyze import ends, laws, loads, locks, started
+from parmagic.analyze import bottlenecks, ends, laws, loads, locks, started
 from parmagic.analyze.tables import things_of, useful_seconds
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
@@ -42,9 +42,6 @@ CAPPED = 0.9
 
 LARGE = 10.0
 """Megabytes that are worth a word where moving them took much of the time."""
-
-NEVER = 0.05
-"""A worker that waits for others less than this share of its time does not wait for them."""
 
 
 class Tables(NamedTuple):
@@ -245,22 +242,16 @@ def _locks(label: Any, tables: Tables) -> locks.Locks:
     return locks.most_waited_for(mine, things_of([tables.arms[label]]))
 
 
-def _pace(label: Any, tables: Tables) -> str:
-    """Say which worker sets the pace: the only one that never waits for the others, where each has one item to do."""
-    mine = tables.workers.loc[[label]]
-    if (mine["n_items"] > 1).any() or len(mine) < 2:  # noqa: PLR2004  (of one, there is nobody to wait for)
-        return ""
-    shares = (mine["lock_wait_s"] / mine["wall_s"]).to_numpy()
-    never = shares < NEVER
-    if never.sum() != 1 or not (shares[~never] > MUCH).all():
-        return ""
-    return f"; worker {mine.index.get_level_values(-1)[int(never.argmax())]} never waits: it sets the pace"
-
-
 def _waited_for(label: Any, tables: Tables) -> str:
-    """Name what was waited for, the speedup that it allows where it is a lock, and who never waits."""
+    """Name what was waited for, the speedup that it allows where it is a lock, and who never waits, where no note says that."""
     found = _locks(label, tables)
-    return found.words + (_cap(label, tables, found.lock) if found.lock else "") + _pace(label, tables)
+    cap = _cap(label, tables, found.lock) if found.lock else ""
+    return found.words + cap + ("" if _is_noted(label, tables) else locks.pace(tables.workers.loc[[label]]))
+
+
+def _is_noted(label: Any, tables: Tables) -> bool:
+    """Tell whether a note says who was slow with what was waited for, and what helps."""
+    return bottlenecks.is_told(_locks(label, tables).name, label, tables.findings)
 
 
 def _cap(label: Any, tables: Tables, lock: str) -> str:
@@ -314,7 +305,7 @@ def _fewer_at_once(label: Any, tables: Tables) -> str:
 
 
 def _less_locked(label: Any, tables: Tables) -> str:
-    return _locks(label, tables).advice
+    return "The notes tell why, and what helps." if _is_noted(label, tables) else _locks(label, tables).advice
 
 
 def _fewer_threads(label: Any, tables: Tables) -> str:

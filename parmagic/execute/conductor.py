@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from parmagic.analyze import rules
+from parmagic.analyze.bottlenecks import bottlenecks
 from parmagic.analyze.chain import late
 from parmagic.analyze.clocks import on_ours
 from parmagic.analyze.helpers import helpers
@@ -152,7 +153,7 @@ def conduct(
     )  # fmt: skip
     label = job.arm.label
     findings = [*_told(heard.parts, label), *rules.of_arm(timeline), *rules.cut_prints(label, heard.lost)]
-    findings += [*helpers(timeline), *left_running(timeline), *late(timeline)]
+    findings += [*helpers(timeline), *left_running(timeline), *late(timeline), *bottlenecks(timeline)]
     if workers.in_this_process:
         findings += told(gil_notes(before=gil, after=gil_enabled()), "gil_came_on", label, "warning")
     findings += rules.not_seen(timeline, samples.values(), heard.end - heard.begin, can_look=sampler.supported())
