@@ -267,3 +267,53 @@ def test_a_queue_of_a_process():
     text = str(caught.value)
     assert "`jobs`" in text
     assert "Each process has its own of these" in text
+
+
+def told_standing(monkeypatch, enough):
+    """Have a run say soon what its workers are doing; return what it said, and an event that is set when that is ``enough``."""
+    told, go = [], threading.Event()
+
+    def standing(_screen, standing, _model):
+        told.append(standing.doing)
+        if enough(told):
+            go.set()
+
+    monkeypatch.setattr("parmagic.workers.PATIENCE", 0.3)
+    monkeypatch.setattr("parmagic.execute.task.Quiet.standing", standing)
+    return told, go
+
+
+def test_what_nobody_of_the_run_can_wake_is_told(monkeypatch):
+    """Where a thread of the notebook's might, the claim is no more than that no worker can; the run goes on."""
+    told, go = told_standing(monkeypatch, lambda told: any("no worker" in each for each in told))
+    jobs = queue.Queue()
+
+    def feed():
+        if go.wait(60):
+            jobs.put(7)
+            jobs.put(8)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        assert sorted(run(lambda _: jobs.get(), 2).results) == [7, 8]
+    finally:
+        go.set()
+        feeder.join()
+    assert told[-1] == "waits for a queue, and no worker can wake it"
+
+
+def test_what_a_worker_can_wake_is_not_told_so(monkeypatch):
+    """One waits for as long as it takes, and the other one for a while: that one comes back, and may do it."""
+    told, go = told_standing(monkeypatch, lambda told: len(told) > 3)
+    event = threading.Event()
+
+    def body(n):
+        if n:
+            return event.wait()
+        go.wait(60)
+        event.set()
+        return True
+
+    assert run(body, 2).results == [True, True]
+    assert {*told} == {"waits for a lock"}

@@ -23,6 +23,7 @@ CHOICES = {
     "record/sampler.py": "which system call each of the sampled kinds is",
     "analyze/tables.py": "which states have a column in the table of arms",
     "analyze/verdict.py": "which states are worth a sentence",
+    "analyze/bottlenecks.py": "what who is slow does meanwhile, in words",
     "analyze/locks.py": "what to do about a kind of lock",
 }
 """Where several are named side by side, and why that follows from no row."""
