@@ -280,7 +280,7 @@ static struct thing thing_of(struct lane *lane, PyObject *lock)
         if (!depth++) {
             thing.inner = code;
             thing.restores = is_called(code, "_acquire_restore");
-            thing.within = thing.restores || is_called(code, "wait") || is_called(code, "notify");
+            thing.within = thing.restores || is_called(code, "wait") || is_called(code, "notify") || is_called(code, "_stop");
         }
         if (kind != SITE_PASS && code->co_argcount) {
             thing.object = (uint64_t)(uintptr_t)FIRST(frame);

@@ -12,6 +12,7 @@ import pandas as pd
 from parmagic.analyze.called import at, called, who
 from parmagic.analyze.shared import GETS, PUTS, Use, by_name, empty_s, full_s
 from parmagic.analyze.shared import levels as levels_of
+from parmagic.model.sources import is_standard
 from parmagic.model.taken import NOWHERE, Level, Taken
 from parmagic.model.things import THING
 from parmagic.model.timeline import Timeline
@@ -39,12 +40,13 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     A semaphore is held by each that it has let in, where the same thread lets go of it. Its level is how many it has let in, that of
     a barrier how many wait at it, that of a queue how much is in it, read behind each operation: ``capacity`` is what these can be
     at the most, infinite for a queue without a bound. For ``full_s`` at least one worker waited in ``put``, for ``empty_s`` in ``get``.
+    Locks of the standard library's own are there where somebody waited for them.
     """
     rows, index = [], []
     for timeline in timelines:
         for name, found in _at_most(by_name(timeline), MOST // len(timelines)).items():
             row = _row(timeline, found)
-            if row["n"] or row["contended"]:
+            if row["wait_s"] or (row["n"] and _is_anybodys(found)):
                 rows.append(row)
                 index.append((timeline.arm.label, name))
     names = ["arm", "name"]
@@ -52,6 +54,11 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
     table = pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
     table["made_at"] = pd.Series([row["made_at"] for row in rows], index=levels, dtype=object)  # None stays None
     return table
+
+
+def _is_anybodys(found: Iterable[Use]) -> bool:
+    """Tell whether a thing has a name, or was made elsewhere than in the standard library: of what has neither, nobody knows more."""
+    return any(each.name or (each.made != NOWHERE and not is_standard(each.made[0])) for _, each in found)
 
 
 def _at_most(found: dict[str, list[Use]], most: int) -> dict[str, list[Use]]:

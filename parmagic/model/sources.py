@@ -53,6 +53,12 @@ def library_of(file: str) -> str:
     return ".".join(part for part in parts[:2] if part is parts[0] or not part.startswith("_"))
 
 
+def is_standard(file: str) -> bool:
+    """Tell whether a file is the standard library's, or the interpreter's own."""
+    path = file.replace(os.sep, "/")
+    return bool(_FROZEN.fullmatch(file)) or (path.startswith(_STANDARD) and not _PACKAGES.match(path))
+
+
 def module_path(file: str) -> str:
     """Return where a file of a library lies below the folder that libraries are imported from; empty for the user's own."""
     frozen = _FROZEN.fullmatch(file)

@@ -6,6 +6,7 @@ import _thread
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -210,3 +211,22 @@ def test_nothing_is_left_replaced():
         sync(body, 1, items=2)
     assert addresses() == before
     assert seen[0] != before
+
+
+def test_what_the_library_has_for_itself():
+    """A pool's locks are in no row, but where they are waited for; the result of a future that the body waits for is."""
+
+    def body(_):
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(time.sleep, 0.05).result()
+        thread = threading.Thread(target=time.sleep, args=(0.01,))
+        thread.start()
+        thread.join()
+
+    for model in ("threads", "procs"):
+        table, _ = sync(body, 1, model=model)
+        kinds = table.loc[table["wait_s"] == 0, "kind"]
+        assert {*kinds} <= {"thread"}, table
+        assert "future" in {*table["kind"]}
+        (joined,) = table.index[table["made_at"].str.startswith("test_sync.py").fillna(value=False)]
+        assert table.loc[joined, "n"] == 1  # its end was waited for once
