@@ -47,6 +47,7 @@ class Children:
         self._counting = Lock()
         self._over = False
         self._standing = Standing()
+        self._n_loaded = 0
         self._boxes = Boxes(MOST)
         self._families: list[Family] = []
 
@@ -58,6 +59,10 @@ class Children:
     def know(self, function: Any) -> None:
         """Know the body, now that it has come; stand as well where messages are exchanged, in what it has loaded."""
         self.function = function
+        self._stand_in_exchanges()
+
+    def _stand_in_exchanges(self) -> None:
+        self._n_loaded = exchanges.n_loaded()
         self._standing.add(exchanges.places())
 
     def __exit__(self, *_: object) -> None:
@@ -95,6 +100,8 @@ class Children:
 
     def box_for(self, family: Family) -> Box | None:
         """Return what a process keeps its account in that is about to be started; None where there is no room, or the run is over."""
+        if self.watches and exchanges.n_loaded() > self._n_loaded:
+            self._stand_in_exchanges()  # a body that imports Manager has its calls counted, too: it starts a process first
         with self._counting:
             return self._boxes.new(family.rank) if self.watches else None
 

@@ -34,6 +34,11 @@ class Exchange(StandIn):
         self.stands = waits.exchange(self.original, _ROLES[name])
 
 
+def n_loaded() -> int:
+    """Return how many of the modules are loaded by now that are looked at."""
+    return sum(module in sys.modules for module, _ in _CLASSES)
+
+
 def places() -> Iterator[tuple[type[StandIn], Any, str]]:
     """Yield where to stand in, and as what; nowhere where nothing is measured."""
     if extension()[0] is None:
