@@ -17,7 +17,6 @@ from parmagic.model.private import say
 from parmagic.model.sources import library_of, spoken
 from parmagic.model.taken import NOWHERE
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.model.waits import Total
 
 RULE = "bottleneck"
 
@@ -177,7 +176,7 @@ def _certainly(holder: Sequence[Use], blocked_s: float) -> Cause:
 
     At most all other waits of its own were that instead: what is left of the time was what it was.
     """
-    own = {id(total) for total in _totals_of(holder)}
+    own = {id(total) for total in shared.totals_of(holder)}
     totals = [total for total in holder[0].lane.totals if id(total) not in own and KIND[total.kind].state in _BLOCKED]
     everything = sum(total.total_s for total in totals)
     states: defaultdict[str, float] = defaultdict(float)
@@ -247,15 +246,9 @@ def _capacity(kind: str, uses: Sequence[Use]) -> int:
 def _waited(mine: Sequence[Use], how: str, methods: frozenset[str] | None = None) -> str:
     """Say for how long one waited, and where it did most of that, if only these methods waited."""
     waited, everything = shared.wait_s(mine, methods), shared.wait_s(mine)
-    most = max(_totals_of(mine), key=lambda total: total.total_s, default=None)
+    most = max(shared.totals_of(mine), key=lambda total: total.total_s, default=None)
     place = f" ({_spoken(most.place)})" if most is not None and most.place and waited > _MOST_OF * everything else ""
     return say("{who} waited {waited}{how}{place}", who=who(mine[0].lane), waited=seconds(waited), how=how, place=place)
-
-
-def _totals_of(mine: Sequence[Use]) -> list[Total]:
-    """Return one's waits for a thing, by their places."""
-    objects, names = {each.object for _, each in mine}, {each.name for _, each in mine} - {""}
-    return [total for total in mine[0].lane.totals if total.kind in LOCKS and (total.object in objects or total.name in names)]
 
 
 def _meanwhile(waiter: Sequence[Use], others: Sequence[Lane]) -> tuple[str, Cause | None]:

@@ -8,9 +8,11 @@ from math import nan
 from typing import NamedTuple
 
 from parmagic.analyze.called import called_as_asked
+from parmagic.model.kinds import LOCKS
+from parmagic.model.sources import short
 from parmagic.model.taken import Level, Taken
 from parmagic.model.timeline import Lane, Timeline
-from parmagic.model.waits import Wait
+from parmagic.model.waits import Total, Wait
 
 PUTS = frozenset({"put", "put_nowait", "send", "send_bytes"})
 GETS = frozenset({"get", "get_nowait", "recv", "recv_bytes", "recv_bytes_into"})
@@ -66,11 +68,24 @@ def wait_s(uses: Iterable[Use], methods: frozenset[str] | None = None) -> float:
     return sum(each.wait_s for _, each in uses if methods is None or each.method in methods)
 
 
+def totals_of(mine: Sequence[Use]) -> list[Total]:
+    """Return a worker's waits for the things that it used, by their places.
+
+    Their objects are not always the things' own, but what these are made of: they go by the name, or without one by where the waits were.
+    """
+    lane = mine[0].lane
+    objects, names = {each.object for _, each in mine}, {each.name for _, each in mine} - {""}
+    unnamed = [each.waited for each in lane.synced.handoffs if each.object in objects and not names]
+    places = {f"{short(file)}:{line}" for file, line in unnamed}
+    return [
+        total for total in lane.totals if total.kind in LOCKS and (total.object in objects or total.name in names or total.place in places)
+    ]
+
+
 def waits_of(mine: Sequence[Use]) -> list[Stretch]:
     """Return when a worker waited for the things that it used: begins and ends of its single waits, in nanoseconds."""
-    lane, names = mine[0].lane, {each.name for _, each in mine} - {""}
-    objects = {each.object for _, each in mine} | {total.object for total in lane.totals if total.name in names}
-    return [(wait.begin, wait.end) for wait in lane.waits if wait.object in objects and wait.object]
+    objects = {each.object for _, each in mine} | {total.object for total in totals_of(mine)}
+    return [(wait.begin, wait.end) for wait in mine[0].lane.waits if wait.object in objects and wait.object]
 
 
 def full_s(uses: Sequence[Use]) -> float:

@@ -117,17 +117,19 @@ def test_bursts():
 @pytest.mark.parametrize("model", MODELS)
 def test_a_lock_held_asleep(model):
     """Who had it, where, and asleep; the verdict does not say the same."""
-    lock = kinds(model)[0].Lock()
+    gate, lock = kinds(model)[0].Barrier(3), kinds(model)[0].Lock()
 
     def body(_):
+        gate.wait(60)
         for _ in range(8):
             with lock:
-                time.sleep(0.01)
+                time.sleep(0.03)
 
-    (note,), found = notes(body, 3, model)
+    said, found = notes(body, 3, model)
+    (note,) = (each for each in said if "`lock`" in each)
     assert note.startswith(f"{model}=3: `lock` was held for ")
-    assert f" while asleep ({line(body, 3)}), and worker " in note or f"({line(body, 3)}) for " in note
-    assert note.endswith(f" for it ({line(body, 2)}). Sleep outside of it.")
+    assert f" while asleep ({line(body, 4)}), and worker " in note or f"({line(body, 4)}) for " in note
+    assert note.endswith(f" for it ({line(body, 3)}). Sleep outside of it.")
     assert "Hold the lock for less of the body" not in found.verdict
 
 
@@ -200,7 +202,8 @@ def test_a_late_worker_at_a_barrier(model):
                 time.sleep(0.2)
             barrier.wait(60)
 
-    (note,), found = notes(body, 4, model)
+    said, found = notes(body, 4, model)
+    (note,) = (each for each in said if "`barrier`" in each)
     size = " of 4" if model == "threads" else ""
     assert note.startswith(f"{model}=4: `barrier` (Barrier{size}): worker ")
     assert f" ({line(body, 5)}) in 3 waits while worker " in note
