@@ -230,14 +230,17 @@ void holds_wake(struct lane *lane, PyObject *lock)
 {
     for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; each; each = lanes_next(each)) {
         struct syncs *theirs = each->syncs;
-        if (!theirs || each == lane || theirs->wants != lock || !theirs->waits || theirs->waits->blocker)
+        if (!theirs || each == lane || theirs->wants != lock || !theirs->waits)
             continue;
         struct handoff like = *theirs->waits;
         like.n = like.sum = like.max = 0;
         like.blocker = lane->serial;
         like.blocker_rank = lane->rank;
         like.blocked = frame_place(lane);
-        theirs->waits = holds_handoff(theirs, &like);
+        theirs->waker = holds_handoff(theirs, &like);
+        theirs->woken = clock_now();
+        if (!theirs->waits->blocker)
+            theirs->waits = theirs->waker;
     }
 }
 
@@ -383,6 +386,7 @@ struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *w
     if (want.level)
         level_waits(want.level, want.side, 1);
     syncs->waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
+    syncs->waker = NULL;
     syncs->wants = wanted;
     syncs->patient = false;
     syncs->thing = thing->object;
@@ -392,7 +396,7 @@ struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *w
     return want;
 }
 
-int64_t holds_wanted(struct lane *lane, struct want want)
+int64_t holds_wanted(struct lane *lane, struct want want, bool got)
 {
     struct syncs *syncs = lane->syncs;
     int64_t wait = lane->spent[LOCK_WAIT] - want.before;
@@ -406,6 +410,7 @@ int64_t holds_wanted(struct lane *lane, struct want want)
         waits->n++;
         waits->sum += wait;
         waits->max = wait > waits->max ? wait : waits->max;
+        handovers_note(syncs, syncs->since, clock_now(), waits, syncs->waker, got);
     }
     return wait;
 }
@@ -428,7 +433,7 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
     struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? holds_row(lane->syncs, &thing) : NULL);
     lane->syncs->patient = patient && !again;
     PyObject *outcome = patient && !again ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
-    int64_t wait = holds_wanted(lane, want);
+    int64_t wait = holds_wanted(lane, want, outcome && (again || outcome == Py_True));
     if (outcome && (again || outcome == Py_True) && holds_watched() == lane)
         acquired(lane, lock, wait, (struct way){patient, again});
     return outcome;

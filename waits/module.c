@@ -518,6 +518,15 @@ static PyObject *handoffs(PyObject *self, PyObject *unused)
     return lane ? handoffs_rows(lane->syncs) : NULL;
 }
 
+/* The longest of its single waits for others. */
+static PyObject *handovers(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? handovers_rows(lane->syncs) : NULL;
+}
+
 /* In which order it took locks, and where. */
 static PyObject *orders(PyObject *self, PyObject *unused)
 {
@@ -692,6 +701,7 @@ static PyMethodDef methods[] = {
     {"look_at_locks", look_at_locks, METH_NOARGS, NULL},
     {"synced", synced, METH_NOARGS, NULL},
     {"handoffs", handoffs, METH_NOARGS, NULL},
+    {"handovers", handovers, METH_NOARGS, NULL},
     {"orders", orders, METH_NOARGS, NULL},
     {"exchange", exchange, METH_VARARGS, NULL},
     {"holds", now, METH_NOARGS, NULL},

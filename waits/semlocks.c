@@ -157,7 +157,7 @@ static struct sync_row *row_for(struct syncs *syncs, const struct act *act)
     return row;
 }
 
-static void handed(struct lane *lane, const struct act *act, int64_t wait, uint64_t mark)
+static void handed(struct lane *lane, const struct act *act, int64_t wait, uint64_t mark, bool got)
 {
     int32_t holder = (int32_t)(mark >> 48) - 1;
     struct handoff like = {.thing = act->thing.object, .blocker_rank = NOBODY, .waited = frame_place(lane)};
@@ -174,6 +174,8 @@ static void handed(struct lane *lane, const struct act *act, int64_t wait, uint6
     row->sum += wait;
     if (wait > row->max)
         row->max = wait;
+    int64_t now = clock_now();
+    handovers_note(lane->syncs, now - wait, now, row, NULL, got);
 }
 
 static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, struct sync_row *row)
@@ -212,7 +214,7 @@ static void tried(struct lane *lane, PyObject *lock, int64_t wait, uint64_t mark
     row->n += got && counts(lock, &act.thing, act.of, act.name);
     if (wait > 0) {
         holds_waited(row, wait);
-        handed(lane, &act, wait, mark);
+        handed(lane, &act, wait, mark, got);
     }
     if (got && act.thing.is_held)
         hold(lane, lock, &act.thing, row);
@@ -260,7 +262,7 @@ static void has_let_go(struct lane *lane, PyObject *lock)
     if (wait > 0) {
         struct act act = act_of(lane, lock);
         holds_waited(held->row, wait);
-        handed(lane, &act, wait, 0);
+        handed(lane, &act, wait, 0, true);
     }
     if (is_lock(lock))
         holds_released(lane, lock, false);

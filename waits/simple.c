@@ -109,7 +109,7 @@ static PyObject *getting(int call, PyObject *queue, PyTypeObject *type, PyObject
         struct want want = holds_want(lane, &thing, queue, NULL, row);
         lane->syncs->patient = patient;
         outcome = patient ? by_slices(lane, get, queue, type) : get(queue, type, arguments, n, keywords);
-        wait = holds_wanted(lane, want);
+        wait = holds_wanted(lane, want, outcome);
     } else
         outcome = get(queue, type, arguments, n, keywords);
     if (outcome && holds_watched() == lane)
@@ -136,7 +136,7 @@ static PyObject *on_join(PyObject *handle, PyObject *arguments)
     struct sync_row *row = holds_row(lane->syncs, &thing);
     struct want want = holds_want(lane, &thing, handle, holds_thread(thing.object), NULL);
     PyObject *outcome = real[JOIN](handle, arguments);
-    int64_t wait = holds_wanted(lane, want);
+    int64_t wait = holds_wanted(lane, want, outcome);
     if (outcome && holds_watched() == lane)
         did(row, wait);
     return outcome;

@@ -14,6 +14,7 @@
  *   exchanges.c messages between processes: how many, how large
  *   orders.c  in which order locks are taken
  *   made.c    where locks were made
+ *   handovers.c single waits, with who let them end
  *   levels.c  how full semaphores, barriers and queues are
  *   module.c  the face that Python sees
  *
@@ -124,6 +125,7 @@ struct _object;
 #define N_SYNCS 512   /* things that a worker takes, by method; the first is for the rest */
 #define N_HELD 64     /* that it has at a time */
 #define N_HANDOFFS 256 /* different waits for each other, the last of them the rest */
+#define N_HANDOVERS 1024 /* the longest single waits */
 #define N_PERMITS 64  /* of semaphores, that it has at a time */
 #define N_BUCKETS 40  /* of waits, by powers of two: up to 9 minutes */
 
@@ -177,6 +179,14 @@ struct handoff {
     int64_t n, sum, max;
 };
 
+/* One such wait: who caused it, and who ended it, as places in handoffs, or -1. */
+struct handover {
+    int64_t begin, end;
+    int32_t waits, waker;
+    int64_t woken;           /* when it was let go of, or woken; 0: not known */
+    bool got;                /* false: it was given up */
+};
+
 /* That somebody was called who did not wait: so nobody was woken. */
 struct lost_call {
     uint64_t thing;
@@ -207,6 +217,11 @@ struct syncs {
     uint64_t thing;          /* and what that is part of: alive while it waits, */
     char of[LONGEST_OF], method[LONGEST_OF];
     struct handoff *waits;   /* and what that counts as; NULL: nobody could say who caused it */
+    struct handoff *waker;   /* who let go of what it waits for, or woke it, since it waits, and when; NULL: nobody yet */
+    int64_t woken;
+    uint32_t n_handovers;
+    uint64_t more_handovers; /* that were shorter than these */
+    struct handover handovers[N_HANDOVERS];
     uint32_t n_lost_calls;   /* so far */
     struct lost_call lost_calls[N_LOST];
     uint32_t n_handoffs;
@@ -395,7 +410,7 @@ struct handoff *holds_handoff(struct syncs *, const struct handoff *like);
 int64_t holds_blocked(const struct lane *);              /* for how long so far */
 void holds_released(struct lane *, struct _object *lock, bool wholly);
 struct want holds_want(struct lane *, const struct thing *, struct _object *wanted, struct lane *holder, struct sync_row *);
-int64_t holds_wanted(struct lane *, struct want);        /* returns for how long it has waited */
+int64_t holds_wanted(struct lane *, struct want, bool got); /* returns for how long it has waited */
 void holds_waited(struct sync_row *, int64_t wait);
 void holds_wake(struct lane *, struct _object *wanted);
 bool holds_look_around(struct lane *);                   /* of who waits for long; false: an exception is set */
@@ -406,6 +421,10 @@ void holds_look_with(struct _object *function);          /* called by who waits 
 struct _object *holds_of(const struct syncs *);          /* what one has */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
+
+/* handovers.c */
+void handovers_note(struct syncs *, int64_t begin, int64_t end, const struct handoff *waits, const struct handoff *waker, bool got);
+struct _object *handovers_rows(const struct syncs *);    /* and how many more there were */
 
 /* semlocks.c */
 void semlocks_on(void);      /* with the GIL */

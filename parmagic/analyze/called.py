@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from parmagic.model.private import joined, say
 from parmagic.model.sources import short
-from parmagic.model.taken import NOWHERE, Handoff, Taken
+from parmagic.model.taken import NOWHERE, Handoff, Handover, Taken
 from parmagic.model.things import THING
-from parmagic.model.timeline import Lane
+from parmagic.model.timeline import Lane, Timeline
 
 
-def called(each: Taken | Handoff) -> str:
+def called(each: Taken | Handoff | Handover) -> str:
     """Return a thing's name; without one, its sort and where it was made, or, of a lock that was made before the run, its address."""
     if each.name:
         return each.name
@@ -35,3 +35,14 @@ def who(lane: Lane) -> str:
 def at(place: tuple[str, int]) -> str:
     """Return a place as tables have it: ``In[3]:2``."""
     return say("{file}:{line}", file=short(place[0]), line=place[1])
+
+
+def place_of(place: tuple[str, int]) -> str | None:
+    """Return a place as tables have it; None where it is not known."""
+    return at(place) if place[0] else None
+
+
+def accounts(timeline: Timeline) -> dict[tuple[str, int, int], Lane]:
+    """Return whose lane each thread's account is, by host, process and number."""
+    lanes = *timeline.lanes, *timeline.children
+    return {(lane.worker.host, lane.worker.pid, serial): lane for lane in lanes for serial in lane.synced.serials}

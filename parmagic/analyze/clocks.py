@@ -26,6 +26,7 @@ def on_ours(part: Recording) -> Recording:
         children=tuple(_child(child, by) for child in part.children),
         samples=part.samples and Samples(_later(part.samples.at, by), part.samples.states),
         clock=replace(part.clock, offset=0.0),
+        synced=part.synced.shifted(by),
     )
 
 
@@ -38,7 +39,8 @@ def _batch(batch: Batch, by: float) -> Batch:
 
 
 def _child(child: Child, by: float) -> Child:
-    return replace(child, begin=child.begin + by, end=child.end + by, readings=child.readings and _readings(child.readings, by))
+    readings, synced = child.readings and _readings(child.readings, by), child.synced.shifted(by)
+    return replace(child, begin=child.begin + by, end=child.end + by, readings=readings, synced=synced)
 
 
 def _readings(readings: Readings, by: float) -> Readings:

@@ -18,6 +18,7 @@ from parmagic.model.words import describe
 if TYPE_CHECKING:
     import pandas as pd
 
+    from parmagic.model.arrows import Arrow
     from parmagic.model.timeline import Baseline, Calls, Lane, Slice
 
 
@@ -182,6 +183,12 @@ class Study:
         from parmagic.analyze import waits  # noqa: PLC0415  (only when drawn)
 
         return waits.slices(lane)
+
+    def arrows(self, timeline: Timeline) -> list[Arrow]:
+        """Return the waits of an arm that somebody caused or ended, the longest first."""
+        from parmagic.analyze import arrows  # noqa: PLC0415  (only when drawn)
+
+        return arrows.arrows(timeline)
 
     def functions(self) -> list[tuple[int, list[Calls]]]:
         """Return VizTracer's calls within items, by the arm's number; read from the traces."""

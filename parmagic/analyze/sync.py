@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parmagic.analyze.called import at, called, who
+from parmagic.analyze.called import accounts, at, called, place_of, who
 from parmagic.analyze.shared import GETS, PUTS, Use, by_name, empty_s, full_s
 from parmagic.analyze.shared import levels as levels_of
 from parmagic.model.sources import is_standard
@@ -130,20 +130,15 @@ def handoffs_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 
 def _pairs(timeline: Timeline) -> dict[tuple[Any, ...], tuple[int, float, float]]:
     found: dict[tuple[Any, ...], tuple[int, float, float]] = {}
-    lanes = *timeline.lanes, *timeline.children
-    accounts = {(lane.worker.host, lane.worker.pid, serial): who(lane) for lane in lanes for serial in lane.synced.serials}
+    lanes, known = (*timeline.lanes, *timeline.children), accounts(timeline)
     for lane in lanes:
         for each in lane.synced.handoffs:
             worker = f"worker {each.blocker}" if each.blocker >= 0 else None
-            blocker = accounts.get((lane.worker.host, lane.worker.pid, each.serial), worker)
-            key = called(each), who(lane), _place(each.waited), blocker, _place(each.blocked)
+            other = known.get((lane.worker.host, lane.worker.pid, each.serial))
+            key = called(each), who(lane), place_of(each.waited), who(other) if other else worker, place_of(each.blocked)
             n, total, longest = found.get(key, (0, 0.0, 0.0))
             found[key] = n + each.n, total + each.total_s, max(longest, each.max_s)
     return found
-
-
-def _place(place: tuple[str, int]) -> str | None:
-    return at(place) if place != NOWHERE and place[0] else None
 
 
 def _made_at(rows: Iterable[Taken]) -> str | None:

@@ -27,6 +27,7 @@ from parmagic.model.load import Load
 from parmagic.model.plan import Arm
 from parmagic.model.private import stand_in
 from parmagic.model.recording import Batch, Clocks, Samples, Span, Tally, TraceFile
+from parmagic.model.taken import Handover
 from parmagic.model.timeline import Baseline, Lane, Timeline
 from parmagic.model.waits import WAIT_LAYOUT, Total, Waits
 from parmagic.model.words import messages
@@ -305,6 +306,10 @@ def _samples(samples: Samples) -> bool:
     return len(samples.at) == len(samples.states) and _times(*samples.at) and all(0 <= each < len(kinds.SEEN) for each in samples.states)
 
 
+def _handover(each: Handover) -> bool:
+    return _times(each.begin, each.end) and (math.isnan(each.woken) or _times(each.woken))
+
+
 def _timeline(timeline: Timeline) -> bool:
     ranks = [lane.worker.rank for lane in timeline.lanes]
     last = max((batch.first + len(batch.begins) for lane in timeline.lanes for batch in lane.batches), default=0)
@@ -328,6 +333,7 @@ _SOUND: dict[type, Callable[[Any], bool]] = {
     Total: lambda total: total.kind in kinds.KIND and total.object >= 0,
     TraceFile: lambda trace: _times(*trace.anchors[0], *trace.anchors[1], *(edge for gap in trace.gaps for edge in gap)),
     Lane: lambda lane: lane.worker.rank >= 0,
+    Handover: _handover,
     Load: lambda load: load.cpus > 0 and not load.quota <= 0,
     Timeline: _timeline,
     Story: _story,

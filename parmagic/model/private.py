@@ -107,6 +107,8 @@ def _public_synced(synced: Synced) -> Synced:
         tuple(replace(each, name=public(each.name)) for each in synced.handoffs),
         tuple(replace(each, names=(public(each.names[0]), public(each.names[1]))) for each in synced.orders),
         synced.serials,
+        tuple(replace(each, name=public(each.name)) for each in synced.handovers),
+        synced.n_shorter,
     )
 
 

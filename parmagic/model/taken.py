@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parmagic.model.sent import sent
 
@@ -86,6 +86,37 @@ class Handoff:
 
 @sent
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """A single wait of a worker for one thing, from ``begin`` to ``end``; ``got``: it ended with the thing, and was not given up.
+
+    ``blocker``, ``serial`` and ``blocked`` are who caused it, as in a :class:`Handoff`. ``waker``, ``waker_serial`` and ``woke`` are the
+    same of who let go of the thing last, or woke the worker, before it had the thing: at ``woken``, NaN where that is not known.
+    """
+
+    begin: float
+    end: float
+    got: bool
+    object: int
+    of: str
+    waited: tuple[str, int]
+    blocker: int
+    serial: int
+    blocked: tuple[str, int]
+    waker: int
+    waker_serial: int
+    woke: tuple[str, int]
+    woken: float
+    name: str = ""
+    thing: str = ""
+    made: tuple[str, int] = NOWHERE
+
+    def shifted(self, seconds: float) -> Handover:
+        """Return it so much later."""
+        return replace(self, begin=self.begin + seconds, end=self.end + seconds, woken=self.woken + seconds)
+
+
+@sent
+@dataclass(frozen=True, slots=True)
 class Order:
     """That a worker took one lock while it had another one: ``second`` while it had ``first``.
 
@@ -111,17 +142,26 @@ class Order:
 @sent
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that a thread did with locks, told once, at its end; ``serials`` are the numbers that its accounts had in its process."""
+    """All that a thread did with locks, told once, at its end; ``serials`` are the numbers that its accounts had in its process.
+
+    ``handovers`` are its longest waits for others, in no order; ``n_shorter`` are how many more there were.
+    """
 
     taken: tuple[Taken, ...] = ()
     handoffs: tuple[Handoff, ...] = ()
     orders: tuple[Order, ...] = ()
     serials: tuple[int, ...] = ()
+    handovers: tuple[Handover, ...] = ()
+    n_shorter: int = 0
 
     def __add__(self, other: Synced) -> Synced:
         """Put two together."""
         both = self.taken + other.taken, self.handoffs + other.handoffs, self.orders + other.orders
-        return Synced(*both, self.serials + other.serials)
+        return Synced(*both, self.serials + other.serials, self.handovers + other.handovers, self.n_shorter + other.n_shorter)
+
+    def shifted(self, seconds: float) -> Synced:
+        """Return all single waits so much later."""
+        return replace(self, handovers=tuple(each.shifted(seconds) for each in self.handovers)) if self.handovers else self
 
 
 NONE = Synced()

@@ -6,25 +6,27 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import nan
 from struct import error as StructError  # noqa: N812  (a class, which struct calls as it does no other)
 from struct import unpack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parmagic.model.code import code_of
-from parmagic.model.taken import NONE, NOWHERE, Handoff, Level, Order, Synced, Taken
+from parmagic.model.taken import NONE, NOWHERE, Handoff, Handover, Level, Order, Synced, Taken
 from parmagic.model.things import THING, THING_OF
 from parmagic.record import objects
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-Kind = TypeVar("Kind", Taken, Handoff)
+Kind = TypeVar("Kind", Taken, Handoff, Handover)
+_Rows = Iterable[Sequence[Any]]
 
 
 def synced(extension: ModuleType, serial: int) -> Synced:
     """Return what the hooks tell of the calling thread, whose account has this number."""
-    return _synced(serial, extension.synced(), extension.handoffs(), extension.orders())
+    return _synced(serial, *_rows(extension))
 
 
 def told(extension: ModuleType, serial: int, process: BaseProcess) -> bytes:
@@ -32,7 +34,7 @@ def told(extension: ModuleType, serial: int, process: BaseProcess) -> bytes:
 
     What that reads has them by its own names, what was handed to it by those of its parameters.
     """
-    rows = extension.synced(), extension.handoffs(), extension.orders()
+    rows = _rows(extension)
     found = _synced(serial, *rows)
     function, waited_s = process._target, sum(row.wait_s for row in found.taken)  # type: ignore[attr-defined]  # noqa: SLF001
     names = objects.names(function, _things([found]), waited_s, _given(process))
@@ -55,8 +57,13 @@ def as_told(text: bytes) -> Synced:
     return NONE
 
 
-def _synced(serial: int, taken: Iterable[Sequence[Any]], handoffs: Iterable[Sequence[Any]], orders: Iterable[Sequence[Any]]) -> Synced:
-    return Synced(tuple(map(_taken, taken)), tuple(map(_handoff, handoffs)), tuple(map(_order, orders)), (serial,))
+def _rows(extension: ModuleType) -> list[Any]:
+    return [extension.synced(), extension.handoffs(), extension.orders(), extension.handovers()]
+
+
+def _synced(serial: int, taken: _Rows, handoffs: _Rows, orders: _Rows, handovers: tuple[_Rows, int]) -> Synced:
+    known = tuple(map(_taken, taken)), tuple(map(_handoff, handoffs)), tuple(map(_order, orders))
+    return Synced(*known, (serial,), tuple(map(_handover, handovers[0])), handovers[1])
 
 
 def _taken(row: Sequence[Any]) -> Taken:
@@ -69,6 +76,14 @@ def _handoff(row: Sequence[Any]) -> Handoff:
     thing, of, serial, rank, waited, waited_line, blocked, blocked_line, n, total_s, max_s = row
     kind = THING_OF.get(of or "lock", "")
     return Handoff(thing, of, rank, serial, (waited or "", waited_line), (blocked or "", blocked_line), n, total_s, max_s, thing=kind)
+
+
+def _handover(row: Sequence[Any]) -> Handover:
+    begin, end, got, thing, of, waited, waited_line, *cause, blocked, blocked_line, waker, waker_serial, woke, woke_line, woken = row
+    places = (waited or "", waited_line), (blocked or "", blocked_line), (woke or "", woke_line)
+    blocker, serial = cause
+    causes = places[0], blocker, serial, places[1]
+    return Handover(begin, end, got, thing, of, *causes, waker, waker_serial, places[2], woken or nan, "", THING_OF.get(of or "lock", ""))
 
 
 def _order(row: Sequence[Any]) -> Order:
@@ -100,7 +115,8 @@ class _Known:
     def told(self, found: Synced) -> Synced:
         """Return what a thread did with these things, with all of that."""
         taken, handoffs = map(self._with_name, found.taken), map(self._with_name, found.handoffs)
-        return Synced(tuple(taken), tuple(handoffs), tuple(map(self._with_names, found.orders)), found.serials)
+        handovers, orders = map(self._with_name, found.handovers), map(self._with_names, found.orders)
+        return replace(found, taken=tuple(taken), handoffs=tuple(handoffs), orders=tuple(orders), handovers=tuple(handovers))
 
     def _with_name(self, each: Kind) -> Kind:
         name, made = self._names.get(each.object), each.made

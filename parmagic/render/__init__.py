@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
+    from parmagic.model.arrows import Arrow
     from parmagic.model.timeline import Calls, Lane, Slice, Timeline
 
 
@@ -103,6 +104,10 @@ class View(Protocol):
 
     def slices(self, lane: Lane) -> list[Slice]:
         """Return what a worker did instead of its work: its waits, and the spans that it recorded."""
+        ...
+
+    def arrows(self, timeline: Timeline) -> list[Arrow]:
+        """Return the waits of an arm that somebody caused or ended, the longest first."""
         ...
 
     def functions(self) -> list[tuple[int, list[Calls]]]:
