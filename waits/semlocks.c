@@ -50,8 +50,9 @@ static bool is_lock(PyObject *lock)
 
 #define BEHIND 64 /* bytes: more than a semaphore takes */
 
-/* Who has it: its rank, plus 1, a line, and 24 bits of what is as good as the file's name; 0: nobody is known to. */
-#define MOST_RANKS ((1 << 16) - 2)
+/* Who has it: its rank, plus 1, a line, and 24 bits of what is as good as the file's name; 0: nobody is known to. Or who has let go of it. */
+#define HAS_LET_GO (UINT64_C(1) << 63)
+#define MOST_RANKS ((1 << 15) - 2)
 #define MOST_LINES ((1 << 24) - 1)
 #define FILE_BITS UINT32_C(0xffffff)
 
@@ -66,6 +67,14 @@ static uint64_t *place_of_mark(PyObject *lock)
 {
     char *handle = AT(char *, lock, HANDLE);
     return handle && !((uintptr_t)handle % 4096) && is_lock(lock) ? (uint64_t *)(handle + BEHIND) : NULL;
+}
+
+static struct handoff of_rank(const struct handoff *like, int32_t rank)
+{
+    struct handoff found = *like;
+    found.blocker_rank = rank;
+    found.blocker = UINT64_C(1) << 63 | (uint32_t)rank;
+    return found;
 }
 
 static uint64_t mark_of(PyObject *lock)
@@ -157,25 +166,36 @@ static struct sync_row *row_for(struct syncs *syncs, const struct act *act)
     return row;
 }
 
-static void handed(struct lane *lane, const struct act *act, int64_t wait, uint64_t mark, bool got)
+/* Who had it when the wait began has let go of it since, or somebody to whom it went then: the mark says who did last. */
+static struct handoff *waker_of(struct lane *lane, const struct handoff *like, uint64_t mark)
 {
-    int32_t holder = (int32_t)(mark >> 48) - 1;
+    int32_t rank = (int32_t)((mark & ~HAS_LET_GO) >> 48) - 1;
+    if (!(mark & HAS_LET_GO) || rank < 0 || rank == lane->rank)
+        return NULL;
+    struct handoff waker = of_rank(like, rank);
+    return holds_handoff(lane->syncs, &waker);
+}
+
+static void handed(struct lane *lane, const struct act *act, int64_t wait, uint64_t mark, uint64_t then, bool got)
+{
+    int32_t holder = mark & HAS_LET_GO ? NOBODY : (int32_t)(mark >> 48) - 1;
     struct handoff like = {.thing = act->thing.object, .blocker_rank = NOBODY, .waited = frame_place(lane)};
     if (holder >= 0 && holder != lane->rank) {
-        like.blocker_rank = holder;
-        like.blocker = UINT64_C(1) << 63 | (uint32_t)holder;
+        like = of_rank(&like, holder);
         bool same_file = like.waited.code && (mark & FILE_BITS) == file_of(like.waited.code);
         if (same_file && (mark >> 24 & MOST_LINES))
             like.blocked = (struct place){like.waited.code, (int32_t)(mark >> 24 & MOST_LINES)};
     }
     memcpy(like.of, act->of, sizeof like.of);
-    struct handoff *row = holds_handoff(lane->syncs, &like);
+    struct handoff bare = like, *row = holds_handoff(lane->syncs, &like);
+    bare.blocked = (struct place){NULL, 0};
     row->n++;
     row->sum += wait;
     if (wait > row->max)
         row->max = wait;
     int64_t now = clock_now();
-    handovers_note(lane->syncs, now - wait, now, row, NULL, got);
+    lane->syncs->woken = 0; /* when, is not known */
+    handovers_note(lane->syncs, now - wait, now, row, row->blocker ? waker_of(lane, &bare, then) : NULL, got);
 }
 
 static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, struct sync_row *row)
@@ -199,6 +219,7 @@ static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, s
 /* An acquisition, or one that was given up, has waited for so long. */
 static void tried(struct lane *lane, PyObject *lock, int64_t wait, uint64_t mark, bool got)
 {
+    uint64_t then = mark_of(lock);
     struct held *held = got && is_recursive(lock) ? holds_held(lane->syncs, lock) : NULL;
     if (held) {
         held->depth++;
@@ -214,7 +235,7 @@ static void tried(struct lane *lane, PyObject *lock, int64_t wait, uint64_t mark
     row->n += got && counts(lock, &act.thing, act.of, act.name);
     if (wait > 0) {
         holds_waited(row, wait);
-        handed(lane, &act, wait, mark, got);
+        handed(lane, &act, wait, mark, then, got);
     }
     if (got && act.thing.is_held)
         hold(lane, lock, &act.thing, row);
@@ -252,7 +273,7 @@ static void lets_go(struct lane *lane, PyObject *lock)
 {
     const struct held *held = holds_held(lane->syncs, lock);
     if (held ? held->depth == 1 : !is_recursive(lock))
-        put_mark(lock, 0);
+        put_mark(lock, lane->rank < 0 || lane->rank > MOST_RANKS ? 0 : HAS_LET_GO | (uint64_t)(lane->rank + 1) << 48);
 }
 
 static void has_let_go(struct lane *lane, PyObject *lock)
@@ -262,7 +283,7 @@ static void has_let_go(struct lane *lane, PyObject *lock)
     if (wait > 0) {
         struct act act = act_of(lane, lock);
         holds_waited(held->row, wait);
-        handed(lane, &act, wait, 0, true);
+        handed(lane, &act, wait, 0, 0, true);
     }
     if (is_lock(lock))
         holds_released(lane, lock, false);

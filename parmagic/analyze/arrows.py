@@ -19,10 +19,7 @@ _FOR_OTHERS = [place for place, kind in enumerate(WAIT_KINDS) if KIND[kind].stat
 
 
 def arrows(timeline: Timeline) -> list[Arrow]:
-    """Return the waits of an arm that somebody caused or ended, the longest first.
-
-    A thread that was waited for until it ended let the waiter go by that. Where nobody is known to have let go, who had the thing did.
-    """
+    """Return the waits of an arm that somebody caused or ended, the longest first."""
     known = accounts(timeline)
     workers = {lane.worker.rank: lane for lane in timeline.lanes}
     found = [each for lane in (*timeline.lanes, *timeline.children) for each in _of(lane, known, workers)]
@@ -35,17 +32,15 @@ def _of(lane: Lane, known: dict[tuple[str, int, int], Lane], workers: dict[int, 
 
     ends = _ends(lane) if lane.synced.handovers else np.empty(0)
     for each in lane.synced.handovers:
-        blocker, waker = lane_of(each.blocker, each.serial), lane_of(each.waker, each.waker_serial)
-        if waker is None and each.waker < 0:
-            waker, woke = blocker, ""
-        else:
-            woke = place_of(each.woke) or ""
+        waker = lane_of(each.waker, each.waker_serial) if each.got else None
+        same = (each.blocker, each.serial, each.blocked) == (each.waker, each.waker_serial, each.woke)
+        blocker = None if waker and same else lane_of(each.blocker, each.serial)  # nobody had it: it was waited for who came
         if blocker is None and waker is None:
             continue
         end = _end(each, ends)
-        woken = min(each.woken, end) if isfinite(each.woken) else end
-        places = place_of(each.waited) or "", blocker, place_of(each.blocked) or ""
-        yield Arrow(lane, each.begin, end, called(each), *places, waker if each.got else None, woke if each.got else "", woken)
+        woken = min(each.woken, end) if waker and isfinite(each.woken) else end
+        had, woke = (blocker, place_of(each.blocked) or "" if blocker else ""), (waker, place_of(each.woke) or "" if waker else "")
+        yield Arrow(lane, each.begin, end, each.got, called(each), place_of(each.waited) or "", *had, *woke, woken)
 
 
 def _ends(lane: Lane) -> NDArray[np.float64]:

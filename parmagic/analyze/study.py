@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from parmagic.errors import Deadlock
+from parmagic.model.classes import type_name
 from parmagic.model.finding import LEFT_OUT, NOTHING_TOLD, Finding, notes_of, rough
 from parmagic.model.private import public, public_error, public_finding, public_hosts, public_timeline
 from parmagic.model.timeline import Timeline
-from parmagic.model.words import describe
+from parmagic.model.words import describe, message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +146,7 @@ class Study:
     def _judgement(self) -> Finding:
         from parmagic.analyze import verdict  # noqa: PLC0415  (it looks at tables)
 
-        error = describe(self.error) if self.error is not None else None
+        error = _first_of(self.error) if self.error is not None else None
         if not self.timelines:
             return Finding("ended_early", f"The run ended before its first arm: {error}", severity="error")
         arms = {timeline.arm.label: timeline for timeline in self.timelines}
@@ -200,3 +202,8 @@ class Study:
             calls = [each for trace in timeline.traces for each in functions.read(trace, self.cells)]
             found.append((number, [functions.within_items(each, lanes[each.rank]) for each in calls if each.rank in lanes]))
         return found
+
+
+def _first_of(error: BaseException) -> str:
+    """Return an error's type and message, cut; of a deadlock, its first line."""
+    return f"{type_name(error)}: {message(error).splitlines()[0].rstrip('.')}" if isinstance(error, Deadlock) else describe(error)

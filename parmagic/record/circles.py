@@ -112,7 +112,7 @@ class Circles:
         after = now - max(each.since for each in circle)
         sort = "workers" if len({each.rank for each in circle}) == len(circle) else "threads"
         head = f"{len(circle)} {sort} wait in a circle" if len(circle) > 1 else f"{who(circle[0])} waits for what it has"
-        lines = [f"Deadlock: {head} (found after {after:.1f} s; ended; all locks are free again)."]
+        lines = [f"{head} (found after {after:.1f} s; ended; all locks are free again)."]
         for before, each, then in zip([circle[-1], *circle], circle, [*circle[1:], circle[0]], strict=False):
             has = next(held for held in each.held if held.lock == before.wants)
             lines.append(

@@ -56,10 +56,10 @@ def words(
     reasons = [f"{_what(each, things)}{_why(each, lost, holders)}" for each in still]
     found = f"(found after {now - max(each.since for each in still):.1f} s; ended)"
     if len(still) == 1:
-        head, lines = f"Stuck: {who(still[0])} waits for {reasons[0]} {found}.", []
+        head, lines = f"{who(still[0])} waits for {reasons[0]} {found}.", []
     else:
         sort = "workers" if len({each.rank for each in still}) == len(still) else "threads"
-        head = f"Stuck: {len(still)} {sort} wait, and none is left to wake them {found}."
+        head = f"{len(still)} {sort} wait, and none is left to wake them {found}."
         lines = [f"  {who(each)} waits for {reason}" for each, reason in zip(still[:MOST], reasons, strict=False)]
         lines += [f"  and {len(still) - MOST} more"] if len(still) > MOST else []
     return "\n".join([head, *lines, *filter(None, [_advice(still[0])])])

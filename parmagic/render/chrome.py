@@ -24,6 +24,7 @@ import numpy as np
 from parmagic.model.recording import Child
 from parmagic.model.timeline import Calls, Lane, Slice, Timeline
 from parmagic.render.figures import clean, error_words, lane_name, slice_words
+from parmagic.render.flows import Threads, flows
 
 if TYPE_CHECKING:
     from parmagic.render import View
@@ -108,6 +109,15 @@ def _arm(view: View, number: int, timeline: Timeline, calls: Sequence[Calls], ze
                 yield from _begin_of_functions(timeline, rank, pid, tid, zero)
                 yield from _gaps_in_functions(timeline, lane, pid, tid, zero)
             yield from _slices(_cut(row(), timeline.begin, timeline.end), f'"cat":"{category}","pid":{pid},"tid":{tid}', zero)
+    yield from flows(view, timeline, _threads(timeline, pid, zero))
+
+
+def _threads(timeline: Timeline, pid: int, zero: float) -> Threads:
+    """Return in which threads of the trace the items and the waits of each lane are."""
+    workers = {id(lane): 1_000_000 * pid + 10 * lane.worker.rank for lane in timeline.lanes}
+    below = {id(lane): 1_000_000 * pid + _CHILDREN + place for place, lane in enumerate(timeline.children)}
+    tids = {lane: (tid + 1, tid + 2) for lane, tid in workers.items()} | {lane: (tid, tid) for lane, tid in below.items()}
+    return Threads(timeline, pid, tids, zero)
 
 
 def _children(view: View, timeline: Timeline, pid: int, zero: float) -> Iterator[str]:

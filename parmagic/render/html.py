@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parmagic.model.durations import UNKNOWN, seconds
 from parmagic.model.kinds import INFERRED, WORKER_STATES
-from parmagic.render import svg
+from parmagic.render import arrows, svg
 from parmagic.render.figures import (
     FAILED,
     HEADINGS,
@@ -142,7 +142,7 @@ def _bar(row: ArmRow) -> str:
 
 
 def pictures(view: View) -> list[str]:
-    """Return every arm's lanes, with words beside them."""
+    """Return every arm's lanes, with words beside them, and what the arrows are where there are some."""
     timelines = view.timelines[:MAX_ARMS]
     count = sum(len(timeline.lanes) + len(timeline.children) for timeline in timelines)
     per_arm = max(1, MAX_LANES // max(len(timelines), 1)) if count > MAX_LANES else MAX_LANES
@@ -151,15 +151,21 @@ def pictures(view: View) -> list[str]:
     strips = [[svg.pieces(t, row) for row in mine] for t, mine in zip(timelines, rows, strict=True)]
     if sum(len(items) for mine in strips for items in mine) > svg.ALL_ITEMS:
         strips = [[[] for _ in mine] for mine in strips]
-    return [_arm_picture(view, *each, n_bins) for each in zip(timelines, rows, strips, strict=True)]
+    most = min(arrows.MOST, arrows.ALL_ARROWS // max(len(timelines), 1))
+    chosen = [arrows.chosen(view, timeline, mine, most) for timeline, mine in zip(timelines, rows, strict=True)]
+    parts = [_arm_picture(view, *each, n_bins) for each in zip(timelines, rows, strips, chosen, strict=True)]
+    said = arrows.legend(chosen)
+    return parts + ([f'<div style="margin:4px 0;font-size:90%">↕ {said}</div>'] if said else [])
 
 
-def _arm_picture(view: View, timeline: Timeline, rows: Sequence[Drawn], strips: Sequence[Sequence[svg.Piece]], n_bins: int) -> str:
+def _arm_picture(
+    view: View, timeline: Timeline, rows: Sequence[Drawn], strips: Sequence[Sequence[svg.Piece]], chosen: arrows.Chosen, n_bins: int
+) -> str:
     """Draw an arm: words on the left, which stay when a sanitizer takes the picture away."""
     label = timeline.arm.label
     style = f"height:{svg.ROW}px;line-height:{svg.ROW - 4}px;{_ONE_LINE}"
     words = "".join(f'<div style="{style}">{escape(row.name)}: {escape(state_words(view, timeline, row, 2))}</div>' for row in rows)
-    picture = svg.lanes(view, timeline, rows, n_bins, strips)
+    picture = svg.picture(view, timeline, rows, n_bins, strips, chosen)
     wall = seconds(timeline.wall_s)
     return (
         f'<div style="margin:4px 0"><div>{safe(label)}, from 0 to {wall}</div>'

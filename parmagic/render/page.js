@@ -4,12 +4,13 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const { states: STATES, items: ITEMS, waits: WAITS, call: CALL, gap: GAP } = data.sizes, MAP = 34;
 const TINTS = ["#a6d3ee", "#f3d28f", "#a3dccb", "#e8c1d8", "#f2ea9c", "#c3cbd6"];
+const MOST_ARROWS = 60, WIDE = 8;  // in view: those of the longest waits, and of none that is narrower (pixels)
 const ERROR = "#b0003a", CHOSEN = "#ff2d55", MOST_HITS = 20000, UNRECORDED = "functions were not recorded here";
 const whole = { begin: 0, end: Math.max(1, ...data.arms.map((arm) => arm.end)) };
 const looks = new Map(data.states.map(([state, words, color, inferred]) => [state, { words, color, inferred }]));
 const view = { begin: whole.begin, end: whole.end };
 const lanes = [];
-let asked = false, chosen = null, range = null, found = null, told = 0;
+let asked = false, chosen = null, blocker = null, range = null, found = null, told = 0;
 
 // ---- what is drawn -------------------------------------------------------------------------------------------------------------
 
@@ -203,8 +204,76 @@ function draw() {
     }
     drawLane(pen(at.canvas, box.width, at.height), box.width, at, colors);
   }
+  drawArrows();
   clearTimeout(told);
   told = setTimeout(drawTable, 120);
+}
+
+// Arrows between the lanes, where waits ended: from who had the thing, or woke, to who waited. That of the chosen wait is always there.
+function drawArrows() {
+  const across = $("axis").getBoundingClientRect().width, scale = across / (view.end - view.begin);
+  const mine = chosen && arrowOf(chosen);
+  const shown = data.arms.flatMap((arm) => arm.arrows).filter((arrow) => arrow.source >= 0 && arrow.source !== arrow.waiter
+    && arrow.end >= view.begin && arrow.end <= view.end && (arrow === mine || (arrow.end - arrow.begin) * scale >= WIDE));
+  shown.sort((one, other) => (other === mine) - (one === mine) || other.end - other.begin - (one.end - one.begin));
+  const left = lanes.length ? lanes[0].canvas.offsetLeft : 0, x = (time) => left + (Math.max(time, view.begin) - view.begin) * scale;
+  const paths = shown.slice(0, MOST_ARROWS).reverse().map((arrow) => {
+    const from = arrow.lanes[arrow.source].canvas.offsetTop, to = arrow.lanes[arrow.waiter].canvas.offsetTop, down = to > from ? 1 : -1;
+    const tip = to + STATES / 2 - down * (STATES / 2 - 4), at = x(arrow.end);
+    const head = `M${at - 3.5} ${tip - 6 * down}L${at} ${tip}L${at + 3.5} ${tip - 6 * down}`;
+    return { d: `M${x(arrow.woken)} ${from + STATES / 2}L${at} ${tip}${head}`, class: arrow === mine ? "mine" : "" };
+  });
+  $("arrows").replaceChildren();
+  for (const path of paths) drawn("path", $("arrows"), path);
+  const left_out = shown.length > MOST_ARROWS ? `: the ${MOST_ARROWS} longest waits of ${shown.length.toLocaleString("en")} in view` : "";
+  $("arrowed").textContent = shown.length ? `↕ from who had it, or woke, to who waited${left_out}` : "";
+}
+
+function drawn(tag, parent, attributes) {
+  const element = document.createElementNS($("arrows").namespaceURI, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  parent.append(element);
+  return element;
+}
+
+// What is known of who caused a wait: the shortest of those that its middle lies in.
+function arrowOf({ at, row, place }) {
+  const middle = row.begin[place] + row.took[place] / 2;
+  return row.kind === "wait" ? at.arrows.findLast((arrow) => arrow.begin <= middle && middle <= arrow.end) || null : null;
+}
+
+// The lane of who caused a wait, or ended it, and when it is to be looked at there.
+function blockerOf(slice) {
+  const arrow = slice && arrowOf(slice);
+  if (!arrow) return null;
+  const lane = arrow.blocker >= 0 ? arrow.blocker : arrow.waker;
+  return lane < 0 ? null : { at: arrow.lanes[lane], time: arrow.blocker >= 0 ? arrow.begin : arrow.woken, arrow };
+}
+
+// Chooses what the blocker of the chosen wait was in at that moment: a wait of its own, else its item.
+function goToBlocker() {
+  if (!blocker) return;
+  const { at, time } = blocker;
+  for (const kind of ["wait", "item"]) {
+    const row = at.rows.find((each) => each.kind === kind), place = row ? firstAfter(row, time) : -1;
+    if (!row || place >= row.begin.length || row.begin[place] > time) continue;
+    if (time < view.begin || time > view.end) look(time - (view.end - view.begin) / 2, time + (view.end - view.begin) / 2);
+    choose({ at, row, place });
+    break;
+  }
+  at.canvas.scrollIntoView({ block: "nearest" });
+  at.canvas.focus({ preventScroll: true });
+}
+
+// Chooses the next wait for others in view, on the lane that has the focus.
+function nextWait(way) {
+  const at = lanes.find(({ canvas }) => canvas === document.activeElement), row = at && at.rows.find(({ kind }) => kind === "wait");
+  if (!row) return;
+  const here = chosen && chosen.row === row ? chosen.place + way : way > 0 ? firstAfter(row, view.begin) : firstAfter(row, view.end) - 1;
+  for (let place = here; place >= 0 && place < row.begin.length; place += way) {
+    if (row.begin[place] + row.took[place] < view.begin || row.begin[place] > view.end) return;
+    if (arrowOf({ at, row, place })) return choose({ at, row, place });
+  }
 }
 
 function snap(x) {
@@ -270,6 +339,13 @@ function drawLane(context, width, at, colors) {
     context.globalAlpha = 0.12;
     context.fillRect(x(range.begin), 0, x(range.end) - x(range.begin), at.height);
     context.globalAlpha = 1;
+  }
+  if (blocker && blocker.at === at) {
+    context.strokeStyle = CHOSEN;
+    context.lineWidth = 2;
+    context.setLineDash([4, 3]);
+    context.strokeRect(x(blocker.arrow.begin), 1, Math.max(2, (blocker.arrow.end - blocker.arrow.begin) * scale), STATES - 2);
+    context.setLineDash([]);
   }
   if (chosen && chosen.at === at) {
     const { row, place } = chosen, from = x(row.begin[place]);
@@ -411,6 +487,7 @@ function dismissable(panel) {
 
 function choose(slice) {
   chosen = slice;
+  blocker = blockerOf(slice);
   const panel = $("chosen");
   panel.replaceChildren();
   panel.hidden = !slice;
@@ -419,6 +496,11 @@ function choose(slice) {
     for (const [name, value] of facts(slice)) {
       make("b", panel, name);
       make("bdi", panel, value);
+    }
+    if (blocker) {
+      const leads = make("button", panel, `what ${blocker.at.lane.name} did then (B)`);
+      leads.id = "leads";
+      leads.addEventListener("click", goToBlocker);
     }
   }
   ask();
@@ -436,6 +518,13 @@ function* facts({ at, row, place }) {
     yield ["wait", name];
     for (const [word, value] of Object.entries(known)) yield [word, value];
     for (const flag of flags) yield [flag, "yes"];
+    const arrow = arrowOf({ at, row, place });
+    if (arrow) {
+      if (!("object" in known)) yield ["object", arrow.thing];
+      if (arrow.waited) yield ["place", arrow.waited];
+      yield* Object.entries(arrow.causes);
+      if (arrow.source < 0) yield ["given up", "yes"];
+    }
   } else {
     yield ["item", String(row.key[place])];
     const error = at.lane.items.errors[row.key[place]];
@@ -475,7 +564,8 @@ function describe(at, time, y) {
     return [...lines, `${UNRECORDED}, to keep tracing within 5 % or 50 ms`].join("\n");
   }
   if (!slice) return "";
-  return [...lines, nameOf(slice.row, slice.place), duration(slice.row.took[slice.place])].join("\n");
+  const causes = Object.entries(arrowOf(slice)?.causes || {}).map(([how, who]) => `${how} ${who}`);
+  return [...lines, nameOf(slice.row, slice.place), duration(slice.row.took[slice.place]), ...causes].join("\n");
 }
 
 // ---- hands ---------------------------------------------------------------------------------------------------------------------
@@ -567,6 +657,7 @@ const keys = {
   w: () => zoom(0.7, 0.5), s: () => zoom(1 / 0.7, 0.5), a: () => move(-0.15), d: () => move(0.15),
   arrowup: () => zoom(0.7, 0.5), arrowdown: () => zoom(1 / 0.7, 0.5), arrowleft: () => move(-0.15), arrowright: () => move(0.15),
   f: () => { const at = range || (chosen && { begin: chosen.row.begin[chosen.place], end: chosen.row.begin[chosen.place] + chosen.row.took[chosen.place] }); if (at) look(at.begin, at.end); },
+  b: goToBlocker, n: () => nextWait(1), p: () => nextWait(-1),
   0: () => look(whole.begin, whole.end), escape: clear, "/": () => $("search").focus(),
 };
 
@@ -601,10 +692,14 @@ function build() {
     make("i", entry).style.background = ERROR;
     entry.append("failed item");
   }
+  if (data.arms.some(({ arrows }) => arrows.length)) $("help").append(" · N P: the waits of a lane · B: what they waited for");
   jump("all", whole);
   if (data.arms.length > 1) for (const arm of data.arms) jump(arm.label, arm);
   for (const arm of data.arms) {
     make("h3", $("lanes"), `${arm.label}, ${duration(arm.end - arm.begin)}`);
+    const mine = [];
+    arm.arrows = arm.arrows.map(([waiter, blocker, waker, source, begin, end, woken, thing, waited, causes]) => (
+      { waiter, blocker, waker, source, begin, end, woken, thing, waited, causes, lanes: mine }));
     for (const lane of arm.lanes) {
       const row = make("div", $("lanes"), "", "lane");
       make("span", row, lane.name.replace(/^worker \d+ ›/, "›")).title = lane.name;
@@ -616,6 +711,8 @@ function build() {
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${arm.label}, ${lane.name}: its figures are in the tables of the states and of the workers`);
       const at = { arm, lane, canvas, rows, calls, height, sums, steps: Math.max(1, ...[...sums.values()].map((each) => each.length - 1)) };
+      at.arrows = arm.arrows.filter(({ waiter }) => waiter === mine.length);
+      mine.push(at);
       lanes.push(at);
       listen(at);
     }

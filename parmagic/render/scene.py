@@ -14,6 +14,7 @@ import numpy as np
 
 from parmagic.model.kinds import INFERRED
 from parmagic.model.timeline import Calls, Lane, Slice, Timeline
+from parmagic.render.arrows import causes
 from parmagic.render.figures import LOOKS, below_each_other, clean, error_words, lane_name, legend_words, present, slice_words
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ MAX_CALLS = 500_000
 
 MAX_BELOW = 500
 """Threads and processes of the body's that are drawn of one arm; of more, the longest. Each takes some 20 kB."""
+
+MAX_ARROWS = 5000
+"""Waits of an arm that are told with who caused them; of more, the longest."""
 
 MAX_DEPTH = 60
 """Calls within calls that are drawn."""
@@ -111,8 +115,21 @@ class _Scene:
             del lane["calls"][MAX_DEPTH:]
         return {
             "number": number, "label": clean(timeline.arm.label), "begin": self._ns(timeline.begin), "end": self._ns(timeline.end),
-            "lanes": lanes,
+            "lanes": lanes, "arrows": self._arrows(number, timeline),
         }  # fmt: skip
+
+    def _arrows(self, number: int, timeline: Timeline) -> list[list[Any]]:
+        """Return waits for others, the longest first: the lanes of who waited, had it, and let go (-1: not known), times, and words."""
+        places = {id(lane): place for place, lane in enumerate(self._lanes[number])}
+        found = [arrow for arrow in self.run.arrows(timeline) if id(arrow.waiter) in places]
+        if len(found) > MAX_ARROWS:
+            waits = f"waits of {clean(timeline.arm.label)} for others"
+            self.said.append(f"The page tells of the {MAX_ARROWS:,} longest of {len(found):,} {waits} who caused them.")
+        return [
+            [places[id(arrow.waiter)], *(places.get(id(lane), -1) for lane in (arrow.blocker, arrow.waker, arrow.source)),
+             *map(self._ns, (arrow.begin, arrow.end, arrow.woken)), clean(arrow.thing, 80), arrow.waited, causes(arrow)]
+            for arrow in found[:MAX_ARROWS]
+        ]  # fmt: skip
 
     def _ns(self, at: float) -> int:
         return round((at - self.zero) * 1e9)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from parmagic.model.durations import seconds
 from parmagic.model.kinds import INFERRED
+from parmagic.render.arrows import Chosen, words
 from parmagic.render.figures import FAILED, LOOKS, Drawn, bins, inferred, seconds_of
 
 if TYPE_CHECKING:
+    from parmagic.model.arrows import Arrow
     from parmagic.model.timeline import Timeline
     from parmagic.render import View
 
@@ -37,6 +39,27 @@ NARROWEST = 0.004
 def bins_for(n_lanes: int) -> int:
     """Return how many bins each of ``n_lanes`` gets."""
     return min(160, max(24, ALL_BINS // max(n_lanes, 1)))
+
+
+def picture(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, strips: Sequence[Sequence[Piece]], chosen: Chosen) -> str:
+    """Return the lanes with the arrows between them: these lie above a picture that is stretched, and are not."""
+    below = lanes(view, timeline, rows, n_bins, strips)
+    if not chosen.arrows:
+        return below
+    height, above = ROW * len(rows), "".join(_arrow(timeline, *each) for each in chosen.arrows)
+    style = f"display:block;height:{height}px"
+    return f'<svg width="100%" height="{height}" style="{style}">{below}<g stroke="currentColor" fill="currentColor">{above}</g></svg>'
+
+
+def _arrow(timeline: Timeline, source: int, target: int, arrow: Arrow) -> str:
+    """Draw an arrow where a wait ended: from the middle of a lane to the nearer edge of another one."""
+    down = 1 if target > source else -1
+    begin, end = (ROW * row + 1 + BAR / 2 for row in (source, target))
+    end -= down * BAR / 2 - down * 4  # its tip lies within the lane
+    at = 100 * (arrow.end - timeline.begin) / timeline.wall_s
+    line = f"M0 {begin:g}V{end - 4 * down:g}"
+    head = f"M-3 {end - 6 * down:g}H3L0 {end:g}z"
+    return f'<svg x="{at:.2f}%" overflow="visible"><title>{escape(words(arrow))}</title><path d="{line}{head}"/></svg>'
 
 
 def lanes(view: View, timeline: Timeline, rows: Sequence[Drawn], n_bins: int, strips: Sequence[Sequence[Piece]]) -> str:

@@ -33,7 +33,7 @@ def run():
 
 def dressed(run, **changes):
     """Return the run's view with some attributes changed."""
-    names = ("title", "verdict", "tells", "rough", "notes", "error", "timelines", "summary", "ideals", "workers", "shares", "slices", "functions")
+    names = ("title", "verdict", "tells", "rough", "notes", "error", "timelines", "summary", "ideals", "workers", "shares", "slices", "functions", "arrows")
     view = SimpleNamespace(**{name: getattr(run, name) for name in names} | changes)
     view.saved = view
     return view
