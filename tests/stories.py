@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -17,6 +18,7 @@ from parmagic.model import finding
 from parmagic.model.kinds import MEASURED, SAMPLED, SEEN, SPANS
 from parmagic.model.plan import Arm
 from parmagic.model.recording import Batch, Child, Clocks, Samples, Span, Tally, Usage, WorkerId
+from parmagic.model.taken import NOWHERE, Handover, Synced
 from parmagic.model.timeline import Baseline, Calls, Lane, Timeline
 
 NAN = float("nan")
@@ -73,6 +75,23 @@ def child(
     who, nothing = WorkerId(rank, 4000, 6000 + round(10 * begin), takes_items=False), array("d")
     told = Child(who, name, kind, 1000 + begin, 1000 + end, goes_on)
     return Lane(who, (), (), Clocks(nothing, nothing, nothing), Samples(nothing, array("b")), None, rows, child=told)
+
+
+def handover(
+    begin: float, end: float, *, blocker: int = -1, waker: int = -1, woken: float = NAN, got: bool = True, name: str = "lock",
+    serial: int = 0, blocked: tuple[str, int] = ("util.py", 7),
+) -> Handover:  # fmt: skip
+    """Return a wait from begin to end, which ``blocker`` caused and ``waker`` ended: seconds behind the first arm's begin."""
+    cause = blocker, serial, blocked if blocker >= 0 else NOWHERE
+    ends = waker, 0, ("util.py", 9) if waker >= 0 else NOWHERE
+    return Handover(1000 + begin, 1000 + end, got, 1, "", ("util.py", 3), *cause, *ends, 1000 + woken, name, "lock")
+
+
+def with_handovers(timeline: Timeline, handovers: Sequence[tuple[int, Handover]]) -> Timeline:
+    """Return an arm whose workers waited so, each wait behind the rank of who did."""
+    of = {rank: tuple(each for waiter, each in handovers if waiter == rank) for rank, _ in handovers}
+    lanes = [replace(lane, synced=Synced(handovers=of.get(lane.worker.rank, ()))) for lane in timeline.lanes]
+    return replace(timeline, lanes=tuple(lanes))
 
 
 def _steps(story: Story, now: float) -> Iterator[Step]:
