@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from parmagic.model.finding import Finding
@@ -45,7 +46,7 @@ def late(timeline: Timeline) -> Iterable[Finding]:
     if not links:
         return
     first, label = links[0], timeline.arm.label
-    rest = [_further(link, lanes) for link in links[1:]]
+    rest = [_further(link, before, lanes) for before, link in pairwise(links)]
     words = Private("".join(str(each) for each in rest), "".join(each.public for each in rest))
     text = f"{{label}}: worker {first.waiter} ended last: {first.share:.0%} of its time it waited for {{first}}{{rest}}."
     said = say(text, label=label, first=_words(first, lanes), rest=words)
@@ -90,7 +91,12 @@ def _words(link: Link, lanes: Mapping[int, Lane]) -> Private:
     return Private(f"{name}{tail}", f"{sort}{tail}")
 
 
-def _further(link: Link, lanes: Mapping[int, Lane]) -> Private:
+def _further(link: Link, before: Link, lanes: Mapping[int, Lane]) -> Private:
+    """Tell of a link; where it is for the thing that the one before was for, at the same place, only who was there before."""
+    here, there = ((each.object, each.name, each.waited) for each in (link.handoff, before.handoff))
+    if here == there:
+        text = f"; worker {link.waiter} itself waited {link.share:.0%} of its time for it, behind worker {link.handoff.blocker}"
+        return Private(text, text)
     words, begin = _words(link, lanes), f"; worker {link.waiter} itself waited {link.share:.0%} of its time for "
     return Private(f"{begin}{words}", f"{begin}{words.public}")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from parmagic.analyze.called import accounts, at, called, place_of, who
+from parmagic.analyze.printed import Printed
 from parmagic.analyze.shared import GETS, PUTS, Use, by_name, empty_s, full_s
 from parmagic.analyze.shared import levels as levels_of
 from parmagic.model.sources import is_standard
@@ -51,7 +52,7 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
                 index.append((timeline.arm.label, name))
     names = ["arm", "name"]
     levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
-    table = pd.DataFrame(rows, index=levels, columns=list(COLUMNS))
+    table = Printed(rows, index=levels, columns=list(COLUMNS))
     table["made_at"] = pd.Series([row["made_at"] for row in rows], index=levels, dtype=object)  # None stays None
     return table
 

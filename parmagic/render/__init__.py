@@ -64,6 +64,16 @@ class View(Protocol):
         ...
 
     @property
+    def sync(self) -> pd.DataFrame:
+        """One row per (arm, thing): locks, and what is made of them."""
+        ...
+
+    @property
+    def handoffs(self) -> pd.DataFrame:
+        """One row per (arm, thing, waiter, blocker, places): who made whom wait."""
+        ...
+
+    @property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: what was pickled."""
         ...

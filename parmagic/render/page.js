@@ -516,11 +516,10 @@ function* facts({ at, row, place }) {
   } else if (row.kind === "wait") {
     const { known, flags } = data.waits[row.key[place]];
     yield ["wait", name];
-    for (const [word, value] of Object.entries(known)) yield [word, value];
-    for (const flag of flags) yield [flag, "yes"];
     const arrow = arrowOf({ at, row, place });
+    for (const [word, value] of Object.entries(arrow ? { ...known, object: arrow.thing } : known)) yield [word, value];
+    for (const flag of flags) yield [flag, "yes"];
     if (arrow) {
-      if (!("object" in known)) yield ["object", arrow.thing];
       if (arrow.waited) yield ["place", arrow.waited];
       yield* Object.entries(arrow.causes);
       if (arrow.source < 0) yield ["given up", "yes"];
@@ -692,7 +691,7 @@ function build() {
     make("i", entry).style.background = ERROR;
     entry.append("failed item");
   }
-  if (data.arms.some(({ arrows }) => arrows.length)) $("help").append(" · N P: the waits of a lane · B: what they waited for");
+  if (data.arms.some(({ arrows }) => arrows.length)) $("help").append(" · N P: a lane's waits for others · B: who had it");
   jump("all", whole);
   if (data.arms.length > 1) for (const arm of data.arms) jump(arm.label, arm);
   for (const arm of data.arms) {

@@ -88,7 +88,7 @@ def _read(name: str) -> str:
 MAX_ROWS = 5000
 """Rows of a table in a page."""
 
-_TABLES = ("summary", "workers", "items", "waits", "transfers")
+_TABLES = ("summary", "workers", "items", "waits", "sync", "handoffs", "children", "transfers")
 
 
 def _tables(run: View) -> str:

@@ -58,6 +58,9 @@ def test_further_links():
     assert str(finding.text).endswith(
         "which worker 0 held at util.py:7; worker 0 itself waited 67% of its time for `other` (util.py:3), until worker 1 came at util.py:9."
     )
+    handoffs[0] = [waited(1, 0.8)]
+    (finding,) = late(arm(first, second, LONG, handoffs=handoffs))
+    assert str(finding.text).endswith("which worker 0 held at util.py:7; worker 0 itself waited 67% of its time for it, behind worker 1.")
     handoffs[1] = [waited(2, 0.9)]
     circle = arm(first, second, LONG, handoffs=handoffs)
     assert [link.waiter for link in chain(circle, {lane.worker.rank: lane for lane in circle.lanes}, 2)] == [2, 0, 1]

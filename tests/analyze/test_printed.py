@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from stories import two_arms
 
-from parmagic.analyze.printed import LOOKED_FOR
+from parmagic.analyze.printed import LOOKED_FOR, LOOKED_FOR_IN_SYNC
+from parmagic.analyze.sync import sync_table
+from parmagic.model.taken import Synced, Taken
 from parmagic.result import Run
 
 
@@ -71,3 +74,40 @@ def test_no_rows(monkeypatch):
     summary = type(two_arms().summary)(two_arms().summary.head(0))
     assert "wall_s" in repr(summary)
     assert max(map(len, repr(summary).splitlines())) <= 60
+
+
+def locks():
+    """Return the table of two locks and a queue, of which less is known."""
+    held = Taken(1, "", "", 4, 3, 0.6, 0.3, 0.8, 0.2, 0.7, waits=(0, 3), name="lock", thing="lock")
+    fed = Taken(2, "Queue", "put", 8, 0, 0.0, 0.0, 0.0, 0.0, 0.0, name="jobs", thing="queue")
+    timeline = two_arms().timelines[0]
+    return sync_table([with_taken(timeline, held)]), sync_table([with_taken(timeline, held, fed)])
+
+
+def with_taken(timeline, *taken):
+    """Return an arm whose first worker took these."""
+    first, *others = timeline.lanes
+    return replace(timeline, lanes=(replace(first, synced=Synced(taken)), *others))
+
+
+def test_locks(width):
+    """What they are, how often they were taken and for how long, comes first; what is of no lock of these has no column."""
+    one, both = locks()
+    header, *lines = repr(one).splitlines()
+    assert max(map(len, (header, *lines))) <= width
+    assert header.split() == list(LOOKED_FOR_IN_SYNC[: {60: 5, 80: 7, 120: 7}[width]])
+    assert lines[-1] == "[1 rows x 22 columns: .T has all]"
+    assert repr(both).splitlines()[0].split() == list((*LOOKED_FOR_IN_SYNC[:7], "puts", "gets")[: {60: 5, 80: 8, 120: 9}[width]])
+
+
+def test_in_a_notebook():
+    """No column is left out that has a figure, and it says how many others there are."""
+    one, _ = locks()
+    with pd.option_context("display.max_columns", 20):
+        shown = one._repr_html_()
+    assert "..." not in shown
+    assert "<th>hold_blocked_s</th>" in shown
+    assert "<th>puts</th>" not in shown
+    assert shown.endswith("<div>10 more columns, in which nothing is known: .T has all</div>")
+    with pd.option_context("display.max_columns", 30):
+        assert "<th>puts</th>" in one._repr_html_()

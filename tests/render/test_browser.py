@@ -14,11 +14,14 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
 
 import browser
-from stories import calls_of, two_arms
+from stories import calls_of, handover, run_of, two_arms, with_handovers
 from test_page import dressed
 
 import parmagic
+from parmagic.model.kinds import WAIT_KINDS
+from parmagic.model.plan import Arm
 from parmagic.model.recording import TraceFile
+from parmagic.model.waits import WAIT_LAYOUT, Waits
 from parmagic.render.figures import LOOKS
 from parmagic.render.page import page
 from parmagic.result import study
@@ -256,6 +259,93 @@ def test_finding_and_choosing(chromium, tmp_path):
     tab.page.mouse.up()
     tab.until("view.end < whole.end * 0.12 && view.begin < whole.end * 0.01")
     assert tab.errors == []
+
+
+ARROWS = """[...document.querySelectorAll('#arrows path')].map((path) => {
+  const [, fromX, fromY, tipX, tipY] = /^M(\\S+) (\\S+)L(\\S+) (\\S+?)M/.exec(path.getAttribute('d')).map(Number);
+  const layer = document.getElementById('arrows').getBoundingClientRect(), lane = (y) => lanes.findIndex(({ canvas }) => {
+    const box = canvas.getBoundingClientRect();
+    return box.top <= layer.top + y && layer.top + y <= box.bottom;
+  });
+  const box = lanes[0].canvas.getBoundingClientRect(), time = (x) => view.begin + (layer.left + x - box.left) / box.width * (view.end - view.begin);
+  return [lane(fromY), lane(tipY), time(fromX) / 1e9, time(tipX) / 1e9, path.getAttribute('class')];
+})"""
+
+
+def waiting():
+    """Return a run of three threads: 2 waits for 1, which waits for 0, and many short waits."""
+    story = [("running", 0.4), ("lock_wait", 0.4), ("running", 0.2)]
+    run = run_of({Arm.named("threads", 3): [story] * 3}, measured=True)
+    short = [(0, handover(0.001 * n, 0.001 * n + 0.0005, blocker=1, waker=1)) for n in range(100)]
+    waits = [(1, handover(0.4, 0.8, blocker=0, waker=0, woken=0.7)), (2, handover(0.5, 0.9, blocker=1)), *short]
+    timeline = with_handovers(run.timelines[0], waits)
+    events = {rank: event(begin, end) for rank, begin, end in ((1, 0.4, 0.8), (2, 0.5, 0.9))}
+    lanes = [replace(lane, waits=Waits(events.get(lane.worker.rank, b""))) for lane in timeline.lanes]
+    run.timelines = (replace(timeline, lanes=tuple(lanes)),)
+    return run
+
+
+def event(begin, end):
+    """Return a wait for a lock as it is recorded, in seconds behind the arm's begin."""
+    return WAIT_LAYOUT.pack(round((1000 + begin) * 1e9), round((1000 + end) * 1e9), 1, WAIT_KINDS.index("lock"), -1, 3, 0, 0)
+
+
+def test_a_wait_leads_to_its_blocker(chromium, tmp_path):
+    """Arrows begin and end on the lanes of those they are of, when these let go and had it; a click, or N and B, follow the chain."""
+    tab = browser.Tab(chromium, offline=True)
+    (tmp_path / "page.html").write_text(page(waiting()), "utf-8")
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    tab.until("document.querySelectorAll('#arrows path').length === 2")  # the short ones have none
+    first, second = sorted(tab.page.evaluate(ARROWS))
+    assert first == [0, 1, pytest.approx(0.7, abs=0.002), pytest.approx(0.8, abs=0.002), ""]
+    assert second == [1, 2, pytest.approx(0.9, abs=0.002), pytest.approx(0.9, abs=0.002), ""]
+    assert tab.page.inner_text("#arrowed") == "↕ from who had it, or woke, to who waited"
+    box = tab.page.locator("#lanes canvas").nth(2).bounding_box()
+    top = tab.page.evaluate("lanes[2].rows.find((row) => row.kind === 'wait').top")
+    tab.page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + top + 4)
+    assert told(tab) == {"blocked by": "worker 1 (util.py:7)", "object": "lock", "place": "util.py:3", "in": "worker 2 (process 4000, thread 5002)"}
+    tab.until("document.querySelectorAll('#arrows .mine').length === 1")
+    assert tab.page.evaluate("[blocker.at === lanes[1], blocker.arrow.begin]") == [True, 500_000_000]
+    tab.page.click("#leads")
+    assert told(tab)["in"] == "worker 1 (process 4000, thread 5001)"
+    assert (told(tab)["blocked by"], told(tab)["let go by"]) == ("worker 0 (util.py:7)", "worker 0 (util.py:9)")
+    tab.page.keyboard.press("b")  # worker 0 waited for nobody: what it did was its item
+    assert told(tab) == {"item": "0", "in": "worker 0 (process 4000, thread 5000)"}
+    assert tab.page.is_hidden("#leads")
+    tab.page.evaluate("lanes[1].canvas.focus()")
+    tab.page.keyboard.press("n")
+    assert told(tab)["blocked by"] == "worker 0 (util.py:7)"
+    tab.page.keyboard.press("n")  # there is no other one
+    assert told(tab)["blocked by"] == "worker 0 (util.py:7)"
+    tab.page.evaluate("choose(null); look(0, 1.5e7)")
+    tab.until("document.querySelectorAll('#arrows path').length > 10")  # what was too short to be seen
+    assert tab.page.evaluate(ARROWS)[0][:2] == [1, 0]
+    assert tab.errors == []
+
+
+def test_many_arrows(chromium, tmp_path):
+    """Only so many are drawn, of the longest waits in view; the page says of how many, and one without any has no word of them."""
+    waits = [(0, handover(0.001 * n, 0.001 * n + 0.1 + 0.001 * (n % 7), blocker=1)) for n in range(500)]
+    run = run_of({Arm.named("threads", 2): [[("running", 1.0)]] * 2}, measured=True)
+    (tmp_path / "none.html").write_text(page(run), "utf-8")
+    run.timelines = (with_handovers(run.timelines[0], waits),)
+    (tmp_path / "page.html").write_text(page(run), "utf-8")
+    tab = browser.Tab(chromium, offline=True)
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    tab.until("document.querySelectorAll('#arrows path').length === 60")
+    assert tab.page.inner_text("#arrowed").endswith(": the 60 longest waits of 500 in view")
+    assert all(round((arrow[3] - 0.106) * 1000) % 7 == 6 for arrow in tab.page.evaluate(ARROWS))
+    tab.page.goto((tmp_path / "none.html").as_uri())
+    tab.page.wait_for_timeout(200)
+    assert (tab.page.inner_text("#arrowed"), tab.page.locator("#arrows path").count()) == ("", 0)
+    assert "N P" not in tab.page.inner_text("#help")
+    assert tab.errors == []
+
+
+def told(tab):
+    """Return what the panel tells of what is chosen, but for what all have."""
+    facts = dict(zip(tab.page.locator("#chosen b").all_text_contents(), tab.page.locator("#chosen bdi").all_text_contents(), strict=True))
+    return {name: value for name, value in facts.items() if name not in {"took", "from", "wait", "kind", "line", "in item"}}
 
 
 def test_a_stretch_without_functions_is_marked(chromium, tmp_path):
