@@ -50,7 +50,7 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
             if row["wait_s"] or (row["n"] and _is_anybodys(found)):
                 rows.append(row)
                 index.append((timeline.arm.label, name))
-    names = ["arm", "name"]
+    names = ["arm", "primitive"]
     levels = pd.MultiIndex.from_tuples(index, names=names) if index else pd.MultiIndex.from_arrays([[], []], names=names)
     table = Printed(rows, index=levels, columns=list(COLUMNS))
     table["made_at"] = pd.Series([row["made_at"] for row in rows], index=levels, dtype=object)  # None stays None

@@ -31,8 +31,11 @@ SURE_OF_ALL = 0.8
 """Seconds for which all have to wait, where that is no circle: code that is no Python's may still call who wakes them."""
 
 _KERNELS = frozenset(
-    {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "tornado", "traitlets", "zmq", "debugpy", "pydevd", "viztracer"},
-)
+    {
+        "IPython", "ipykernel", "ipyparallel", "jupyter_client", "prompt_toolkit", "tornado", "traitlets", "zmq",
+        "debugpy", "pydevd", "tqdm", "viztracer",
+    },
+)  # fmt: skip
 """Packages whose threads wake nobody in a body."""
 
 
@@ -115,10 +118,9 @@ class Circles:
         lines = [f"{head} (found after {after:.1f} s; ended; all locks are free again)."]
         for before, each, then in zip([circle[-1], *circle], circle, [*circle[1:], circle[0]], strict=False):
             has = next(held for held in each.held if held.lock == before.wants)
-            lines.append(
-                f"  {who(each)} holds {called[id(before.thing)]} ({has.place}, for {now - has.since:.1f} s), "
-                f"wants {called[id(each.thing)]} ({each.place}), which {who(then)} holds"
-            )
+            wants = f"wants {called[id(each.thing)]}{' again' if each is then else ''} ({each.place})"
+            whose = "" if each is then else f", which {who(then)} holds"
+            lines.append(f"  {who(each)} holds {called[id(before.thing)]} ({has.place}, for {now - has.since:.1f} s), {wants}{whose}")
         return Deadlock("\n".join([*lines, _in_order([*called.values()])]))
 
     def _stuck(self, still: list[Waiter], threads: list[Waiter], now: float) -> Stuck:

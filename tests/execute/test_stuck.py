@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tqdm import tqdm
 
 import parmagic
 from parmagic.errors import Deadlock, Stuck
@@ -56,6 +58,14 @@ def test_a_call_that_nobody_heard():
     assert "called notify() (test_stuck.py:" in text
     assert "s earlier, when nobody waited: it was lost" in text
     assert text.endswith("Wait for a state, not for a signal: while not ready: cond.wait()")
+
+
+def test_a_progress_bar_wakes_nobody():
+    """Its thread is that of a package whose threads set nothing of a body's: ours has one as well, from a terminal."""
+    event = threading.Event()
+    with tqdm(range(1), file=io.StringIO()):
+        assert any(type(thread).__name__ == "TMonitor" for thread in threading.enumerate())
+        assert "`event`" in words(lambda _: event.wait(), 2)
 
 
 def test_a_barrier_that_is_too_wide():
