@@ -655,13 +655,19 @@ PyObject *holds_of(const struct syncs *syncs)
     return held;
 }
 
+PyObject *holds_lost(const struct syncs *syncs)
+{
+    PyObject *lost = PyList_New(0);
+    for (uint32_t i = 0; lost && syncs && i < N_LOST && i < syncs->n_lost_calls; i++)
+        append(&lost, lost_tuple(&syncs->lost_calls[i]));
+    return lost;
+}
+
 static PyObject *now_tuple(struct lane *lane)
 {
     static const struct syncs none;
     const struct syncs *syncs = lane->syncs ? lane->syncs : &none;
-    PyObject *held = holds_of(syncs), *lost = held ? PyList_New(0) : NULL;
-    for (uint32_t i = 0; lost && i < N_LOST && i < syncs->n_lost_calls; i++)
-        append(&lost, lost_tuple(&syncs->lost_calls[i]));
+    PyObject *held = holds_of(syncs), *lost = held ? holds_lost(syncs) : NULL;
     if (!lost) {
         Py_XDECREF(held);
         return NULL;

@@ -494,6 +494,15 @@ static PyObject *held(PyObject *self, PyObject *unused)
     return lane ? holds_of(lane->syncs) : NULL;
 }
 
+/* Whom it called to wake them, when nobody waited. */
+static PyObject *lost(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct lane *lane = here_or_error();
+    return lane ? holds_lost(lane->syncs) : NULL;
+}
+
 /* Raise an exception in the wait of a thread for a lock, by its handle; False where it waits for none. */
 static PyObject *end_wait(PyObject *self, PyObject *arguments)
 {
@@ -706,6 +715,7 @@ static PyMethodDef methods[] = {
     {"exchange", exchange, METH_VARARGS, NULL},
     {"holds", now, METH_NOARGS, NULL},
     {"held", held, METH_NOARGS, NULL},
+    {"lost", lost, METH_NOARGS, NULL},
     {"look_with", look_with, METH_O, NULL},
     {"end_wait", end_wait, METH_VARARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},

@@ -419,6 +419,7 @@ struct lane *holds_thread(uint64_t thread);              /* of a threading.Threa
 struct _object *holds_now(void);                         /* who has what, and waits for what */
 void holds_look_with(struct _object *function);          /* called by who waits for long; NULL: nobody looks */
 struct _object *holds_of(const struct syncs *);          /* what one has */
+struct _object *holds_lost(const struct syncs *);        /* whom it called that did not wait */
 bool holds_abort(uint64_t serial, struct _object *error);
 struct _object *syncs_rows(const struct syncs *);
 

@@ -15,7 +15,7 @@ from parmagic.model.classes import module_of
 from parmagic.record import objects, stuck
 from parmagic.record.children import Children
 from parmagic.record.hooks import extension
-from parmagic.record.waiting import Held, Waiter, held_here, waiters
+from parmagic.record.waiting import Called, Held, Waiter, held_here, lost_here, waiters
 from parmagic.system.interrupts import raise_in
 from parmagic.system.real import Lock, get_ident, is_ours, sleep
 
@@ -54,6 +54,7 @@ class Circles:
         self._looking = Lock()
         self._seen: tuple[frozenset[tuple[int, int, float]], float] = (frozenset(), 0.0)
         self._left: list[tuple[int, Held]] = []
+        self._called: list[tuple[int, Called]] = []
         self._told: set[int] = set()  # idents of threads below workers whose waits were ended
         self.outsiders = False  # all wait, and somebody may wake them who is none of the run's
         self._extension: ModuleType | None = None
@@ -74,9 +75,10 @@ class Circles:
             sleep(0.001)
 
     def leaves(self, rank: int) -> None:
-        """Note what the calling thread, which ends, has and will never let go of."""
+        """Note what the calling thread, which ends, has and will never let go of, and whom it called in vain."""
         if self._extension is not None:
             self._left += [(rank, each) for each in held_here()]
+            self._called += [(rank, each) for each in lost_here()]
 
     def look(self) -> None:
         """Where threads stand still for good, end their waits."""
@@ -126,7 +128,9 @@ class Circles:
     def _stuck(self, still: list[Waiter], threads: list[Waiter], now: float) -> Stuck:
         holders = {held.lock: (self._who()(each), held) for each in threads for held in each.held}
         holders |= {held.lock: (f"worker {rank}, which has ended,", held) for rank, held in self._left if held.lock not in holders}
-        text = stuck.words(still, threads, now, self._names(still), self._who(), holders)
+        who = self._who()
+        calls = [*((f"worker {rank}", call) for rank, call in self._called), *((who(each), call) for each in threads for call in each.lost)]
+        text = stuck.words(still, now, self._names(still), who, holders, calls)
         return Stuck(text if self._shared else f"{text}\n{OWN}")
 
     def _names(self, threads: list[Waiter]) -> dict[int, str]:

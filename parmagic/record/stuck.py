@@ -40,18 +40,17 @@ def called(waiter: Waiter, name: str | None) -> str:
 
 def words(
     still: Sequence[Waiter],
-    threads: Sequence[Waiter],
     now: float,
     things: Mapping[int, str],
     who: Callable[[Waiter], str],
     holders: Mapping[int, tuple[str, Held]],
+    calls: Sequence[tuple[str, Called]],
 ) -> str:
     """Say who waits for what, why it does not come, and what to do.
 
-    ``things`` are what things are called, by their addresses, ``holders`` who has which lock.
+    ``things`` are what things are called, by their addresses, ``holders`` who has which lock, ``calls`` who called whom in vain.
     """
     still = sorted(still, key=lambda each: _kind(each) in _ENDS)  # the others wait for what these wait for
-    calls = [(who(each), call) for each in threads for call in each.lost]
     lost = {call.thing: (name, call) for name, call in sorted(calls, key=lambda found: found[1].at)}
     reasons = [f"{_what(each, things)}{_why(each, lost, holders)}" for each in still]
     found = f"(found after {now - max(each.since for each in still):.1f} s; ended)"

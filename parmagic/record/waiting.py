@@ -80,3 +80,9 @@ def held_here() -> list[Held]:
     """Return what the calling thread has, which has an account."""
     waits, _ = extension()
     return [] if waits is None else [Held._make(each) for each in waits.held()]
+
+
+def lost_here() -> list[Called]:
+    """Return the calls of the calling thread, which has an account, that nobody heard."""
+    waits, _ = extension()
+    return [] if waits is None else [Called._make(each) for each in waits.lost()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import queue
 import signal
@@ -58,6 +59,28 @@ def test_a_call_that_nobody_heard():
     assert "called notify() (test_stuck.py:" in text
     assert "s earlier, when nobody waited: it was lost" in text
     assert text.endswith("Wait for a state, not for a signal: while not ready: cond.wait()")
+
+
+def test_a_call_of_one_that_has_ended():
+    """Who called is told by name, also where its own work was done long before."""
+    cond, gate, called, caller = threading.Condition(), threading.Barrier(2), threading.Event(), []
+
+    def body(n):
+        gate.wait(30)  # each worker has one of them
+        if n:
+            called.wait(30)
+            while caller[0].is_alive():
+                time.sleep(0.005)
+            with cond:
+                cond.wait()
+        else:
+            caller.append(threading.current_thread())
+            with cond:
+                cond.notify()
+            called.set()
+
+    line = next(number for number, text in enumerate(inspect.getsource(body).splitlines(), body.__code__.co_firstlineno) if ".notify" in text)
+    assert f"called notify() (test_stuck.py:{line})" in words(body, 2)
 
 
 def test_a_progress_bar_wakes_nobody():
