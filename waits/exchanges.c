@@ -16,7 +16,7 @@ enum role { CALL, DUMPS, LOADS, PROXY, N_ROLES };
 struct exchange {
     PyObject_HEAD
     PyObject *original; /* as the class has it */
-    PyObject *bound;    /* NULL: in the class; else what is called */
+    PyObject *bound;    /* what is called: the original, as somebody has found it; in the class, itself */
     PyObject *subject;  /* whose method that is, or NULL */
     vectorcallfunc call;
     int role;
@@ -30,7 +30,7 @@ static PyObject *made(PyObject *original, PyObject *bound, PyObject *subject, in
     if (!exchange)
         return NULL;
     exchange->original = Py_NewRef(original);
-    exchange->bound = Py_XNewRef(bound);
+    exchange->bound = Py_NewRef(bound);
     exchange->subject = Py_XNewRef(subject);
     exchange->role = role;
     exchange->call = call;
@@ -215,19 +215,19 @@ static void dealloc(PyObject *object)
 static PyObject *attribute(PyObject *object, PyObject *name)
 {
     struct exchange *self = (struct exchange *)object;
-    return PyObject_GetAttr(self->bound ? self->bound : self->original, name);
+    return PyObject_GetAttr(self->bound, name);
 }
 
 static PyObject *described(PyObject *object)
 {
     struct exchange *self = (struct exchange *)object;
-    return PyObject_Repr(self->bound ? self->bound : self->original);
+    return PyObject_Repr(self->bound);
 }
 
 static PyObject *compared(PyObject *object, PyObject *other, int how)
 {
     struct exchange *self = (struct exchange *)object;
-    if (!self->bound || !Py_IS_TYPE(other, &exchange_type) || !((struct exchange *)other)->bound)
+    if (!Py_IS_TYPE(other, &exchange_type))
         Py_RETURN_NOTIMPLEMENTED;
     return PyObject_RichCompare(self->bound, ((struct exchange *)other)->bound, how);
 }
@@ -235,7 +235,7 @@ static PyObject *compared(PyObject *object, PyObject *other, int how)
 static Py_hash_t hashed(PyObject *object)
 {
     struct exchange *self = (struct exchange *)object;
-    return PyObject_Hash(self->bound ? self->bound : self->original);
+    return PyObject_Hash(self->bound);
 }
 
 static PyTypeObject exchange_type = {
@@ -261,5 +261,5 @@ PyObject *exchange_new(PyObject *original, int role)
         PyErr_SetString(PyExc_ValueError, "there is no such role");
         return NULL;
     }
-    return PyType_Ready(&exchange_type) ? NULL : made(original, NULL, NULL, role, called);
+    return PyType_Ready(&exchange_type) ? NULL : made(original, original, NULL, role, called);
 }

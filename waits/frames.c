@@ -464,12 +464,22 @@ struct place frame_place(struct lane *lane)
     return (struct place){NULL, 0};
 }
 
+/* As much of a text as there is room for, and of each character all bytes. */
+static void begin_of(const char *text, char *to)
+{
+    size_t length = strnlen(text, LONGEST_OF - 1);
+    while (length && text[length] && ((unsigned char)text[length] & 0xc0) == 0x80)
+        length--;
+    memcpy(to, text, length);
+    to[length] = 0;
+}
+
 void thing_names(const struct thing *thing, char *of, char *name)
 {
     of[0] = name[0] = 0;
     if (thing->name) {
-        strncpy(of, thing->of, LONGEST_OF - 1)[LONGEST_OF - 1] = 0;
-        strncpy(name, thing->name, LONGEST_OF - 1)[LONGEST_OF - 1] = 0;
+        begin_of(thing->of, of);
+        begin_of(thing->name, name);
         return;
     }
 #ifdef FRAMES_ARE_KNOWN

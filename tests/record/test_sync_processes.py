@@ -342,6 +342,42 @@ def test_what_is_replaced_is_not_seen(servers):
     far.close()
 
 
+def test_a_method_out_of_its_class(servers):
+    """What stands in a class may be called as it is, by who has taken it out of there."""
+    near, far = servers.Pipe()
+
+    def body(n):
+        vars(connection._ConnectionBase)["send"](near, n)
+        return vars(connection._ConnectionBase)["recv"](far)
+
+    _, found = sync(body, 1, servers, model="threads")
+    assert found.results == [0]
+
+
+class Meter:
+    """What a manager has: one of its methods has a name whose bytes do not end where there is no more room."""
+
+    def aaaaaaaaaaaaaaaaaaaaaaößeln(self):  # noqa: PLC2401  (that is what is tested)
+        """Return a number."""
+        return 3
+
+
+class Keeper(managers.BaseManager):
+    """A manager of the user's."""
+
+
+Keeper.register("Meter", Meter)
+
+
+def test_a_long_name_at_a_manager(servers):
+    """Of a name that is too long there is the begin, in whole characters."""
+    with Keeper(ctx=servers) as keeper:
+        there = keeper.Meter()
+        table, found = sync(lambda _: there.aaaaaaaaaaaaaaaaaaaaaaößeln(), 1, servers, model="threads")
+    assert found.results == [3]
+    assert table.loc["there.aaaaaaaaaaaaaaaaaaaaaa", "n"] == 1
+
+
 CLASSES = (connection._ConnectionBase, ForkingPickler, managers.BaseProxy)
 
 
