@@ -37,9 +37,10 @@ static bool is_on;
 
 static int n_wanting; /* threads that wait for a lock, and want to know for whom */
 
+/* Of locks, no other type can be made; of RLocks, classes are derived. */
 static enum type type_of(PyObject *lock)
 {
-    return Py_TYPE(lock) == types[RLOCK] ? RLOCK : LOCK;
+    return Py_TYPE(lock) == types[LOCK] ? LOCK : RLOCK;
 }
 
 static struct sync_row *place_for(struct syncs *syncs, uint64_t thing, const void *method, const struct made *made)
@@ -82,6 +83,27 @@ int64_t holds_blocked(const struct lane *lane)
     return lane->spent[SLEEP] + lane->spent[IO_WAIT] + lane->spent[LOCK_WAIT];
 }
 
+#define N_KEPT 1024
+static uint16_t n_kept[N_KEPT]; /* locks that watched threads have, by their addresses */
+
+static uint16_t *kept_at(PyObject *lock)
+{
+    return &n_kept[((uintptr_t)lock >> 4) % N_KEPT];
+}
+
+PyObject *holds_keep(PyObject *lock)
+{
+    ++*kept_at(lock);
+    return Py_NewRef(lock);
+}
+
+/* Code that is called when it is gone may take locks. */
+static void forget(PyObject *lock)
+{
+    --*kept_at(lock);
+    Py_DECREF(lock);
+}
+
 struct held *holds_held(struct syncs *syncs, PyObject *lock)
 {
     for (int i = syncs->n_held - 1; i >= 0; i--)
@@ -116,8 +138,8 @@ static void let_go(struct lane *lane, struct held *held, int64_t now)
     PyObject *lock = held->lock, *code = held->code;
     memmove(held, held + 1, (size_t)(&syncs->held[syncs->n_held] - held - 1) * sizeof *held);
     syncs->n_held--;
-    Py_XDECREF(code); /* only now: whose code runs then may take locks */
-    Py_DECREF(lock);
+    Py_XDECREF(code);
+    forget(lock); /* only now */
 }
 
 /* A semaphore has let it in, or it has gone again: so many more are left. */
@@ -145,10 +167,10 @@ static void see_level(struct lane *lane, struct sync_row *row, int64_t before, i
         lent(lane, row, level - before, now);
 }
 
-/* How it came to have a lock: whether it would have waited for as long as that takes, and how deep it has it again that it had let go
- * of to wait for its condition, or 0. */
+/* How it came to have a lock: whether it would have waited for as long as that takes, whether by a with block, and how deep it has it
+ * again that it had let go of to wait for its condition, or 0. */
 struct way {
-    bool patient;
+    bool patient, enters;
     int again;
 };
 
@@ -175,8 +197,8 @@ static void acquired(struct lane *lane, PyObject *lock, int64_t wait, struct way
     if (!(whole || (row->level && (!thing.within || back))) || syncs->n_held == N_HELD)
         return;
     held = &syncs->held[syncs->n_held++];
-    *held = (struct held){Py_NewRef(lock), Py_XNewRef(thing.caller), thing.at, row, clock_now(), holds_blocked(lane), way.again ? way.again : 1, whole,
-                          thing.object, 0, row->level ? level_look(row->level) : -1};
+    *held = (struct held){holds_keep(lock), Py_XNewRef(thing.caller), thing.at, row, clock_now(), holds_blocked(lane), way.again ? way.again : 1, whole,
+                          way.enters || way.again || type_of(lock) == RLOCK, thing.object, 0, row->level ? level_look(row->level) : -1};
     if (whole && syncs->n_held > 1 && way.patient)
         orders_note(lane);
 }
@@ -256,7 +278,7 @@ void holds_released(struct lane *lane, PyObject *lock, bool wholly)
     int64_t now = clock_now(), level = held->level;
     struct sync_row *row = held->row;
     let_go(lane, held, now);
-    if (row->level && lane == here)
+    if (lane == here && row->level) /* another one may have ended by now, and its rows with it */
         see_level(lane, row, level, now);
 }
 
@@ -318,6 +340,14 @@ static bool is_left_alone(void)
     return outcome;
 }
 
+/* Nobody of another process waits here. What calls looks stays: a fork may have come without the GIL, from C code. */
+void holds_in_the_child(void)
+{
+    watcher = NULL;
+    n_wanting = 0;
+    memset(n_kept, 0, sizeof n_kept);
+}
+
 /* False where an exception came meanwhile that is none of the look's own: it is raised here. */
 bool holds_look_around(struct lane *lane)
 {
@@ -377,6 +407,32 @@ struct lane *holds_thread(uint64_t thread)
     return NULL;
 }
 
+static void put_aside(const struct syncs *syncs, struct want *want)
+{
+    want->outer.wants = syncs->wants;
+    want->outer.waits = syncs->waits;
+    want->outer.waker = syncs->waker;
+    want->outer.woken = syncs->woken;
+    want->outer.thing = syncs->thing;
+    want->outer.since = syncs->since;
+    want->outer.patient = syncs->patient;
+    memcpy(want->outer.of, syncs->of, LONGEST_OF);
+    memcpy(want->outer.method, syncs->method, LONGEST_OF);
+}
+
+static void take_up(struct syncs *syncs, const struct want *want)
+{
+    syncs->wants = want->outer.wants;
+    syncs->waits = want->outer.waits;
+    syncs->waker = want->outer.waker;
+    syncs->woken = want->outer.woken;
+    syncs->thing = want->outer.thing;
+    syncs->since = want->outer.since;
+    syncs->patient = want->outer.patient;
+    memcpy(syncs->of, want->outer.of, LONGEST_OF);
+    memcpy(syncs->method, want->outer.method, LONGEST_OF);
+}
+
 /* A wait begins, in somebody's row (of a queue), or in nobody's: who has it now makes us wait, or who will wake us. */
 struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *wanted, struct lane *holder, struct sync_row *row)
 {
@@ -385,6 +441,8 @@ struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *w
     want.level = row && (want.side == PUTS || row->name[0] == 'g') ? row->level : NULL;
     if (want.level)
         level_waits(want.level, want.side, 1);
+    if (syncs->wants)
+        put_aside(syncs, &want);
     syncs->waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
     syncs->waker = NULL;
     syncs->wants = wanted;
@@ -401,17 +459,16 @@ int64_t holds_wanted(struct lane *lane, struct want want, bool got)
     struct syncs *syncs = lane->syncs;
     int64_t wait = lane->spent[LOCK_WAIT] - want.before;
     struct handoff *waits = syncs->waits;
-    if (want.level)
+    if (want.level && lane == lane_here()) /* else the run ended meanwhile, and its levels with it */
         level_waits(want.level, want.side, -1);
     n_wanting--;
-    syncs->wants = NULL;
-    syncs->waits = NULL;
     if (waits && wait > 0) {
         waits->n++;
         waits->sum += wait;
         waits->max = wait > waits->max ? wait : waits->max;
         handovers_note(syncs, syncs->since, clock_now(), waits, syncs->waker, got);
     }
+    take_up(syncs, &want);
     return wait;
 }
 
@@ -423,23 +480,24 @@ static bool is_join(const struct thing *thing)
 }
 
 /* A call that may wait. */
-static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, int again)
+static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObject *lock, PyObject *arguments, PyObject *keywords, struct way way)
 {
     struct thing thing = thing_here(lane, lock);
     if (thing.ours)
         return call(lock, arguments, keywords);
-    bool patient = again || is_patient(arguments, keywords);
+    way.patient = way.again || is_patient(arguments, keywords);
+    bool sliced = way.patient && !way.again;
     struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
-    struct want want = holds_want(lane, &thing, lock, holder, thing.within && !again ? holds_row(lane->syncs, &thing) : NULL);
-    lane->syncs->patient = patient && !again;
-    PyObject *outcome = patient && !again ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
-    int64_t wait = holds_wanted(lane, want, outcome && (again || outcome == Py_True));
-    if (outcome && (again || outcome == Py_True) && holds_watched() == lane)
-        acquired(lane, lock, wait, (struct way){patient, again});
+    struct want want = holds_want(lane, &thing, lock, holder, thing.within && !way.again ? holds_row(lane->syncs, &thing) : NULL);
+    lane->syncs->patient = sliced;
+    PyObject *outcome = sliced ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
+    int64_t wait = holds_wanted(lane, want, outcome && (way.again || outcome == Py_True));
+    if (outcome && (way.again || outcome == Py_True) && holds_watched() == lane)
+        acquired(lane, lock, wait, way);
     return outcome;
 }
 
-static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywords)
+static PyObject *acquiring(PyObject *lock, PyObject *arguments, PyObject *keywords, bool enters)
 {
     PyCFunctionWithKeywords acquire = (PyCFunctionWithKeywords)(void (*)(void))real[type_of(lock)][ACQUIRE];
     struct lane *lane = holds_watched();
@@ -449,12 +507,22 @@ static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywo
         PyObject *at_once = acquire(lock, not_blocking, NULL);
         if (at_once != Py_False) {
             if (at_once && holds_watched() == lane)
-                acquired(lane, lock, 0, (struct way){true, 0});
+                acquired(lane, lock, 0, (struct way){true, enters, 0});
             return at_once;
         }
         Py_DECREF(at_once);
     }
-    return waiting(lane, acquire, lock, arguments, keywords, 0);
+    return waiting(lane, acquire, lock, arguments, keywords, (struct way){.enters = enters});
+}
+
+static PyObject *on_acquire(PyObject *lock, PyObject *arguments, PyObject *keywords)
+{
+    return acquiring(lock, arguments, keywords, false);
+}
+
+static PyObject *on_enter(PyObject *lock, PyObject *arguments, PyObject *keywords)
+{
+    return acquiring(lock, arguments, keywords, true);
 }
 
 /* How often it is taken, of what a condition has kept of an RLock: (how often, by whom). */
@@ -474,7 +542,7 @@ static PyObject *on_restore(PyObject *lock, PyObject *state)
     struct lane *lane = holds_watched();
     if (!lane)
         return restore(lock, state);
-    return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, depth_in(state));
+    return waiting(lane, (PyCFunctionWithKeywords)(void (*)(void))restore, lock, state, NULL, (struct way){.again = depth_in(state)});
 }
 
 /* A call to wake somebody asks first whether the lock is ours. Where nobody waits, it does nothing else. */
@@ -502,28 +570,39 @@ static PyObject *on_owned(PyObject *lock, PyObject *unused)
     return outcome;
 }
 
+/* Behind it: who waits for it is not kept from it by what we do. */
+static void released(PyObject *lock, bool wholly)
+{
+    struct lane *lane = holds_watched(), *holder;
+    if (lane)
+        holds_released(lane, lock, wholly);
+    else if (*kept_at(lock) && (holder = holder_of(lock))) { /* it was taken by a watched thread, and let go of by another one */
+        struct held *held = holds_held(holder->syncs, lock);
+        if (!--held->depth || wholly)
+            let_go(holder, held, clock_now());
+    }
+}
+
 static PyObject *on_release(PyObject *lock, PyObject *arguments)
 {
     PyObject *outcome = real[type_of(lock)][RELEASE](lock, arguments);
-    struct lane *lane = holds_watched();
-    if (lane && outcome)
-        holds_released(lane, lock, false); /* behind it: who waits for it is not kept from it by what we do */
+    if (outcome)
+        released(lock, false);
     return outcome;
 }
 
 static PyObject *on_save(PyObject *lock, PyObject *unused)
 {
     PyObject *outcome = real[type_of(lock)][SAVE](lock, unused);
-    struct lane *lane = holds_watched();
-    if (lane && outcome)
-        holds_released(lane, lock, true);
+    if (outcome)
+        released(lock, true);
     return outcome;
 }
 
-static PyCFunction ours(enum role role)
+static PyCFunction ours(int method)
 {
     static const PyCFunction replacements[N_ROLES] = {(PyCFunction)(void (*)(void))on_acquire, on_release, on_save, on_restore, on_owned};
-    return replacements[role];
+    return strcmp(methods[method].name, "__enter__") ? replacements[methods[method].role] : (PyCFunction)(void (*)(void))on_enter;
 }
 
 static PyMethodDef *definition(PyTypeObject *type, const char *name)
@@ -552,7 +631,7 @@ static void put(enum type type, bool on)
 {
     for (int i = 0; i < N_METHODS; i++)
         if (found[type][i])
-            found[type][i]->ml_meth = on ? ours(methods[i].role) : real[type][methods[i].role];
+            found[type][i]->ml_meth = on ? ours(i) : real[type][methods[i].role];
 }
 
 bool holds_on(void)
@@ -608,7 +687,7 @@ void syncs_free(struct syncs *syncs)
         Py_XDECREF(syncs->lines[i].code);
     for (int i = 0; syncs && i < syncs->n_held; i++) {
         Py_XDECREF(syncs->held[i].code);
-        Py_DECREF(syncs->held[i].lock);
+        forget(syncs->held[i].lock);
     }
     for (int i = 0; syncs && i < N_LOST; i++)
         Py_XDECREF(syncs->lost_calls[i].place.code);
@@ -629,8 +708,8 @@ static PyObject *file_of(const struct place *place)
 static PyObject *held_tuple(const struct held *held)
 {
     struct place place = {held->code, held->code ? PyCode_Addr2Line((PyCodeObject *)held->code, held->at) : 0};
-    return Py_BuildValue("(KKsOid)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->thing, held->row->of,
-                         file_of(&place), place.line, (double)held->since * 1e-9);
+    return Py_BuildValue("(KKsOidO)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->thing, held->row->of,
+                         file_of(&place), place.line, (double)held->since * 1e-9, held->own ? Py_True : Py_False);
 }
 
 static PyObject *lost_tuple(const struct lost_call *call)

@@ -125,7 +125,7 @@ static void in_the_child(void)
     orders_end(false);
     levels_end();
     holds_off();
-    holds_look_with(NULL);
+    holds_in_the_child();
     registry = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     hooks_in_the_child();
 }

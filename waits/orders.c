@@ -49,8 +49,8 @@ static struct kept *place_of(PyObject *lock)
     return &kept[hash % N_KEPT];
 }
 
-/* Let go of locks that only we have. */
-static void sweep(void)
+/* Let go of locks, of all, or of those that only we have: at last, as code of others may run then, and take locks. */
+static void sweep(bool all)
 {
     struct kept *before = PyMem_RawMalloc(sizeof kept);
     if (!before)
@@ -58,15 +58,14 @@ static void sweep(void)
     memcpy(before, kept, sizeof kept);
     memset(kept, 0, sizeof kept);
     n_kept = 0;
-    for (int i = 0; i < N_KEPT; i++) {
-        if (!before[i].lock)
-            continue;
-        if (Py_REFCNT(before[i].lock) > 1) {
+    for (int i = 0; i < N_KEPT; i++)
+        if (before[i].lock && !all && Py_REFCNT(before[i].lock) > 1) {
             *place_of(before[i].lock) = before[i];
             n_kept++;
-        } else
-            Py_DECREF(before[i].lock);
-    }
+            before[i].lock = NULL;
+        }
+    for (int i = 0; i < N_KEPT; i++)
+        Py_XDECREF(before[i].lock);
     PyMem_RawFree(before);
 }
 
@@ -76,7 +75,7 @@ static uint64_t number_of(PyObject *lock)
     struct kept *place = place_of(lock);
     if (!place->lock) {
         if (4 * n_kept >= 3 * N_KEPT) {
-            sweep();
+            sweep(false);
             if (2 * n_kept >= N_KEPT)
                 return 0;
             place = place_of(lock);
@@ -257,8 +256,8 @@ void orders_free(struct syncs *syncs)
 /* The run is over, or is another process's: then what it has kept stays. */
 void orders_end(bool ours)
 {
-    for (int i = 0; ours && i < N_KEPT; i++)
-        Py_XDECREF(kept[i].lock);
+    if (ours)
+        sweep(true);
     memset(kept, 0, sizeof kept);
     n_kept = 0;
 }

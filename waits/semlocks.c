@@ -210,10 +210,10 @@ static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, s
         Py_XDECREF(held->code);
     else {
         held = &syncs->held[syncs->n_held++];
-        Py_INCREF(lock);
+        holds_keep(lock);
     }
     *held = (struct held){.lock = lock, .code = Py_XNewRef(thing->caller), .at = thing->at, .row = row, .since = clock_now(),
-                          .blocked = holds_blocked(lane), .depth = 1, .whole = true, .thing = thing->object, .level = -1};
+                          .blocked = holds_blocked(lane), .depth = 1, .whole = true, .own = true, .thing = thing->object, .level = -1};
 }
 
 /* An acquisition, or one that was given up, has waited for so long. */

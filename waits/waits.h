@@ -152,6 +152,7 @@ struct held {
     int64_t since, blocked;
     int depth;
     bool whole;              /* to have the lock is to have the thing */
+    bool own;                /* nobody else lets go of it */
     uint64_t thing;          /* that the lock is part of, or is */
     uint64_t number;         /* of the lock, as it has in orders; 0: in none */
     int64_t level;           /* of the thing, when the lock was taken */
@@ -403,9 +404,20 @@ struct want {
     struct level *level;
     enum side side;
     int64_t before;
+    struct {             /* the wait in which this one began, as a signal came: as in syncs */
+        struct _object *wants;
+        struct handoff *waits;
+        uint64_t thing;
+        struct handoff *waker;
+        int64_t woken;
+        int64_t since;
+        bool patient;
+        char of[LONGEST_OF], method[LONGEST_OF];
+    } outer;
 };
 struct sync_row *holds_row(struct syncs *, const struct thing *);
 struct held *holds_held(struct syncs *, struct _object *lock); /* NULL: it does not have it */
+struct _object *holds_keep(struct _object *lock);        /* a reference, for what a thread has */
 struct handoff *holds_handoff(struct syncs *, const struct handoff *like);
 int64_t holds_blocked(const struct lane *);              /* for how long so far */
 void holds_released(struct lane *, struct _object *lock, bool wholly);
@@ -418,6 +430,7 @@ bool holds_ended(struct syncs *);                        /* raise what ends its 
 struct lane *holds_thread(uint64_t thread);              /* of a threading.Thread, while it runs; or NULL */
 struct _object *holds_now(void);                         /* who has what, and waits for what */
 void holds_look_with(struct _object *function);          /* called by who waits for long; NULL: nobody looks */
+void holds_in_the_child(void);
 struct _object *holds_of(const struct syncs *);          /* what one has */
 struct _object *holds_lost(const struct syncs *);        /* whom it called that did not wait */
 bool holds_abort(uint64_t serial, struct _object *error);

@@ -39,6 +39,13 @@ _KERNELS = frozenset(
 """Packages whose threads wake nobody in a body."""
 
 
+_WAKING = {
+    *(getattr(signal, name, 0) for name in ("SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGIO")),
+    *range(getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", -1) + 1),
+}
+"""Signals that come when something has happened, or are programs' own; the others ask for an end, or are errors."""
+
+
 class Circles:
     """Looks for them in one run's threads in this process, from ``__enter__`` to ``__exit__``: those who wait for long do it.
 
@@ -90,8 +97,9 @@ class Circles:
 
     def _look(self) -> None:
         threads, self.outsiders = waiters(), False
-        circle = _circle(threads)
-        still = circle or self._standing(threads)
+        waiting = self._waiting(threads)
+        circle = _certain(threads, all_wait=bool(waiting), outsiders=self.outsiders)
+        still = circle or ([] if self.outsiders else waiting)
         key, now = frozenset((each.serial, each.wants, each.since) for each in still), perf_counter()
         before, since = self._seen
         self._seen = key, since if key == before else now
@@ -100,8 +108,8 @@ class Circles:
         self._seen = frozenset(), 0.0
         self._end(still, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
 
-    def _standing(self, threads: list[Waiter]) -> list[Waiter]:
-        """Return who waits, where all do for as long as it takes and nobody is there who could wake them; else nobody."""
+    def _waiting(self, threads: list[Waiter]) -> list[Waiter]:
+        """Return who waits, where all do for as long as it takes; else nobody. Note whether somebody else is there who may wake them."""
         below = self._children.running()
         known = {*self._alive(), *below}
         if not threads or not known <= {each.ident for each in threads}:
@@ -110,7 +118,7 @@ class Circles:
         waiting = [each for each in threads if each.patient]
         all_wait = bool(waiting) and all(each.patient or _only_waits(frames.get(each.ident)) for each in threads)
         self.outsiders = all_wait and _may_wake({*known, self._watcher})
-        return waiting if all_wait and not self.outsiders else []
+        return waiting if all_wait else []
 
     def _deadlock(self, circle: list[Waiter], now: float) -> Deadlock:
         called, who = self._names(circle), self._who()
@@ -191,6 +199,21 @@ def _circle(threads: list[Waiter]) -> list[Waiter]:
     return []
 
 
+def _certain(threads: list[Waiter], *, all_wait: bool, outsiders: bool) -> list[Waiter]:
+    """Return a circle that nobody opens; none where there is none.
+
+    Of a lock that was taken without ``with`` others may let go: they all have to wait as well, and where one thread waits for itself,
+    which may be for its turn, there is to be no outsider.
+    """
+    while circle := _circle(threads):
+        wanted = {each.wants for each in circle}
+        own = all(held.own for each in circle for held in each.held if held.lock in wanted)
+        if own or (all_wait and (len(circle) > 1 or not outsiders)):
+            return circle
+        threads = [each for each in threads if each not in circle]
+    return []
+
+
 def _only_waits(frame: FrameType | None) -> bool:
     """Tell whether a thread waits for the end of another one, or, in a pool, for work."""
     if frame is None:
@@ -222,6 +245,5 @@ def _signals() -> Iterator[bool]:
     """Yield whether there are handlers of the user's for signals that come by themselves, or by others."""
     if hasattr(signal, "getitimer"):
         yield signal.getitimer(signal.ITIMER_REAL)[0] > 0 and callable(signal.getsignal(signal.SIGALRM))
-    for name in ("SIGUSR1", "SIGUSR2"):
-        number = getattr(signal, name, None)
-        yield number is not None and callable(signal.getsignal(number))
+    for number in _WAKING & signal.valid_signals():
+        yield callable(signal.getsignal(number))

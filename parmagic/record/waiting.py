@@ -9,7 +9,11 @@ from parmagic.record.hooks import extension
 
 
 class Held(NamedTuple):
-    """A lock that a thread has: its address, that of the thing which it is part of, the class of that, and where it was taken, and when."""
+    """A lock that a thread has: its address, that of the thing which it is part of, the class of that, and where it was taken, and when.
+
+    Where it is its ``own``, nobody else lets go of it: it is an RLock, or was taken by a ``with`` block. Else it may be one by which
+    threads tell each other whose turn it is.
+    """
 
     lock: int
     thing: int
@@ -17,6 +21,7 @@ class Held(NamedTuple):
     file: str | None
     line: int
     since: float
+    own: bool
 
     @property
     def place(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import queue
 import threading
 import time
@@ -57,6 +58,41 @@ def test_a_lock_taken_three_deep():
     table, _ = sync(body, 4)
     assert table.loc["rlock", "n"] == 12
     assert 0.04 <= table.loc["rlock", "hold_s"] < 0.4
+
+
+class Mine(_thread.RLock):
+    """A class of the user's that is a lock."""
+
+
+def test_a_lock_of_a_class_of_ones_own():
+    """What is derived from RLock is one, also for us."""
+    own = Mine()
+
+    def body(_):
+        for _ in range(5):
+            with own, own, own:
+                pass
+
+    table, _ = sync(body, 2)
+    assert table.loc["own", "n"] == 2 * 5 * 3
+
+
+def test_a_fork_of_c_code():
+    """A thread of C code forks while a run is on, without the GIL: what is put back in the child then needs none."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "pthread_create"):
+        pytest.skip("this C library has its threads elsewhere")
+
+    def body(_):
+        thread, child = ctypes.c_ulong(), ctypes.c_void_p()
+        assert libc.pthread_create(ctypes.byref(thread), None, libc.fork, None) == 0
+        assert libc.pthread_join(thread, ctypes.byref(child)) == 0
+        return os.waitstatus_to_exitcode(os.waitpid(child.value, 0)[1])  # the child's only thread returns
+
+    _, found = sync(body, 1, items=3)
+    assert found.results == [0, 0, 0]
 
 
 def test_a_condition():
