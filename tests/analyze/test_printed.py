@@ -97,7 +97,7 @@ def test_locks(width):
     assert max(map(len, (header, *lines))) <= width
     assert header.split() == list(LOOKED_FOR_IN_SYNC[: {60: 5, 80: 7, 120: 7}[width]])
     assert lines[-1] == "[1 rows x 22 columns: .T has all]"
-    assert repr(both).splitlines()[0].split() == list((*LOOKED_FOR_IN_SYNC[:7], "puts", "gets")[: {60: 5, 80: 8, 120: 9}[width]])
+    assert repr(both).splitlines()[0].split() == list(LOOKED_FOR_IN_SYNC[: {60: 5, 80: 7, 120: 11}[width]])
 
 
 def test_in_a_notebook():
