@@ -13,6 +13,7 @@
 #include "waits.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum type { LOCK, RLOCK, N_TYPES };
 enum role { ACQUIRE, RELEASE, SAVE, RESTORE, OWNED, N_ROLES };
@@ -285,7 +286,10 @@ void holds_released(struct lane *lane, PyObject *lock, bool wholly)
 /* What most never need, as their bodies know no lock. */
 static struct syncs *syncs_new(void)
 {
-    return is_on ? PyMem_RawCalloc(1, sizeof(struct syncs)) : NULL;
+    struct syncs *syncs = is_on ? PyMem_RawCalloc(1, sizeof(struct syncs)) : NULL;
+    if (syncs)
+        syncs->pid = (uint32_t)getpid();
+    return syncs;
 }
 
 struct lane *holds_watched(void)
@@ -324,10 +328,21 @@ bool holds_ended(struct syncs *syncs)
 
 static PyObject *watcher; /* called by who waits, now and then, to see who waits for whom; NULL: by nobody */
 static int64_t looked;
+static Py_buffer told; /* a number that changes when another process ends waits; no buf: none does */
 
-void holds_look_with(PyObject *function)
+void holds_look_with(PyObject *function, PyObject *with)
 {
     Py_XSETREF(watcher, Py_XNewRef(function));
+    PyBuffer_Release(&told);
+    if (with && PyObject_GetBuffer(with, &told, PyBUF_SIMPLE))
+        PyErr_Clear();
+    if (told.buf && (told.len < (Py_ssize_t)sizeof(int64_t) || (uintptr_t)told.buf % sizeof(int64_t)))
+        PyBuffer_Release(&told);
+}
+
+static int64_t times_told(void)
+{
+    return told.buf ? __atomic_load_n((int64_t *)told.buf, __ATOMIC_ACQUIRE) : 0;
 }
 
 static PyObject *nothing, *space; /* code that does nothing, and its names */
@@ -344,6 +359,7 @@ static bool is_left_alone(void)
 void holds_in_the_child(void)
 {
     watcher = NULL;
+    told = (Py_buffer){0};
     n_wanting = 0;
     memset(n_kept, 0, sizeof n_kept);
 }
@@ -367,29 +383,71 @@ bool holds_look_around(struct lane *lane)
     return whole;
 }
 
+/* Let go of a lock again, with what is to be raised behind that; false: that cannot be done. */
+static bool undone(PyObject *lock, PyObject *(*release)(PyObject *))
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *released = release(lock);
+    if (released)
+        PyErr_SetRaisedException(raised);
+    else
+        Py_XDECREF(raised);
+#else
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *released = release(lock);
+    if (released)
+        PyErr_Restore(type, value, trace);
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+    }
+#endif
+    Py_XDECREF(released);
+    return released;
+}
+
 /* Wait for as long as it takes, or until somebody ends that: what is raised then, is raised here, in the body, also where another one of
  * those who were told to end has just let go of the lock. The slices are one wait. */
-static PyObject *by_slices(struct lane *lane, PyCFunctionWithKeywords acquire, PyObject *lock)
+PyObject *holds_by_slices(struct lane *lane, PyObject *lock, PyObject *(*attempt)(PyObject *), PyObject *(*release)(PyObject *))
 {
     PyObject *outcome;
-    lane->continues = false;
-    while ((outcome = acquire(lock, one_slice, NULL)) == Py_False && !lane->syncs->abort) {
+    int64_t before = times_told();
+    bool failed = lane->continues = false;
+    while ((outcome = attempt(lock)) == Py_False && !lane->syncs->abort) {
         lane->continues = true;
-        if (!holds_look_around(lane))
-            Py_CLEAR(outcome);
-        if (!outcome || lane->syncs->abort)
+        failed = !holds_look_around(lane);
+        if (failed || lane->syncs->abort)
             break;
         Py_DECREF(outcome);
     }
+    if (outcome == Py_True && lane->continues && before != times_told()) {
+        looked = 0;
+        failed = !holds_look_around(lane);
+    }
     lane->continues = false;
-    if (!outcome || !lane->syncs->abort)
+    if (!outcome || !(failed || lane->syncs->abort))
         return outcome;
-    PyObject *released = outcome == Py_True ? real[type_of(lock)][RELEASE](lock, NULL) : Py_NewRef(Py_None);
+    if (outcome == Py_True && !undone(lock, release)) {
+        Py_DECREF(outcome);
+        return NULL;
+    }
     Py_DECREF(outcome);
-    Py_XDECREF(released);
-    if (released)
+    if (!failed)
         holds_ended(lane->syncs);
     return NULL;
+}
+
+static PyObject *for_a_slice(PyObject *lock)
+{
+    return ((PyCFunctionWithKeywords)(void (*)(void))real[type_of(lock)][ACQUIRE])(lock, one_slice, NULL);
+}
+
+static PyObject *release(PyObject *lock)
+{
+    return real[type_of(lock)][RELEASE](lock, NULL);
 }
 
 struct lane *holds_thread(uint64_t thread)
@@ -490,7 +548,7 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
     struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
     struct want want = holds_want(lane, &thing, lock, holder, thing.within && !way.again ? holds_row(lane->syncs, &thing) : NULL);
     lane->syncs->patient = sliced;
-    PyObject *outcome = sliced ? by_slices(lane, call, lock) : call(lock, arguments, keywords);
+    PyObject *outcome = sliced ? holds_by_slices(lane, lock, for_a_slice, release) : call(lock, arguments, keywords);
     int64_t wait = holds_wanted(lane, want, outcome && (way.again || outcome == Py_True));
     if (outcome && (way.again || outcome == Py_True) && holds_watched() == lane)
         acquired(lane, lock, wait, way);
@@ -705,10 +763,17 @@ static PyObject *file_of(const struct place *place)
     return place->code ? ((PyCodeObject *)place->code)->co_filename : Py_None;
 }
 
+/* What a lock is known by in all processes that have it. */
+static uint64_t key_of(PyObject *lock)
+{
+    uint64_t key = lock ? semlocks_key(lock) : 0;
+    return key ? key : (uint64_t)(uintptr_t)lock;
+}
+
 static PyObject *held_tuple(const struct held *held)
 {
     struct place place = {held->code, held->code ? PyCode_Addr2Line((PyCodeObject *)held->code, held->at) : 0};
-    return Py_BuildValue("(KKsOidO)", (unsigned long long)(uintptr_t)held->lock, (unsigned long long)held->thing, held->row->of,
+    return Py_BuildValue("(KKsOidO)", (unsigned long long)key_of(held->lock), (unsigned long long)held->thing, held->row->of,
                          file_of(&place), place.line, (double)held->since * 1e-9, held->own ? Py_True : Py_False);
 }
 
@@ -729,7 +794,7 @@ PyObject *holds_of(const struct syncs *syncs)
 {
     PyObject *held = PyList_New(0);
     for (int i = 0; held && syncs && i < syncs->n_held; i++)
-        if (syncs->held[i].whole)
+        if (syncs->held[i].whole && semlocks_may_have(syncs->held[i].lock))
             append(&held, held_tuple(&syncs->held[i]));
     return held;
 }
@@ -754,9 +819,10 @@ static PyObject *now_tuple(struct lane *lane)
     struct place place = frame_place(lane);
     PyObject *thing = syncs->wants ? (PyObject *)(uintptr_t)syncs->thing : Py_None;
     unsigned long ident = lane->thread_state ? ((PyThreadState *)lane->thread_state)->thread_id : 0;
-    return Py_BuildValue("(KkiKOssOidONN)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)(uintptr_t)syncs->wants, thing,
+    return Py_BuildValue("(KkiKOssOidONNI)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)key_of(syncs->wants), thing,
                          syncs->wants ? syncs->of : "", syncs->wants ? syncs->method : "", file_of(&place), place.line,
-                         (double)syncs->since * 1e-9, syncs->wants && syncs->patient ? Py_True : Py_False, held, lost);
+                         (double)syncs->since * 1e-9, syncs->wants && syncs->patient ? Py_True : Py_False, held, lost,
+                         syncs->wants ? semlocks_holder(syncs->wants) : 0);
 }
 
 /* Nothing where nobody waits. */

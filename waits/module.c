@@ -477,11 +477,15 @@ static PyObject *now(PyObject *self, PyObject *unused)
     return holds_now();
 }
 
-/* Have who waits for long call this, now and then; None: nothing. */
-static PyObject *look_with(PyObject *self, PyObject *function)
+/* Have who waits for long call this, now and then; None: nothing. Behind it may come a buffer with a number that changes when another
+ * process ends waits. */
+static PyObject *look_with(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    holds_look_with(function == Py_None ? NULL : function);
+    PyObject *function, *told = NULL;
+    if (!PyArg_ParseTuple(arguments, "O|O", &function, &told))
+        return NULL;
+    holds_look_with(function == Py_None ? NULL : function, told);
     Py_RETURN_NONE;
 }
 
@@ -516,6 +520,15 @@ static PyObject *end_wait(PyObject *self, PyObject *arguments)
         return NULL;
     }
     return PyBool_FromLong(holds_abort(serial, error));
+}
+
+/* Release a lock of multiprocessing's that a process has which has ended; False where it is not known to have it. */
+static PyObject *free_of(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *lock;
+    unsigned int pid;
+    return PyArg_ParseTuple(arguments, "OI", &lock, &pid) ? PyBool_FromLong(semlocks_free(lock, pid)) : NULL;
 }
 
 /* Who made it wait, and where each was. */
@@ -716,8 +729,9 @@ static PyMethodDef methods[] = {
     {"holds", now, METH_NOARGS, NULL},
     {"held", held, METH_NOARGS, NULL},
     {"lost", lost, METH_NOARGS, NULL},
-    {"look_with", look_with, METH_O, NULL},
+    {"look_with", look_with, METH_VARARGS, NULL},
     {"end_wait", end_wait, METH_VARARGS, NULL},
+    {"free_of", free_of, METH_VARARGS, NULL},
     {"attach", attach, METH_VARARGS, NULL},  {"lines_of", lines_of, METH_O, NULL},
     {"library", library, METH_VARARGS, NULL}, {"loop", loop, METH_VARARGS, NULL}, {"own", own, METH_O, NULL}, {"library_at", library_at, METH_O, NULL},
     {"mark", mark, METH_NOARGS, NULL},     {"take", take, METH_NOARGS, NULL},

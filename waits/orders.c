@@ -69,7 +69,7 @@ static void sweep(bool all)
     PyMem_RawFree(before);
 }
 
-/* Its number, which no other lock of this process ever has; 0: there is no room. */
+/* Its number, which no other lock of this process ever has; 0: there is no room. One between processes has its own, in all of them. */
 static uint64_t number_of(PyObject *lock)
 {
     struct kept *place = place_of(lock);
@@ -105,9 +105,11 @@ static struct order *place_for(struct order *orders, const struct order *like)
     return NULL;
 }
 
-/* Somebody but us has this lock. */
+/* Somebody but us has this lock; one between processes somebody may have that is not here. */
 static bool is_in_use(PyObject *lock, uint64_t number)
 {
+    if (number >> 63)
+        return true;
     const struct kept *place = place_of(lock);
     return place->lock && place->number == number && Py_REFCNT(lock) > 1;
 }
@@ -173,7 +175,7 @@ void orders_note(struct lane *lane)
         struct held *each = &syncs->held[i];
         if (!each->whole)
             continue;
-        if (!each->number && !(each->number = number_of(each->lock)))
+        if (!each->number && !(each->number = semlocks_key(each->lock)) && !(each->number = number_of(each->lock)))
             return;
         all += each == to ? 0 : mixed(each->number);
         n++;

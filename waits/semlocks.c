@@ -5,7 +5,7 @@
  * its semaphore, which forks share; others, which have it elsewhere, know it by its name.
  *
  * The C library maps a page for each semaphore, of which it uses the first bytes. What lies behind them is shared by all who have the
- * semaphore: there we write which worker has it, and where it took it, as nobody else can tell.
+ * semaphore: there we write which worker has it, and where it took it, as nobody else can tell, and a number that is the semaphore's own.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,8 +13,10 @@
 #include "waits.h"
 
 #include <limits.h>
+#include <semaphore.h>
 #include <string.h>
 #include <structmember.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 typedef PyObject *(*fast)(PyObject *, PyObject *const *, Py_ssize_t);
@@ -50,7 +52,14 @@ static bool is_lock(PyObject *lock)
 
 #define BEHIND 64 /* bytes: more than a semaphore takes */
 
-/* Who has it: its rank, plus 1, a line, and 24 bits of what is as good as the file's name; 0: nobody is known to. Or who has let go of it. */
+struct behind {
+    uint64_t mark;      /* who has it: its rank, plus 1, a line, and 24 bits of what is as good as the file's name; 0: nobody is known to.
+                         * Or who has let go of it */
+    uint64_t key;       /* the semaphore's own number; 0: nobody has asked yet */
+    uint32_t pid;       /* the process that has it; 0: none is known to */
+    uint32_t is_signal; /* somebody has released it who did not have it: who has it may wait for that */
+};
+
 #define HAS_LET_GO (UINT64_C(1) << 63)
 #define MOST_RANKS ((1 << 15) - 2)
 #define MOST_LINES ((1 << 24) - 1)
@@ -63,10 +72,15 @@ static uint64_t mark_by(int32_t rank, const struct line *line)
 }
 
 /* NULL: there is no such place. */
-static uint64_t *place_of_mark(PyObject *lock)
+static struct behind *behind(PyObject *lock)
 {
     char *handle = AT(char *, lock, HANDLE);
-    return handle && !((uintptr_t)handle % 4096) && is_lock(lock) ? (uint64_t *)(handle + BEHIND) : NULL;
+    return handle && !((uintptr_t)handle % 4096) ? (struct behind *)(handle + BEHIND) : NULL;
+}
+
+static struct behind *behind_lock(PyObject *lock)
+{
+    return is_lock(lock) ? behind(lock) : NULL;
 }
 
 static struct handoff of_rank(const struct handoff *like, int32_t rank)
@@ -79,15 +93,35 @@ static struct handoff of_rank(const struct handoff *like, int32_t rank)
 
 static uint64_t mark_of(PyObject *lock)
 {
-    uint64_t *mark = place_of_mark(lock);
-    return mark ? __atomic_load_n(mark, __ATOMIC_RELAXED) : 0;
+    struct behind *there = behind_lock(lock);
+    return there ? __atomic_load_n(&there->mark, __ATOMIC_RELAXED) : 0;
 }
 
-static void put_mark(PyObject *lock, uint64_t word)
+static void put_mark(PyObject *lock, uint64_t mark, uint32_t pid)
 {
-    uint64_t *mark = place_of_mark(lock);
-    if (mark)
-        __atomic_store_n(mark, word, __ATOMIC_RELAXED);
+    struct behind *there = behind_lock(lock);
+    if (there) {
+        __atomic_store_n(&there->mark, mark, __ATOMIC_RELAXED);
+        __atomic_store_n(&there->pid, pid, __ATOMIC_RELAXED);
+    }
+}
+
+static PyTypeObject *semlock; /* NULL: nothing is replaced */
+
+uint64_t semlocks_key(PyObject *lock)
+{
+    struct behind *there = semlock && Py_TYPE(lock) == semlock ? behind(lock) : NULL;
+    uint64_t key = there ? __atomic_load_n(&there->key, __ATOMIC_ACQUIRE) : 0, none = 0;
+    if (!there || key || getrandom(&key, sizeof key, GRND_NONBLOCK) != (ssize_t)sizeof key)
+        return key;
+    key |= UINT64_C(1) << 63; /* no address is as large */
+    return __atomic_compare_exchange_n(&there->key, &none, key, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) ? key : none;
+}
+
+bool semlocks_may_have(PyObject *lock)
+{
+    struct behind *there = semlock && Py_TYPE(lock) == semlock ? behind(lock) : NULL;
+    return !there || (__atomic_load_n(&there->pid, __ATOMIC_RELAXED) == (uint32_t)getpid() && !__atomic_load_n(&there->is_signal, __ATOMIC_RELAXED));
 }
 
 static uint32_t file_of(PyObject *code)
@@ -198,11 +232,10 @@ static void handed(struct lane *lane, const struct act *act, int64_t wait, uint6
     handovers_note(lane->syncs, now - wait, now, row, row->blocker ? waker_of(lane, &bare, then) : NULL, got);
 }
 
-static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, struct sync_row *row)
+static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, struct sync_row *row, bool patient)
 {
     struct syncs *syncs = lane->syncs;
-    if (!is_queue(row->of, row->name))
-        put_mark(lock, mark_by(lane->rank, line_of(syncs, thing->caller, thing->at)));
+    put_mark(lock, is_queue(row->of, row->name) ? 0 : mark_by(lane->rank, line_of(syncs, thing->caller, thing->at)), syncs->pid);
     struct held *held = holds_held(syncs, lock); /* somebody else has let go of it since: for how long it was held is not known */
     if (!held && syncs->n_held == N_HELD)
         return;
@@ -213,11 +246,21 @@ static void hold(struct lane *lane, PyObject *lock, const struct thing *thing, s
         holds_keep(lock);
     }
     *held = (struct held){.lock = lock, .code = Py_XNewRef(thing->caller), .at = thing->at, .row = row, .since = clock_now(),
-                          .blocked = holds_blocked(lane), .depth = 1, .whole = true, .own = true, .thing = thing->object, .level = -1};
+                          .blocked = holds_blocked(lane), .depth = 1, .whole = true,
+                          .own = is_recursive(lock) || !strcmp(row->name, "__enter__"), .thing = thing->object, .level = -1};
+    if (patient && syncs->n_held > 1 && !is_queue(row->of, row->name))
+        orders_note(lane);
 }
 
-/* An acquisition, or one that was given up, has waited for so long. */
-static void tried(struct lane *lane, PyObject *lock, int64_t wait, uint64_t mark, bool got)
+/* How it came to have a lock, or did not: it would have waited for as long as that takes; for so long it has, and for whom. */
+struct way {
+    bool patient;
+    int64_t wait;
+    uint64_t mark;
+};
+
+/* An acquisition, or one that was given up. */
+static void tried(struct lane *lane, PyObject *lock, struct way way, bool got)
 {
     uint64_t then = mark_of(lock);
     struct held *held = got && is_recursive(lock) ? holds_held(lane->syncs, lock) : NULL;
@@ -226,54 +269,119 @@ static void tried(struct lane *lane, PyObject *lock, int64_t wait, uint64_t mark
         held->row->n += !begins(held->row->name, "wait");
         return;
     }
-    if (!got && wait <= 0)
+    if (!got && way.wait <= 0)
         return;
     struct act act = act_of(lane, lock);
     if (act.thing.ours)
         return;
     struct sync_row *row = row_for(lane->syncs, &act);
     row->n += got && counts(lock, &act.thing, act.of, act.name);
-    if (wait > 0) {
-        holds_waited(row, wait);
-        handed(lane, &act, wait, mark, then, got);
+    if (way.wait > 0) {
+        holds_waited(row, way.wait);
+        handed(lane, &act, way.wait, way.mark, then, got);
     }
     if (got && act.thing.is_held)
-        hold(lane, lock, &act.thing, row);
+        hold(lane, lock, &act.thing, row, way.patient);
+}
+
+static PyObject *acquire(PyObject *lock, PyObject *const *arguments, Py_ssize_t n, PyObject *keywords)
+{
+    return ((fast_keywords)(void (*)(void))real[ACQUIRE])(lock, arguments, n, keywords);
+}
+
+static PyObject *slice; /* in seconds */
+
+static PyObject *for_a_slice(PyObject *lock)
+{
+    return acquire(lock, (PyObject *[]){Py_True, slice}, 2, NULL);
+}
+
+static PyObject *release(PyObject *lock)
+{
+    return real[RELEASE](lock, NULL);
+}
+
+/* It is somebody's: wait for as long as it takes, as all can see. */
+static PyObject *waiting(struct lane *lane, PyObject *lock)
+{
+    struct act act = act_of(lane, lock);
+    if (act.thing.ours)
+        return acquire(lock, NULL, 0, NULL);
+    if (act.thing.object == (uint64_t)(uintptr_t)AT(void *, lock, HANDLE))
+        act.thing.object = (uint64_t)(uintptr_t)lock;
+    struct want want = holds_want(lane, &act.thing, lock, lane, NULL);
+    memcpy(lane->syncs->of, act.of, sizeof act.of);
+    lane->syncs->patient = true;
+    PyObject *outcome = holds_by_slices(lane, lock, for_a_slice, release);
+    holds_wanted(lane, want, outcome == Py_True);
+    return outcome;
+}
+
+/* Take it, without arguments, or with those that say that it takes as long as it does. */
+static PyObject *taking(struct lane *lane, PyObject *lock)
+{
+    struct way way = {.patient = true};
+    PyObject *outcome = acquire(lock, (PyObject *[]){Py_False}, 1, NULL);
+    if (outcome == Py_False) {
+        Py_DECREF(outcome);
+        int64_t before = lane->spent[LOCK_WAIT];
+        way.mark = mark_of(lock);
+        outcome = waiting(lane, lock);
+        way.wait = lane->spent[LOCK_WAIT] - before;
+    }
+    if (outcome && holds_watched() == lane)
+        tried(lane, lock, way, outcome == Py_True);
+    return outcome;
+}
+
+/* Whether these are such arguments. */
+static bool is_patient(PyObject *const *arguments, Py_ssize_t n, PyObject *keywords)
+{
+    Py_ssize_t n_keywords = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    PyObject *blocks = n > 0 ? arguments[0] : Py_True, *timeout = n > 1 ? arguments[1] : Py_None;
+    bool known = n + n_keywords <= 2;
+    for (Py_ssize_t i = 0; known && i < n_keywords; i++) {
+        PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        if (!n && !PyUnicode_CompareWithASCIIString(name, "block"))
+            blocks = arguments[n + i];
+        else if (n < 2 && !PyUnicode_CompareWithASCIIString(name, "timeout"))
+            timeout = arguments[n + i];
+        else
+            known = false;
+    }
+    return known && blocks == Py_True && timeout == Py_None;
 }
 
 static PyObject *on_acquire(PyObject *lock, PyObject *const *arguments, Py_ssize_t n_arguments, PyObject *keywords)
 {
-    fast_keywords acquire = (fast_keywords)(void (*)(void))real[ACQUIRE];
     struct lane *lane = holds_watched();
     if (!lane)
         return acquire(lock, arguments, n_arguments, keywords);
-    int64_t before = lane->spent[LOCK_WAIT];
-    uint64_t mark = mark_of(lock);
+    if (is_patient(arguments, n_arguments, keywords))
+        return taking(lane, lock);
+    struct way way = {.wait = -lane->spent[LOCK_WAIT], .mark = mark_of(lock)};
     PyObject *outcome = acquire(lock, arguments, n_arguments, keywords);
+    way.wait += lane->spent[LOCK_WAIT];
     if (outcome && holds_watched() == lane)
-        tried(lane, lock, lane->spent[LOCK_WAIT] - before, mark, outcome == Py_True);
+        tried(lane, lock, way, outcome == Py_True);
     return outcome;
 }
 
 static PyObject *on_enter(PyObject *lock, PyObject *unused)
 {
     struct lane *lane = holds_watched();
-    if (!lane)
-        return real[ENTER](lock, unused);
-    int64_t before = lane->spent[LOCK_WAIT];
-    uint64_t mark = mark_of(lock);
-    PyObject *outcome = real[ENTER](lock, unused);
-    if (outcome && holds_watched() == lane)
-        tried(lane, lock, lane->spent[LOCK_WAIT] - before, mark, true);
-    return outcome;
+    return lane ? taking(lane, lock) : real[ENTER](lock, unused);
 }
 
 /* Before it lets go: behind that, somebody else may have it. */
 static void lets_go(struct lane *lane, PyObject *lock)
 {
     const struct held *held = holds_held(lane->syncs, lock);
+    struct behind *there = held || is_recursive(lock) ? NULL : behind_lock(lock);
+    if (there)
+        __atomic_store_n(&there->is_signal, 1, __ATOMIC_RELAXED);
     if (held ? held->depth == 1 : !is_recursive(lock))
-        put_mark(lock, lane->rank < 0 || lane->rank > MOST_RANKS ? 0 : HAS_LET_GO | (uint64_t)(lane->rank + 1) << 48);
+        put_mark(lock, lane->rank < 0 || lane->rank > MOST_RANKS ? 0 : HAS_LET_GO | (uint64_t)(lane->rank + 1) << 48, 0);
 }
 
 static void has_let_go(struct lane *lane, PyObject *lock)
@@ -344,18 +452,51 @@ static bool find_methods(PyTypeObject *type)
     return true;
 }
 
-void semlocks_on(void)
+static PyObject *type_of_locks(void)
 {
-    PyObject *module = is_on ? NULL : PyImport_ImportModule("_multiprocessing");
+    PyObject *module = PyImport_ImportModule("_multiprocessing");
     PyObject *type = module ? PyObject_GetAttrString(module, "SemLock") : NULL;
-    static const PyCFunction ours[N_METHODS] = {(PyCFunction)(void (*)(void))on_acquire, on_enter, on_release, (PyCFunction)(void (*)(void))on_leave};
-    if (type && PyType_Check(type) && find_members((PyTypeObject *)type) && find_methods((PyTypeObject *)type)) {
-        for (int i = 0; i < N_METHODS; i++)
-            found[i]->ml_meth = ours[i];
-        is_on = true; /* the type stays: its module is never unloaded */
+    Py_XDECREF(module);
+    if (type && !(PyType_Check(type) && find_members((PyTypeObject *)type)))
+        Py_CLEAR(type);
+    PyErr_Clear();
+    return type;
+}
+
+uint32_t semlocks_holder(PyObject *lock)
+{
+    struct behind *there = semlock && Py_TYPE(lock) == semlock ? behind_lock(lock) : NULL;
+    return there && !__atomic_load_n(&there->is_signal, __ATOMIC_RELAXED) ? __atomic_load_n(&there->pid, __ATOMIC_RELAXED) : 0;
+}
+
+bool semlocks_free(PyObject *lock, uint32_t pid)
+{
+    PyObject *type = type_of_locks();
+    struct behind *there = type && (PyObject *)Py_TYPE(lock) == type && pid ? behind_lock(lock) : NULL;
+    int value = 1;
+    bool is_its = there && !sem_getvalue(AT(sem_t *, lock, HANDLE), &value) && !value &&
+                  __atomic_compare_exchange_n(&there->pid, &pid, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    if (is_its) {
+        __atomic_store_n(&there->mark, 0, __ATOMIC_RELAXED);
+        sem_post(AT(sem_t *, lock, HANDLE));
     }
     Py_XDECREF(type);
-    Py_XDECREF(module);
+    return is_its;
+}
+
+void semlocks_on(void)
+{
+    PyObject *type = is_on ? NULL : type_of_locks();
+    static const PyCFunction ours[N_METHODS] = {(PyCFunction)(void (*)(void))on_acquire, on_enter, on_release, (PyCFunction)(void (*)(void))on_leave};
+    if (!slice)
+        slice = PyFloat_FromDouble(0.1);
+    if (slice && type && find_methods((PyTypeObject *)type)) {
+        for (int i = 0; i < N_METHODS; i++)
+            found[i]->ml_meth = ours[i];
+        semlock = (PyTypeObject *)type; /* it stays: its module is never unloaded */
+        is_on = true;
+    }
+    Py_XDECREF(type);
     PyErr_Clear();
 }
 
@@ -364,4 +505,5 @@ void semlocks_off(void)
     for (int i = 0; is_on && i < N_METHODS; i++)
         found[i]->ml_meth = real[i];
     is_on = false;
+    semlock = NULL;
 }

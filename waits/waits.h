@@ -9,7 +9,7 @@
  *   files.c   the names of files, kept in a thread's account
  *   hooks.c   what runs in place of the functions that wait
  *   holds.c   who has which of Python's locks
- *   semlocks.c the same of locks between processes
+ *   semlocks.c the same of locks between processes, and who has them in other ones
  *   simple.c  queues that are in C, and joins
  *   exchanges.c messages between processes: how many, how large
  *   orders.c  in which order locks are taken
@@ -212,6 +212,7 @@ struct syncs {
     struct order *orders;    /* NULL: it never had two locks at a time */
     bool orders_are_full;
     struct _object *abort;   /* what is raised in its wait, to end that */
+    uint32_t pid;            /* its process */
     int64_t since;           /* it waits */
     struct _object *wants;   /* the lock that its thread waits for, */
     bool patient;            /* for as long as it takes, */
@@ -429,8 +430,10 @@ bool holds_look_around(struct lane *);                   /* of who waits for lon
 bool holds_ended(struct syncs *);                        /* raise what ends its thread's wait; false: nothing does */
 struct lane *holds_thread(uint64_t thread);              /* of a threading.Thread, while it runs; or NULL */
 struct _object *holds_now(void);                         /* who has what, and waits for what */
-void holds_look_with(struct _object *function);          /* called by who waits for long; NULL: nobody looks */
+void holds_look_with(struct _object *function, struct _object *told); /* called by who waits for long; NULL: nobody looks. told: a buffer, or NULL */
 void holds_in_the_child(void);
+/* Wait for a lock for as long as it takes: attempt waits for a slice, and returns whether that has it. */
+struct _object *holds_by_slices(struct lane *, struct _object *lock, struct _object *(*attempt)(struct _object *), struct _object *(*release)(struct _object *));
 struct _object *holds_of(const struct syncs *);          /* what one has */
 struct _object *holds_lost(const struct syncs *);        /* whom it called that did not wait */
 bool holds_abort(uint64_t serial, struct _object *error);
@@ -443,6 +446,10 @@ struct _object *handovers_rows(const struct syncs *);    /* and how many more th
 /* semlocks.c */
 void semlocks_on(void);      /* with the GIL */
 void semlocks_off(void);
+uint64_t semlocks_key(struct _object *lock);             /* the same in all processes that have it, and no address; 0: it is none of these locks */
+uint32_t semlocks_holder(struct _object *lock);          /* the process that has it; 0: nobody knows of one */
+bool semlocks_free(struct _object *lock, uint32_t pid);  /* release what a process has that is no more; false: it does not have it */
+bool semlocks_may_have(struct _object *lock);            /* nobody knows that this process has it no more, or that others let go of it for it */
 
 /* exchanges.c */
 struct _object *exchange_new(struct _object *original, int role); /* for a class, in the place of one of its attributes */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -11,10 +12,11 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from parmagic.errors import Deadlock, Entangled, Stuck
-from parmagic.model.classes import module_of
-from parmagic.record import objects, stuck
+from parmagic.model.classes import attributes_of, module_of
+from parmagic.record import entangled, objects, stuck
 from parmagic.record.children import Children
 from parmagic.record.hooks import extension
+from parmagic.record.notices import Notice, Row
 from parmagic.record.waiting import Called, Held, Waiter, held_here, lost_here, waiters
 from parmagic.system.interrupts import raise_in
 from parmagic.system.real import Lock, get_ident, is_ours, sleep
@@ -62,15 +64,24 @@ class Circles:
         self._seen: tuple[frozenset[tuple[int, int, float]], float] = (frozenset(), 0.0)
         self._left: list[tuple[int, Held]] = []
         self._called: list[tuple[int, Called]] = []
+        self.measures = False
         self._told: set[int] = set()  # idents of threads below workers whose waits were ended
         self.outsiders = False  # all wait, and somebody may wake them who is none of the run's
         self._extension: ModuleType | None = None
+        self._row: Row | None = None
+        self._met: dict[tuple[int, float], str | None] = {}  # waits that were seen before, and what is waited for, once that is known
 
     def begin(self, *, measuring: bool) -> None:
         """Have who waits for long look, where waits are measured."""
-        self._extension = extension()[0] if measuring else None
+        self._extension, self.measures = extension()[0] if measuring else None, measuring
         if self._extension is not None:
             self._extension.look_with(self.look)
+
+    def tell(self, row: Row) -> None:
+        """Tell the notebook from now on who waits here for long, and end the waits that it ends: it sees all processes of the arm."""
+        self._row = row
+        if self._extension is not None:
+            self._extension.look_with(self.look, row.told)
 
     def end(self) -> None:
         """Have nobody look any more; wait, for a moment at most, until the threads below workers have ended whose waits were."""
@@ -98,8 +109,13 @@ class Circles:
     def _look(self) -> None:
         threads, self.outsiders = waiters(), False
         waiting = self._waiting(threads)
-        circle = _certain(threads, all_wait=bool(waiting), outsiders=self.outsiders)
+        circle = entangled.certain(threads, all_wait=bool(waiting), outsiders=self.outsiders)
         still = circle or ([] if self.outsiders else waiting)
+        if self._row is not None and not circle:
+            if self._agreed(self._row, threads, still):
+                return
+            if any(each.is_between for each in threads):
+                still = []  # whether another process wakes them, the notebook knows
         key, now = frozenset((each.serial, each.wants, each.since) for each in still), perf_counter()
         before, since = self._seen
         self._seen = key, since if key == before else now
@@ -107,6 +123,24 @@ class Circles:
             return
         self._seen = frozenset(), 0.0
         self._end(still, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
+
+    def _agreed(self, row: Row, threads: list[Waiter], still: list[Waiter]) -> bool:
+        """Tell the notebook of these threads, and end the waits that it has ended; return whether there were such."""
+        before, waiting = self._met, [each for each in threads if each.wants]
+        self._met = {(each.serial, each.since): before.get((each.serial, each.since)) for each in waiting}
+        unnamed = [each for each in waiting if before.get((each.serial, each.since), "") is None]  # that takes a while: not in a short wait
+        names = self._names(unnamed)
+        self._met.update({(each.serial, each.since): names[each.serial] for each in unnamed})
+        called = {each.serial: self._met[each.serial, each.since] or "a lock" for each in waiting}
+        who, why = self._who(), {each.serial: stuck.why(each) for each in waiting}
+        handles = [each.serial for each in still]
+        row.tell(Notice(perf_counter(), os.getpid(), handles, threads, called, {each.serial: who(each) for each in threads}, why))
+        for verdict in row.verdicts():
+            told = [each for each in waiting if (each.rank, each.serial, each.since) in verdict.told]
+            if told:
+                self._end(told, threads, (Stuck if verdict.stuck else Deadlock)(verdict.text))
+                return True
+        return False
 
     def _waiting(self, threads: list[Waiter]) -> list[Waiter]:
         """Return who waits, where all do for as long as it takes; else nobody. Note whether somebody else is there who may wake them."""
@@ -117,36 +151,29 @@ class Circles:
         frames = sys._current_frames()  # noqa: SLF001  (where the others are)
         waiting = [each for each in threads if each.patient]
         all_wait = bool(waiting) and all(each.patient or _only_waits(frames.get(each.ident)) for each in threads)
-        self.outsiders = all_wait and _may_wake({*known, self._watcher})
-        return waiting if all_wait else []
+        between = any(each.is_between for each in waiting)
+        self.outsiders = all_wait and (_may_wake({*known, self._watcher}) or (between and _has_processes()))
+        return [each for each in waiting if not _feeds(frames.get(each.ident))] if all_wait else []
 
     def _deadlock(self, circle: list[Waiter], now: float) -> Deadlock:
-        called, who = self._names(circle), self._who()
-        after = now - max(each.since for each in circle)
-        sort = "workers" if len({each.rank for each in circle}) == len(circle) else "threads"
-        head = f"{len(circle)} {sort} wait in a circle" if len(circle) > 1 else f"{who(circle[0])} waits for what it has"
-        lines = [f"{head} (found after {after:.1f} s; ended; all locks are free again)."]
-        for before, each, then in zip([circle[-1], *circle], circle, [*circle[1:], circle[0]], strict=False):
-            has = next(held for held in each.held if held.lock == before.wants)
-            wants = f"wants {called[id(each.thing)]}{' again' if each is then else ''} ({each.place})"
-            whose = "" if each is then else f", which {who(then)} holds"
-            lines.append(f"  {who(each)} holds {called[id(before.thing)]} ({has.place}, for {now - has.since:.1f} s), {wants}{whose}")
-        return Deadlock("\n".join([*lines, _in_order([*called.values()])]))
+        return Deadlock(entangled.words(circle, now, self._names(circle), self._who()))
 
     def _stuck(self, still: list[Waiter], threads: list[Waiter], now: float) -> Stuck:
-        holders = {held.lock: (self._who()(each), held) for each in threads for held in each.held}
-        holders |= {held.lock: (f"worker {rank}, which has ended,", held) for rank, held in self._left if held.lock not in holders}
         who = self._who()
+        holders = {held.lock: f"{who(each)} took at {held.place} and has not let go of" for each in threads for held in each.held}
+        for rank, held in self._left:
+            holders.setdefault(held.lock, f"worker {rank}, which has ended, took at {held.place} and has not let go of")
         calls = [*((f"worker {rank}", call) for rank, call in self._called), *((who(each), call) for each in threads for call in each.lost)]
-        text = stuck.words(still, now, self._names(still), who, holders, calls)
-        return Stuck(text if self._shared else f"{text}\n{OWN}")
+        text = stuck.words(still, now, self._names(still), who, holders, {each.serial: stuck.why(each) for each in still}, calls)
+        between = any(each.is_between for each in still)
+        return Stuck(text if self._shared or between else f"{text}\n{OWN}")
 
     def _names(self, threads: list[Waiter]) -> dict[int, str]:
-        """Return what things are called that are waited for, by their addresses."""
-        names = {id(each.thing): name for each in threads for name in _local_names(each)}
-        known = objects.names(self._children.function, {id(each.thing) for each in threads}, 1.0)
+        """Return what things are called that are waited for, by the handles of those who wait for them."""
+        names = {_address(each.thing): name for each in threads for name in _local_names(each)}
+        known = objects.names(self._children.function, {_address(each.thing) for each in threads}, 1.0) if threads else {}
         names |= {thing: each.name for thing, each in known.items()}
-        return {id(each.thing): stuck.called(each, names.get(id(each.thing))) for each in threads}
+        return {each.serial: stuck.called(each, names.get(_address(each.thing))) for each in threads}
 
     def _who(self) -> Callable[[Waiter], str]:
         below = self._children.running()
@@ -169,49 +196,19 @@ class Circles:
                     raise_in(each.ident, kind)
 
 
+def _address(thing: Any) -> int:
+    """Return the address by which things are looked for: of a lock between processes, that of its semaphore."""
+    return int(thing.handle) if module_of(type(thing)) == "_multiprocessing" else id(thing)
+
+
 def _local_names(waiter: Waiter) -> Iterator[str]:
     """Yield what a thing is called in the function that waits for it."""
     frame = sys._current_frames().get(waiter.ident)  # noqa: SLF001
     while frame is not None and frame.f_code.co_filename != waiter.file:
         frame = frame.f_back
-    if frame is not None:
-        yield from (name for name, value in frame.f_locals.items() if value is waiter.thing and name != "self")
-
-
-def _in_order(called: list[str]) -> str:
-    if len(called) < 2:  # noqa: PLR2004  (it waits for itself)
-        return "Let go of it first (`with` does), or use an RLock, which may be taken again by who has it."
-    parts = {each.partition("[")[0] for each in called}
-    by_index = len(parts) == 1 and all(each.endswith("]`") for each in called)
-    return "Take them in one order everywhere" + (": first, second = sorted((i, j))." if by_index else ".")
-
-
-def _circle(threads: list[Waiter]) -> list[Waiter]:
-    """Return threads of which each wants what the next one has, and the last what the first has; none where there are none."""
-    holders = {held.lock: each for each in threads for held in each.held}
-    for start in threads:
-        path, at = list[Waiter](), start
-        while at.wants and at.patient and at not in path and at.wants in holders:
-            path.append(at)
-            at = holders[at.wants]
-        if at in path:
-            return path[path.index(at) :]
-    return []
-
-
-def _certain(threads: list[Waiter], *, all_wait: bool, outsiders: bool) -> list[Waiter]:
-    """Return a circle that nobody opens; none where there is none.
-
-    Of a lock that was taken without ``with`` others may let go: they all have to wait as well, and where one thread waits for itself,
-    which may be for its turn, there is to be no outsider.
-    """
-    while circle := _circle(threads):
-        wanted = {each.wants for each in circle}
-        own = all(held.own for each in circle for held in each.held if held.lock in wanted)
-        if own or (all_wait and (len(circle) > 1 or not outsiders)):
-            return circle
-        threads = [each for each in threads if each not in circle]
-    return []
+    for name, value in frame.f_locals.items() if frame is not None else ():
+        if name != "self" and any(each is waiter.thing for each in (value, (attributes_of(value) or {}).get("_semlock"))):
+            yield name
 
 
 def _only_waits(frame: FrameType | None) -> bool:
@@ -222,6 +219,23 @@ def _only_waits(frame: FrameType | None) -> bool:
     if name == "join" and file == threading.__file__:
         return frame.f_locals.get("timeout") is None
     return name == "_worker" and frame.f_globals.get("__name__") == "concurrent.futures.thread"
+
+
+def _feeds(frame: FrameType | None) -> bool:
+    """Tell whether a thread is a queue's own, which sends what was put there."""
+    while frame is not None and frame.f_code.co_name != "_feed":
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") == "multiprocessing.queues"
+
+
+def is_alone() -> bool:
+    """Tell whether nobody here, where the calling thread only listens, may wake those who wait in processes that were started here."""
+    return not (_may_wake({get_ident()}) or _has_processes())
+
+
+def _has_processes() -> bool:
+    """Tell whether multiprocessing has started processes here of which nobody has taken the end yet."""
+    return bool(getattr(sys.modules.get("multiprocessing.process"), "_children", None))
 
 
 def _may_wake(known: set[int]) -> bool:

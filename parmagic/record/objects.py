@@ -37,6 +37,9 @@ _FIRST_FIELD = object.__basicsize__
 _OWN_LOCK = struct.calcsize("PH") if FREE_THREADED else None
 """Where an object's own lock lies in it (``ob_mutex``), on free-threaded builds: what changes it waits for that."""
 
+_NONE = -1
+"""The address of nothing: who looks for that looks at all there is."""
+
 _FEW = 1 << 12
 """No address is as small."""
 
@@ -67,6 +70,14 @@ def names(function: Any, wanted: Collection[int], waited_s: float, given: Mappin
     return search.found
 
 
+def semaphores(function: Any) -> list[Any]:
+    """Return what multiprocessing's locks are made of, as far as that is found on ways from what ``function`` reads."""
+    search = _Search(Ways(function), {_NONE}, MOST)
+    search.look(search.ways.begin())
+    search.look(search.ways.around())
+    return search.semaphores()
+
+
 class _Search:
     """Looks for addresses, the nearest things first; ``left`` are those not found yet."""
 
@@ -88,6 +99,10 @@ class _Search:
             self._meet(way)
             if depth < DEEPEST and len(waiting) < self._most:
                 waiting.extend((depth + 1, each) for each in self.ways.parts(way))
+
+    def semaphores(self) -> list[Any]:
+        """Return what multiprocessing's locks are made of, of all that was looked at."""
+        return [each for each in self._seen.values() if module_of(type(each)) == "_multiprocessing"]
 
     def _meet(self, way: Way) -> None:
         sort = self.ways.sort_of(type(way.value))

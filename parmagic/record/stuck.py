@@ -7,7 +7,7 @@ from typing import Any
 
 from parmagic.model.classes import attributes_of
 from parmagic.model.things import THING_OF
-from parmagic.record.waiting import Called, Held, Waiter
+from parmagic.record.waiting import Called, Waiter
 
 MOST = 10
 """Threads that are named."""
@@ -43,16 +43,18 @@ def words(
     now: float,
     things: Mapping[int, str],
     who: Callable[[Waiter], str],
-    holders: Mapping[int, tuple[str, Held]],
-    calls: Sequence[tuple[str, Called]],
+    holders: Mapping[int, str],
+    whys: Mapping[int, str],
+    calls: Sequence[tuple[str, Called]] = (),
 ) -> str:
     """Say who waits for what, why it does not come, and what to do.
 
-    ``things`` are what things are called, by their addresses, ``holders`` who has which lock, ``calls`` who called whom in vain.
+    ``things`` are what things are called and ``whys`` what is to be said of them, by the handles of those who wait for them,
+    ``holders`` who has which lock, and since where, ``calls`` who called whom in vain.
     """
     still = sorted(still, key=lambda each: _kind(each) in _ENDS)  # the others wait for what these wait for
     lost = {call.thing: (name, call) for name, call in sorted(calls, key=lambda found: found[1].at)}
-    reasons = [f"{_what(each, things)}{_why(each, lost, holders)}" for each in still]
+    reasons = [f"{_what(each, things)}{_why(each, lost, holders, whys)}" for each in still]
     found = f"(found after {now - max(each.since for each in still):.1f} s; ended)"
     if len(still) == 1:
         head, lines = f"{who(still[0])} waits for {reasons[0]} {found}.", []
@@ -75,19 +77,21 @@ def _kind(waiter: Waiter) -> str:
 
 
 def _what(waiter: Waiter, things: Mapping[int, str]) -> str:
-    return f"{things[id(waiter.thing)]} ({waiter.place})"
+    return f"{things[waiter.serial]} ({waiter.place})"
 
 
-def _why(waiter: Waiter, lost: Mapping[int, tuple[str, Called]], holders: Mapping[int, tuple[str, Held]]) -> str:
-    own = attributes_of(waiter.thing) or {}
-    why = _REASONS.get(_kind(waiter), _nobody)
+def _why(waiter: Waiter, lost: Mapping[int, tuple[str, Called]], holders: Mapping[int, str], whys: Mapping[int, str]) -> str:
     if waiter.wants in holders:
-        name, held = holders[waiter.wants]
-        return f", which {name} took at {held.place} and has not let go of"
+        return f", which {holders[waiter.wants]}"
     if id(waiter.thing) in lost and lost[id(waiter.thing)][1].at < waiter.since:
         name, call = lost[id(waiter.thing)]
         return f": {name} called notify() ({call.place}) {waiter.since - call.at:.1f} s earlier, when nobody waited: it was lost"
-    return f", {why(waiter.method, own)}"
+    return f", {whys[waiter.serial]}"
+
+
+def why(waiter: Waiter) -> str:
+    """Say what is to be said of the thing that somebody waits for; to be called in the process in which that is."""
+    return _REASONS.get(_kind(waiter), _nobody)(waiter.method, attributes_of(waiter.thing) or {})
 
 
 def _not_yet(_method: str, _own: Mapping[str, Any]) -> str:
@@ -107,7 +111,8 @@ def _notify(_method: str, _own: Mapping[str, Any]) -> str:
 
 
 def _come(_method: str, own: Mapping[str, Any]) -> str:
-    count, parties = own.get("_count"), own.get("_parties")
+    shared = own.get("_array")  # multiprocessing's: its state, and the count
+    count, parties = shared[1] if type(shared) is memoryview else own.get("_count"), own.get("_parties")
     return f"to which {count} of {parties} have come, and nobody is left to come"
 
 
@@ -117,9 +122,9 @@ def _release(_method: str, _own: Mapping[str, Any]) -> str:
 
 def _feed(method: str, own: Mapping[str, Any]) -> str:
     if method == "put":
-        return f"which is full ({own.get('maxsize')}), and nobody is left to get from it"
+        return f"which is full ({own.get('maxsize', own.get('_maxsize'))}), and nobody is left to get from it"
     if method == "join":
-        return f"of which {own.get('unfinished_tasks')} are not told to be done (task_done)"
+        return f"of which {own.get('unfinished_tasks', 'some')} are not told to be done (task_done)"
     return "which is empty, and nobody is left to put anything into it"
 
 

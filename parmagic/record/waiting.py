@@ -9,10 +9,10 @@ from parmagic.record.hooks import extension
 
 
 class Held(NamedTuple):
-    """A lock that a thread has: its address, that of the thing which it is part of, the class of that, and where it was taken, and when.
+    """A lock that a thread has: its number, the address of the thing that it is part of, the class of that, where it was taken, and when.
 
     Where it is its ``own``, nobody else lets go of it: it is an RLock, or was taken by a ``with`` block. Else it may be one by which
-    threads tell each other whose turn it is.
+    threads, or processes, tell each other whose turn it is.
     """
 
     lock: int
@@ -44,11 +44,12 @@ class Called(NamedTuple):
 
 
 class Waiter(NamedTuple):
-    """A thread of a run's: the handle of its account, its ident, its worker's rank, and the lock that it wants (0: none).
+    """A thread of a run's: the handle of its account, its ident, its worker's rank, and the number of the lock that it wants (0: none).
 
+    That is the lock's address; one between processes has the same number in all of them, and which is no address.
     ``thing`` is the object that the lock is part of, in whose ``method`` it waits since then; ``of`` is its class where it is the
     standard library's. It is ``patient`` where it waits for as long as it takes. ``held`` is what it has, and ``lost`` are the calls
-    of its own that nobody heard.
+    of its own that nobody heard. ``holder`` is the process that has the lock, where that is known of one between processes.
     """
 
     serial: int
@@ -64,11 +65,17 @@ class Waiter(NamedTuple):
     patient: bool
     held: list[Held]
     lost: list[Called]
+    holder: int = 0
 
     @property
     def place(self) -> str:
         """Where it waits."""
         return spoken(self.file, self.line)
+
+    @property
+    def is_between(self) -> bool:
+        """Whether it wants a lock that other processes may have."""
+        return self.wants >> 63 > 0
 
 
 def waiters() -> list[Waiter]:

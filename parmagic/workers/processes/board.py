@@ -1,4 +1,4 @@
-"""The board of an arm of processes: its file, and how the notebook sees it.
+"""The board of an arm of processes: its file, and how the notebook sees it. Behind it lie the rows in which they tell each other of locks.
 
 A file that can be sealed has its size for good, and is mapped. Where there is no such, a worker
 may cut it short, and who touches mapped memory that is not there any more is killed (SIGBUS):
@@ -12,7 +12,8 @@ import os
 from array import array
 
 from parmagic.errors import WorkerDied
-from parmagic.record.board import Board, blank_board, rank_of
+from parmagic.record import notices
+from parmagic.record.board import Board, blank_board, board_size, rank_of
 from parmagic.system.files import anonymous_file, keep_size, write_all
 from parmagic.system.real import close_descriptor
 
@@ -35,11 +36,30 @@ class BoardFile:
         """Make the file."""
         self.file = anonymous_file()
         write_all(self.file, memoryview(blank_board(self._workers)).cast("B"), 0)
+        os.ftruncate(self.file, self._rows + notices.size(self._workers))  # of which no page is used before it is written to
         if keep_size(self.file):
-            self._map = mmap.mmap(self.file, 0)
+            self._map = mmap.mmap(self.file, self._rows)
             self.places = memoryview(self._map).cast("q")
         else:
             self.places = ByCalls(self.file)
+
+    @property
+    def _rows(self) -> int:
+        return _SIZE * board_size(self._workers)
+
+    def told(self, rank: int, before: bytes = b"") -> tuple[bytes, bytes]:
+        """Return how often a worker has written to its row, as 8 bytes, and what; nothing where that is as often as ``before``."""
+        place = self._rows + rank * notices.ROOM
+        times = os.pread(self.file, len(notices.NEVER), place)
+        if times in {before, notices.NEVER, b""}:
+            return times, b""
+        whole = os.pread(self.file, notices.ROOM, place)
+        return times, notices.read(whole) if len(whole) == notices.ROOM else b""
+
+    def tell(self, times: int, data: bytes) -> None:
+        """Write to the notebook's row, for the ``times``-th time."""
+        for at, part in notices.parts(data, times):
+            os.pwrite(self.file, part, self._rows + self._workers * notices.ROOM + at)
 
     def close(self) -> None:
         """Give the memory back."""

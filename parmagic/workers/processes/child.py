@@ -21,12 +21,13 @@ from parmagic.model import traits, words
 from parmagic.model.plan import Plan
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
 from parmagic.record import holding, hooks, meter, tracing
-from parmagic.record.board import Board, blank_board
+from parmagic.record.board import Board, blank_board, board_size
 from parmagic.record.children import Children
 from parmagic.record.circles import Circles
 from parmagic.record.ends import ends_of
 from parmagic.record.helpers import of_process
 from parmagic.record.items import Worker, current_worker, enter
+from parmagic.record.notices import Row
 from parmagic.system import limits
 from parmagic.system.descriptors import Descriptor, Lost, adopted, base_of_ours, high, socketpair
 from parmagic.system.files import anonymous_file
@@ -118,8 +119,10 @@ def main(orders: Orders, descriptors: list[int], inherited: Any) -> None:
     try:
         with hooks.hooked(wanted=orders.measure) as measuring, Children() as children:
             children.adopt(orders.rank, measuring=measuring)
-            Circles(frozenset({get_ident()}).copy, children, shared=False).begin(measuring=measuring)
-            _work(orders, channel, at, partial(_cargo, orders, at, descriptors[beside:], inherited, channel), children, measuring=measuring)
+            circles = Circles(frozenset({get_ident()}).copy, children, shared=False)
+            circles.begin(measuring=measuring)
+            unpack = partial(_cargo, orders, at, descriptors[beside:], inherited, channel)
+            _work(orders, channel, at, unpack, children, circles)
     except Ended:
         _leave()
     except Lost:
@@ -135,11 +138,11 @@ _KEPT = frozenset({"connection", "board", "box", "stack", "tracker", "file"})
 """The descriptors that stay open beside the body's own."""
 
 
-def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, children: Children, *, measuring: bool) -> None:
-    born, worker = meter.birth(orders.begin, measuring=measuring), Worker(orders.rank, orders.count, orders.model, orders.plan)
-    gauge = meter.meter(worker.rank, own_process=True, measuring=measuring, box=at.box)
+def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, children: Children, circles: Circles) -> None:
+    born, worker = meter.birth(orders.begin, measuring=circles.measures), Worker(orders.rank, orders.count, orders.model, orders.plan)
+    gauge = meter.meter(worker.rank, own_process=True, measuring=circles.measures, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
-    notes, board = _move_in(orders, worker, at), _heeded(orders, worker, at.board)
+    notes, board = _move_in(orders, worker, at), _heeded(orders, worker, at.board, circles)
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
     trace.start()
@@ -177,9 +180,12 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
     _part(orders, channel, gauge, trace, worker, notes, children)
 
 
-def _heeded(orders: Orders, worker: Worker, file: int) -> Board:
-    """Return the board; end when it says so, and try no item for longer, nor more often, than it may be tried."""
-    board = memoryview(mmap.mmap(file, 0)).cast("q")
+def _heeded(orders: Orders, worker: Worker, file: int, circles: Circles) -> Board:
+    """Return the board; end when it says so, and try no item for longer, nor more often, than it may be tried; tell there who waits."""
+    whole = memoryview(mmap.mmap(file, 0))
+    size = 8 * board_size(orders.count)
+    board = whole[:size].cast("q")
+    circles.tell(Row(whole[size:], worker.rank, orders.count))
     alarm = asked.heed(board, worker.rank, _leave)
     if orders.plan.item_timeout:
         worker.guard = alarm

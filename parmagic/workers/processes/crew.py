@@ -20,8 +20,9 @@ from parmagic.system.real import Poll
 from parmagic.workers import HEARTBEAT, Job, Patience, Report
 from parmagic.workers.dispatch import claimed
 from parmagic.workers.endings import GRACE, Mercy
-from parmagic.workers.loop import body_file
+from parmagic.workers.loop import body_file, body_of
 from parmagic.workers.processes import messages
+from parmagic.workers.processes.across import Across
 from parmagic.workers.processes.board import BoardFile
 from parmagic.workers.processes.deaths import (
     Abort,
@@ -68,6 +69,7 @@ class Crew:
         self.not_left: list[Report] = []  # notes on workers that were ended before they left what they kept
         self._to_start: deque[Heir] = deque(Heir(rank) for rank in range(job.arm.count))
         self._late = LateProcesses(hub, job, self._board, self._members)
+        self._across = Across(self._board, self._members)
         self._asking: Member | None = None  # its order has not been sent yet
         self._environment = environment() if cargo else {}  # as it is when the arm begins, for all its workers
 
@@ -130,6 +132,7 @@ class Crew:
                 self._late.end()
             if self._hub.fileno() in ready:
                 yield from self._news()
+            self._across.look(all_started=not (self._to_start or self._asking) and self._all_greeted)
             if not ready or perf_counter() - beat > HEARTBEAT:
                 yield None
                 beat = perf_counter()
@@ -295,6 +298,7 @@ class Crew:
             finally:
                 if not self._given_back:
                     undo(self._close)
+        self._across.free(body_of(self._job.call))
 
     def _end_all(self) -> None:
         self._board.places[STOP] = 1
