@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from parmagic.errors import Deadlock
 from parmagic.model.finding import Finding
 from parmagic.model.private import say
 from parmagic.model.sources import library_of, short
-from parmagic.model.taken import NOWHERE, Order
+from parmagic.model.taken import NOWHERE, SHARED, Order
 from parmagic.model.timeline import Lane, Timeline
 
 RULE = "lock_order"
@@ -25,6 +26,10 @@ _STARTS, _TRIES = 500, 10_000
 
 _ALIKE = 8
 """Ways to take the same two locks that are told apart."""
+
+
+_PROCESS = 64
+"""Where the number of the process begins in that of a lock which is its own."""
 
 
 class _Step(NamedTuple):
@@ -54,27 +59,39 @@ def could_deadlock(timelines: Iterable[Timeline]) -> Iterator[Finding]:
 
 def _circles(timeline: Timeline) -> Iterator[list[_Step]]:
     """Yield one circle of each set of locks from each of which orders lead to all others, where one of them can happen."""
-    processes: dict[int, list[Lane]] = {}
-    for lane in (*timeline.lanes, *timeline.children):
-        processes.setdefault(lane.worker.pid, []).append(lane)
-    for lanes in processes.values():
-        graph = _graph(lanes)
-        n_workers = sum(lane.child is None for lane in lanes)
-        for part in _entangled(graph):
-            circle = _circle(graph, part, n_workers)
-            if circle:
-                yield circle
+    graph = _graph([*timeline.lanes, *timeline.children])
+    workers = Counter(lane.worker.pid for lane in timeline.lanes)
+    for part in _entangled(graph):
+        circle = _circle(graph, part, workers)
+        if circle:
+            yield circle
 
 
 def _graph(lanes: Iterable[Lane]) -> _Graph:
     graph: _Graph = {}
     for lane in lanes:
-        for order in lane.synced.orders:
+        for each in lane.synced.orders:
+            order = _of_all(each, lane.worker.pid)
             alike = graph.setdefault(order.first, {}).setdefault(order.second, [])
             graph.setdefault(order.second, {})
             if len(alike) < _ALIKE or all(step.lane is not lane for step in alike):
                 alike.append(_Step(lane, order))
     return graph
+
+
+def _of_all(order: Order, pid: int) -> Order:
+    """Return an order with numbers that no other lock of any process has."""
+    first, second, *gates = (_number(each, pid) for each in (order.first, order.second, *order.gates))
+    return replace(order, first=first, second=second, gates=frozenset(gates))
+
+
+def _number(number: int, pid: int) -> int:
+    return number if number >> SHARED else number | pid << _PROCESS
+
+
+def _is_own(order: Order) -> bool:
+    """Tell whether one of these locks is a process's own."""
+    return max(order.first, order.second) >> _PROCESS > 0
 
 
 def _entangled(graph: Mapping[int, Mapping[int, object]]) -> Iterator[set[int]]:
@@ -109,19 +126,19 @@ def _entangled(graph: Mapping[int, Mapping[int, object]]) -> Iterator[set[int]]:
                         yield part
 
 
-def _circle(graph: _Graph, part: set[int], n_workers: int) -> list[_Step]:
+def _circle(graph: _Graph, part: set[int], workers: Mapping[int, int]) -> list[_Step]:
     """Return the shortest circle in a part that can happen, of those that are the shortest through some step; none where none can."""
     steps = islice(((first, second) for first in part for second in graph[first] if second in part), _STARTS)
     ways = (_way(graph, part, second, first) for first, second in steps)
     for way in sorted({_from_least(way) for way in ways}, key=lambda way: (len(way), way)):
         hops = [graph[first][second] for first, second in zip(way, (*way[1:], way[0]), strict=True)]
-        circle = _chosen(hops, n_workers)
+        circle = _chosen(hops, workers)
         if circle:
             return circle
     return []
 
 
-def _chosen(hops: Sequence[Sequence[_Step]], n_workers: int) -> list[_Step]:
+def _chosen(hops: Sequence[Sequence[_Step]], workers: Mapping[int, int]) -> list[_Step]:
     """Return a step for each hop, so that all can be halfway at the same time; none where none are found in so many tries."""
     chosen, choices = list[_Step](), [iter(hops[0])]
     for _ in range(_TRIES):
@@ -136,7 +153,7 @@ def _chosen(hops: Sequence[Sequence[_Step]], n_workers: int) -> list[_Step]:
             if len(chosen) < len(hops):
                 at = len(chosen) % len(hops[len(chosen)])  # who did the one before is likely not to be who does this one
                 choices.append(iter((*hops[len(chosen)][at:], *hops[len(chosen)][:at])))
-            elif _are_several(chosen, n_workers):
+            elif _are_several(chosen, workers):
                 return chosen
             else:
                 chosen.pop()
@@ -164,12 +181,16 @@ def _from_least(way: tuple[int, ...]) -> tuple[int, ...]:
     return (*way[at:], *way[:at])
 
 
-def _are_several(circle: Sequence[_Step], n_workers: int) -> bool:
+def _are_several(circle: Sequence[_Step], workers: Mapping[int, int]) -> bool:
     """Tell whether there are as many threads as it takes, and not one that did it all; what libraries do among themselves is theirs.
 
-    What one worker did another one could have done, as all run the same body.
+    What one worker did another one could have done, as all run the same body; with a process's own locks, one of that process.
     """
-    if len({id(step.lane) for step in circle}) == 1 or sum(step.lane.child is None for step in circle) > n_workers:
+    by_workers = [step for step in circle if step.lane.child is None]
+    if len({id(step.lane) for step in circle}) == 1 or len(by_workers) > sum(workers.values()):
+        return False
+    own = Counter(step.lane.worker.pid for step in by_workers if _is_own(step.order))
+    if any(n > workers[pid] for pid, n in own.items()):
         return False
     return not all(library_of(place[0]) for step in circle for place in step.order.places)
 

@@ -84,6 +84,10 @@ class Handoff:
     made: tuple[str, int] = NOWHERE
 
 
+SHARED = 63
+"""The bit that is set in the numbers of locks between processes, and in no others."""
+
+
 @sent
 @dataclass(frozen=True, slots=True)
 class Handover:
@@ -120,8 +124,9 @@ class Handover:
 class Order:
     """That a worker took one lock while it had another one: ``second`` while it had ``first``.
 
-    These are the locks' numbers, which no other lock of the same process ever has; ``objects`` are the addresses of what they are, or are
-    part of, and ``classes`` its classes. Places are a file's name and a line. ``gates`` are the numbers of what else it had. ``alone``:
+    These are the locks' numbers, which no other lock of the same process ever has, and those of locks between processes no lock of any
+    process; ``objects`` are the addresses of what they are, or are part of, and
+    ``classes`` its classes. Places are a file's name and a line. ``gates`` are the numbers of what else it had. ``alone``:
     no other thread of the same worker was there. It was done ``n`` times, between ``begin`` and ``end``.
     """
 

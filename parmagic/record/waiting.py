@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from parmagic.model.sources import spoken
+from parmagic.model.taken import SHARED
 from parmagic.record.hooks import extension
 
 
@@ -75,7 +76,7 @@ class Waiter(NamedTuple):
     @property
     def is_between(self) -> bool:
         """Whether it wants a lock that other processes may have."""
-        return self.wants >> 63 > 0
+        return self.wants >> SHARED > 0
 
 
 def waiters() -> list[Waiter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import threading
 import time
 
@@ -224,6 +226,33 @@ def test_in_processes():
 
     found = parmagic.run(body, range(2), "procs=2", once=True, trace="off", chunk=1, timeout=60)
     assert [each for each in found._study.findings if each.rule == "lock_order"] == []
+
+
+@pytest.mark.parametrize("way", ["fork", "forkserver", "spawn"])
+def test_between_processes(way):
+    """Locks that processes share are the same in all of them: one takes them forth, another one back; silent behind a gate."""
+    context = multiprocessing.get_context(way)
+    left, right, before, turn, here = context.Lock(), context.RLock(), context.Lock(), context.Event(), context.Barrier(2)
+
+    def body(n, *, gated=False):
+        here.wait(30)  # each worker has one item
+        first, second = (left, right) if n else (right, left)
+        if n:
+            turn.wait(30)
+        with before if gated else multiprocessing.Lock(), first, second:
+            pass
+        turn.set()
+
+    def run(function):
+        turn.clear()
+        found = parmagic.run(function, range(2), "procs=2", once=True, trace="off", chunk=1, timeout=60, start_method=way)
+        return [str(each.text) for each in found._study.findings if each.rule == "lock_order"]
+
+    (note,) = run(body)
+    assert note.startswith("Could deadlock, did not this time: worker 0 took `"), note
+    assert "; worker 1 took `" in note
+    assert note.count("`left`") == note.count("`right`") == 2
+    assert run(functools.partial(body, gated=True)) == []
 
 
 def test_a_circle_is_found_among_many():
