@@ -364,16 +364,13 @@ void holds_in_the_child(void)
     memset(n_kept, 0, sizeof n_kept);
 }
 
-/* False where an exception came meanwhile that is none of the look's own: it is raised here. */
-bool holds_look_around(struct lane *lane)
+/* False where an exception came meanwhile that is none of the look's own: it is raised here. was_told: it is known that waits were ended. */
+static bool look_around(struct lane *lane, PyObject *was_told)
 {
-    int64_t now = clock_now();
-    if (!watcher || now - looked < SLICE / 2)
-        return is_left_alone();
-    looked = now;
     PyObject *function = Py_NewRef(watcher);
+    looked = clock_now();
     lane->depth++;
-    PyObject *seen = PyObject_CallNoArgs(function);
+    PyObject *seen = PyObject_CallOneArg(function, was_told);
     lane->depth--;
     bool whole = seen || PyErr_ExceptionMatches(PyExc_Exception);
     if (!seen && whole)
@@ -381,6 +378,11 @@ bool holds_look_around(struct lane *lane)
     Py_XDECREF(seen);
     Py_DECREF(function);
     return whole;
+}
+
+bool holds_look_around(struct lane *lane)
+{
+    return !watcher || clock_now() - looked < SLICE / 2 ? is_left_alone() : look_around(lane, Py_False);
 }
 
 /* Let go of a lock again, with what is to be raised behind that; false: that cannot be done. */
@@ -423,10 +425,8 @@ PyObject *holds_by_slices(struct lane *lane, PyObject *lock, PyObject *(*attempt
             break;
         Py_DECREF(outcome);
     }
-    if (outcome == Py_True && lane->continues && before != times_told()) {
-        looked = 0;
-        failed = !holds_look_around(lane);
-    }
+    if (outcome == Py_True && lane->continues && watcher && !lane->syncs->abort && before != times_told())
+        failed = !look_around(lane, Py_True);
     lane->continues = false;
     if (!outcome || !(failed || lane->syncs->abort))
         return outcome;

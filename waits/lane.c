@@ -104,8 +104,9 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, const struc
         return;
     bool with_gil = gil_mutex && lane->held && kind != K_GIL;
     struct total *total = total_for(lane, kind, object, site);
-    bool goes_on = lane->continues && kind != K_GIL;
-    lane->joined = goes_on ? lane->joined + spent : kind == K_GIL ? lane->joined : spent;
+    bool in_slices = state_of[kind] == LOCK_WAIT || state_of[kind] == IDLE; /* what else comes between two of them is another wait */
+    bool goes_on = lane->continues && in_slices;
+    lane->joined = goes_on ? lane->joined + spent : in_slices ? spent : lane->joined;
     int64_t whole = goes_on ? lane->joined : spent;
     total->n += !goes_on;
     total->sum += spent;

@@ -29,6 +29,9 @@ OWN = "Each process has its own of these: what another one does there does not c
 GRACE = 1.0
 """Seconds in which a thread ends whose wait was ended."""
 
+PATIENCE = 0.2
+"""Seconds for which a look waits for that of another thread, which may be kept from going on by what we have."""
+
 SURE_OF_ALL = 0.8
 """Seconds for which all have to wait, where that is no circle: code that is no Python's may still call who wakes them."""
 
@@ -69,6 +72,7 @@ class Circles:
         self.outsiders = False  # all wait, and somebody may wake them who is none of the run's
         self._extension: ModuleType | None = None
         self._row: Row | None = None
+        self._over: set[tuple[int, float]] = set()  # waits that the notebook has ended
         self._met: dict[tuple[int, float], str | None] = {}  # waits that were seen before, and what is waited for, once that is known
 
     def begin(self, *, measuring: bool) -> None:
@@ -98,9 +102,9 @@ class Circles:
             self._left += [(rank, each) for each in held_here()]
             self._called += [(rank, each) for each in lost_here()]
 
-    def look(self) -> None:
-        """Where threads stand still for good, end their waits."""
-        if self._looking.acquire(blocking=False):
+    def look(self, was_told: bool = False) -> None:
+        """Where threads stand still for good, end their waits; where the notebook is known to have ended some, see to it that those end."""
+        if self._looking.acquire(timeout=PATIENCE if was_told else 0):
             try:
                 self._look()
             finally:
@@ -122,7 +126,8 @@ class Circles:
         if not still or key != before or now - since < (SURE if circle else SURE_OF_ALL):
             return
         self._seen = frozenset(), 0.0
-        self._end(still, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
+        handles = {each.serial for each in still}
+        self._end(still, handles, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
 
     def _agreed(self, row: Row, threads: list[Waiter], still: list[Waiter]) -> bool:
         """Tell the notebook of these threads, and end the waits that it has ended; return whether there were such."""
@@ -137,8 +142,11 @@ class Circles:
         row.tell(Notice(perf_counter(), os.getpid(), handles, threads, called, {each.serial: who(each) for each in threads}, why))
         for verdict in row.verdicts():
             told = [each for each in waiting if (each.rank, each.serial, each.since) in verdict.told]
-            if told:
-                self._end(told, threads, (Stuck if verdict.stuck else Deadlock)(verdict.text))
+            new = {(each.serial, each.since) for each in told} - self._over
+            if new:
+                self._over |= new
+                all_told = {serial for rank, serial, _ in verdict.told if rank == told[0].rank}  # some may have ended by now
+                self._end(told, all_told, threads, (Stuck if verdict.stuck else Deadlock)(verdict.text))
                 return True
         return False
 
@@ -179,20 +187,21 @@ class Circles:
         below = self._children.running()
         return lambda each: f"worker {each.rank} › {below[each.ident]}" if each.ident in below else f"worker {each.rank}"
 
-    def _end(self, still: list[Waiter], threads: list[Waiter], error: Deadlock) -> None:
-        """Raise in the waits, and in the worker below which a thread was: its item is what fails."""
+    def _end(self, still: list[Waiter], told: set[int], threads: list[Waiter], error: Deadlock) -> None:
+        """Raise in the waits, and in the worker below which a thread was: its item is what fails, unless it was ``told`` before."""
         waits = self._extension
         ranks, workers = {each.rank for each in still}, {*self._alive()}
-        told = {each.serial for each in still}
         if waits is None:
             return
         self._told = {each.ident for each in still} - workers
         if self._told:
             self._children.hush()
         for each in threads:
-            if each.serial in told or (each.rank in ranks and each.ident in workers):
+            is_told = each.serial in told
+            if is_told or (each.rank in ranks and each.ident in workers):
                 kind = type("Entangled", (Entangled,), {"instead": error})
-                if not (each.patient and waits.end_wait(each.serial, kind())):
+                ended = each.patient and waits.end_wait(each.serial, kind())
+                if not ended and not is_told:  # else it has what it wanted, and goes on
                     raise_in(each.ident, kind)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -238,8 +239,8 @@ def test_who_is_stopped_goes_on(forks):
                 return n
         with lock:
             held.set()
-            threading.Thread(target=os.system, args=(f"sleep 1.5; kill -CONT {os.getpid()}",)).start()
-            os.kill(os.getpid(), signal.SIGSTOP)
+            with subprocess.Popen(["/bin/sh", "-c", f"sleep 1.5; kill -CONT {os.getpid()}"]):
+                os.kill(os.getpid(), signal.SIGSTOP)
         return n
 
     found = run(body, 2, forks)
