@@ -125,7 +125,7 @@ class Across:
             if each.holder in ended:
                 holders[each.wants] = f"worker {ended[each.holder]} (process {each.holder}), which has ended, had taken"
         whys = said(lambda notice: notice.why)
-        return stuck.words(still, threads, now, called, lambda each: who[each.serial], holders, whys)
+        return stuck.words(still, now, called, lambda each: who[each.serial], holders, whys)
 
     def _end(self, still: list[Waiter], is_stuck: bool, text: str) -> None:
         told = [(each.serial >> _RANK, each.serial & (1 << _RANK) - 1, each.since) for each in still]
