@@ -206,4 +206,4 @@ class Study:
 
 def _first_of(error: BaseException) -> str:
     """Return an error's type and message, cut; of a deadlock, its first line."""
-    return f"{type_name(error)}: {message(error).splitlines()[0].rstrip('.')}" if isinstance(error, Deadlock) else describe(error)
+    return f"{type_name(error)}: {message(error).splitlines()[0].rstrip('.')}" if issubclass(type(error), Deadlock) else describe(error)
