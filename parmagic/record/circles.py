@@ -113,7 +113,7 @@ class Circles:
     def _look(self) -> None:
         threads, self.outsiders = waiters(), False
         waiting = self._waiting(threads)
-        circle = entangled.certain(threads, all_wait=bool(waiting), outsiders=self.outsiders)
+        circle = entangled.certain(self._of_ours(threads), all_wait=bool(waiting), outsiders=self.outsiders)
         still = circle or ([] if self.outsiders else waiting)
         if self._row is not None and not circle:
             if self._agreed(self._row, threads, still):
@@ -128,6 +128,12 @@ class Circles:
         self._seen = frozenset(), 0.0
         handles = {each.serial for each in still}
         self._end(still, handles, threads, self._deadlock(circle, now) if circle else self._stuck(still, threads, now))
+
+    def _of_ours(self, threads: list[Waiter]) -> list[Waiter]:
+        """Return the same threads, without what they have that another worker's process may let go of: of that, the notebook knows."""
+        if self._row is None:
+            return threads
+        return [each._replace(held=[has for has in each.held if has.own or not has.is_between]) for each in threads]
 
     def _agreed(self, row: Row, threads: list[Waiter], still: list[Waiter]) -> bool:
         """Tell the notebook of these threads, and end the waits that it has ended; return whether there were such."""

@@ -9,6 +9,10 @@ from parmagic.model.taken import SHARED
 from parmagic.record.hooks import extension
 
 
+_BETWEEN = 63
+"""The bit that numbers of locks between processes have, and no address."""
+
+
 class Held(NamedTuple):
     """A lock that a thread has: its number, the address of the thing that it is part of, the class of that, where it was taken, and when.
 
@@ -23,6 +27,11 @@ class Held(NamedTuple):
     line: int
     since: float
     own: bool
+
+    @property
+    def is_between(self) -> bool:
+        """Whether other processes may have it."""
+        return self.lock >> _BETWEEN > 0
 
     @property
     def place(self) -> str:

@@ -327,7 +327,7 @@ def test_nobody_left_to_wake_them(forks):
     assert words(waits, 2, forks).count("`condition`") == 2
     assert words(lambda _: barrier.wait(), 2, forks).count("to which 2 of 4 have come") == 2
     text = words(puts, 2, forks)
-    assert text.startswith("Stuck: 2 workers wait")
+    assert text.startswith("2 workers wait")
     assert text.count("which is full (2), and nobody is left to get from it") == 2
 
 
