@@ -79,6 +79,14 @@ static bool is_empty(PyObject *queue)
     return is;
 }
 
+/* Who is told to end does, also where what it waited for has just come, by another one that was. */
+static PyObject *or_ended(struct lane *lane, PyObject *outcome)
+{
+    if (outcome && holds_ended(lane->syncs))
+        Py_CLEAR(outcome);
+    return outcome;
+}
+
 /* Until there is something, or somebody ends that; the slices are one wait. */
 static PyObject *by_slices(struct lane *lane, get_function get, PyObject *queue, PyTypeObject *type)
 {
@@ -91,7 +99,7 @@ static PyObject *by_slices(struct lane *lane, get_function get, PyObject *queue,
             break;
     }
     lane->continues = false;
-    return outcome;
+    return or_ended(lane, outcome);
 }
 
 static PyObject *getting(int call, PyObject *queue, PyTypeObject *type, PyObject *const *arguments, Py_ssize_t n, PyObject *keywords)
@@ -127,6 +135,33 @@ static PyObject *on_get_nowait(PyObject *queue, PyTypeObject *type, PyObject *co
     return getting(GET_NOWAIT, queue, type, arguments, n, keywords);
 }
 
+static bool is_done(PyObject *handle)
+{
+    PyObject *done = PyObject_CallMethod(handle, "is_done", NULL);
+    bool is = done == Py_True;
+    Py_XDECREF(done);
+    PyErr_Clear();
+    return is;
+}
+
+/* The same of a thread's end; of a slice nobody tells whether that has come. */
+static PyObject *joined_by_slices(struct lane *lane, PyObject *handle, PyObject *whole)
+{
+    PyObject *one_slice = PyTuple_Pack(1, slice), *outcome = NULL;
+    lane->continues = false;
+    while (one_slice && (outcome = real[JOIN](handle, one_slice)) && !is_done(handle)) {
+        Py_CLEAR(outcome);
+        lane->continues = true;
+        if (holds_ended(lane->syncs) || !holds_look_around(lane) || holds_ended(lane->syncs))
+            break;
+    }
+    Py_XDECREF(one_slice);
+    if (outcome)
+        Py_SETREF(outcome, real[JOIN](handle, whole));
+    lane->continues = false;
+    return or_ended(lane, outcome);
+}
+
 static PyObject *on_join(PyObject *handle, PyObject *arguments)
 {
     struct lane *lane = holds_watched();
@@ -135,9 +170,11 @@ static PyObject *on_join(PyObject *handle, PyObject *arguments)
         return real[JOIN](handle, arguments);
     struct sync_row *row = holds_row(lane->syncs, &thing);
     struct want want = holds_want(lane, &thing, handle, holds_thread(thing.object), NULL);
-    PyObject *outcome = real[JOIN](handle, arguments);
+    bool patient = slice && (!PyTuple_GET_SIZE(arguments) || PyTuple_GET_ITEM(arguments, 0) == Py_None);
+    lane->syncs->patient = patient;
+    PyObject *outcome = patient ? joined_by_slices(lane, handle, arguments) : real[JOIN](handle, arguments);
     int64_t wait = holds_wanted(lane, want, outcome);
-    if (outcome && holds_watched() == lane)
+    if (outcome && holds_watched() == lane && (patient || is_done(handle)))
         did(row, wait);
     return outcome;
 }

@@ -34,10 +34,11 @@ class Doing:
         """Return a look at what every thread does that has an item, for whoever wants to see it."""
         return Pulse(lambda: tuple(doing for _, _, doing in self._at_work()))
 
-    def standing(self, more: str) -> Iterator[Standing]:
-        """Yield what every thread is doing that has an item, and what is to be said besides."""
+    def standing(self, *, for_good: bool) -> Iterator[Standing]:
+        """Yield what every thread is doing that has an item; ``for_good``: all wait, and none of them can wake another one."""
         for rank, item, doing in self._at_work():
-            yield self.is_at(rank, item, f"{doing}{more}")
+            waits = doing if doing.startswith("waits") else "waits"  # it looks about, now and then
+            yield self.is_at(rank, item, f"{waits}, and no worker can wake it" if for_good else doing)
 
     def is_at(self, rank: int, item: int, doing: str) -> Standing:
         """Return on which line a thread is that does this, in an item."""

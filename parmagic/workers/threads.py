@@ -136,7 +136,7 @@ class _Crew:
                 yield None
                 self._look_for_the_lost()
                 if patience.is_over():
-                    yield from self._doing.standing(", and no worker can wake it" if self.circles.outsiders else "")
+                    yield from self._doing.standing(for_good=self.circles.outsiders)
             else:
                 if isinstance(report, _Gone):
                     left.discard(report.rank)
