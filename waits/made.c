@@ -67,12 +67,20 @@ static void forget(uint64_t thing)
         put(there, 0, NULL, 0);
 }
 
+/* Not within a method of what has been there before: what a queue's first put() makes for its thread is not the queue. */
+static bool is_new(const struct thing *thing)
+{
+    char of[LONGEST_OF], name[LONGEST_OF];
+    thing_names(thing, of, name);
+    return !thing->method || !strcmp(name, "__init__");
+}
+
 static PyObject *was_made(PyObject *lock)
 {
     struct lane *lane = lock ? my_lane : NULL;
     if (lane && lane_here() && !lane->depth && lane->in_item) {
         struct thing thing = thing_here(lane, lock);
-        if (!thing.ours && !thing.within && thing.caller)
+        if (!thing.ours && !thing.within && thing.caller && is_new(&thing))
             note(thing.object, thing.caller, thing.at);
         else
             forget((uint64_t)(uintptr_t)lock);

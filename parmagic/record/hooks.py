@@ -54,6 +54,7 @@ _LIBRARY = {
     "queue.py": "queue",
     "multiprocessing/synchronize.py": "lock",
     "multiprocessing/sharedctypes.py": "lock",
+    "multiprocessing/context.py": _PASS,
     "multiprocessing/queues.py": "queue",
     "multiprocessing/connection.py": _PASS,
     "concurrent/futures/_base.py": "lock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
 import threading
 
@@ -158,3 +159,23 @@ def test_nothing_is_left_replaced():
     table(lambda _: kinds.append(type("Mine", (_thread.RLock,), {})), 1)
     with kinds[0]() as taken:  # it has our maker for good
         assert taken
+
+
+@pytest.mark.parametrize("model", ["threads", "procs"])
+def test_queues_of_processes(model):
+    """One that a worker makes is called by that line; of one that was there before, what its first put() makes for its thread tells nothing."""
+    servers = multiprocessing.get_context("forkserver")
+    before = servers.Queue()
+
+    def body(_):
+        jobs = servers.Queue()
+        for each in (jobs, before):
+            each.put(1)
+            each.get()
+
+    found = table(body, 1, model)
+    _, row = only(found, at(body, 1))
+    assert (row["kind"], row["puts"], row["gets"]) == ("queue", 1, 1)
+    assert found.loc["before", "made_at"] is None
+    before.close()
+    before.join_thread()
