@@ -227,13 +227,10 @@ def _local_names(waiter: Waiter) -> Iterator[str]:
 
 
 def _only_waits(frame: FrameType | None) -> bool:
-    """Tell whether a thread waits for the end of another one, or, in a pool, for work."""
+    """Tell whether a thread waits in a pool for work."""
     if frame is None:
         return False
-    file, name = frame.f_code.co_filename, frame.f_code.co_name
-    if name == "join" and file == threading.__file__:
-        return frame.f_locals.get("timeout") is None
-    return name == "_worker" and frame.f_globals.get("__name__") == "concurrent.futures.thread"
+    return frame.f_code.co_name == "_worker" and frame.f_globals.get("__name__") == "concurrent.futures.thread"
 
 
 def _feeds(frame: FrameType | None) -> bool:
