@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -70,6 +71,37 @@ def test_a_lock_that_one_has():
         run(twice, 1)
     assert not lock.locked()
     assert run(may, 2).results == [1, 1]
+
+
+def test_locks_that_are_taken_without_with():
+    """Others may let go of these; where all wait, nobody does: a circle of two, and of one."""
+    locks, gate = [threading.Lock(), threading.Lock()], threading.Barrier(2)
+
+    def crossed_by_hand(n):
+        locks[n].acquire()
+        try:
+            gate.wait(30)
+            locks[1 - n].acquire()
+            locks[1 - n].release()
+        finally:
+            locks[n].release()
+
+    def twice_by_hand(_):
+        locks[0].acquire()
+        try:
+            locks[0].acquire()
+        finally:
+            locks[0].release()
+
+    with pytest.raises(Deadlock, match="2 workers wait in a circle"):
+        run(crossed_by_hand, 2)
+    left = signal.setitimer(signal.ITIMER_REAL, 0)  # pytest's, which could wake somebody
+    try:
+        with pytest.raises(Deadlock, match="waits for what it has"):
+            run(twice_by_hand, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *left)
+    assert not any(lock.locked() for lock in locks)
 
 
 def test_others_go_on():
