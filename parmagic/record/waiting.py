@@ -8,7 +8,6 @@ from parmagic.model.sources import spoken
 from parmagic.model.taken import SHARED
 from parmagic.record.hooks import extension
 
-
 _BETWEEN = 63
 """The bit that numbers of locks between processes have, and no address."""
 
