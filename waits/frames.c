@@ -454,10 +454,23 @@ bool frame_is_users(struct lane *lane, int depth)
     return false;
 }
 
+/* A thread that something has ended on its way to close its account is gone, and its frames with it. To be asked by who has the GIL. */
+bool lane_is_alive(const struct lane *lane)
+{
+#ifdef Py_GIL_DISABLED
+    return lane == my_lane;
+#else
+    PyThreadState *each = lane == my_lane ? NULL : PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (each && each != lane->thread_state)
+        each = PyThreadState_Next(each);
+    return lane->thread_state && (each || lane == my_lane);
+#endif
+}
+
 struct place frame_place(struct lane *lane)
 {
 #ifdef FRAMES_ARE_KNOWN
-    if (lane->thread_state)
+    if (lane_is_alive(lane))
         return place_in(lane);
 #endif
     (void)lane;
@@ -494,24 +507,8 @@ struct site frame_site(struct lane *lane)
     return lane == my_lane ? site_of(lane) : (struct site){.kind = SITE_KEEP};
 }
 
-#ifndef Py_GIL_DISABLED
-/* A thread that something has ended on its way to close its account is gone, and its frames with it. */
-static bool is_there(const void *thread_state)
-{
-    PyThreadState *each = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    while (each && each != thread_state)
-        each = PyThreadState_Next(each);
-    return each;
-}
-#endif
-
 /* No other thread's frames move while we have the GIL; without one, they may. */
 struct site frame_site_elsewhere(struct lane *copy)
 {
-#ifdef Py_GIL_DISABLED
-    (void)copy;
-    return (struct site){.kind = SITE_KEEP};
-#else
-    return is_there(copy->thread_state) ? site_of(copy) : (struct site){.kind = SITE_KEEP};
-#endif
+    return lane_is_alive(copy) ? site_of(copy) : (struct site){.kind = SITE_KEEP};
 }

@@ -460,7 +460,7 @@ struct lane *holds_thread(uint64_t thread)
     Py_XDECREF(value);
     PyErr_Clear();
     for (struct lane *each = number ? lanes_next(NULL) : NULL; each; each = lanes_next(each))
-        if (each->thread_state && ((PyThreadState *)each->thread_state)->thread_id == number)
+        if (lane_is_alive(each) && ((PyThreadState *)each->thread_state)->thread_id == number)
             return each;
     return NULL;
 }
@@ -818,7 +818,7 @@ static PyObject *now_tuple(struct lane *lane)
     }
     struct place place = frame_place(lane);
     PyObject *thing = syncs->wants ? (PyObject *)(uintptr_t)syncs->thing : Py_None;
-    unsigned long ident = lane->thread_state ? ((PyThreadState *)lane->thread_state)->thread_id : 0;
+    unsigned long ident = lane_is_alive(lane) ? ((PyThreadState *)lane->thread_state)->thread_id : 0;
     return Py_BuildValue("(KkiKOssOidONNI)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)key_of(syncs->wants), thing,
                          syncs->wants ? syncs->of : "", syncs->wants ? syncs->method : "", file_of(&place), place.line,
                          (double)syncs->since * 1e-9, syncs->wants && syncs->patient ? Py_True : Py_False, held, lost,

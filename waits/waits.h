@@ -389,6 +389,7 @@ struct _object *notified_here(struct lane *);            /* the condition whose 
  * else NULL. No reference is taken. */
 const void *frame_between(struct lane *, int n_arguments, struct _object **last);
 bool frame_is_users(struct lane *, int depth);           /* that one, or one of its callers: neither multiprocessing's nor ours */
+bool lane_is_alive(const struct lane *);
 struct place frame_place(struct lane *);                 /* where any thread is, by whoever has the GIL; no reference is taken */
 
 /* module.c */
