@@ -87,6 +87,13 @@ def little_to_collect() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _main_has_a_spec() -> None:
+    """A shell of another test took it along, when it was reset; multiprocessing looks at it where a process starts anew."""
+    if not hasattr(sys.modules["__main__"], "__spec__"):
+        sys.modules["__main__"].__spec__ = None
+
+
+@pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run in a folder of its own, and leave no thread, process, descriptor, stream or hook behind."""
     monkeypatch.chdir(tmp_path)

@@ -360,9 +360,8 @@ def test_a_fork_without_multiprocessing(capfd):
 @forked
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])
 @pytest.mark.parametrize("model", ["threads=1", "procs=1"])
-def test_processes_that_start_anew(model, how, monkeypatch):
+def test_processes_that_start_anew(model, how):
     """They keep their account from where they can, and are starting until then; a pool's workers are idle where they wait for work."""
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)  # a shell of another test, when it was reset, took it along
 
     def body(_):
         context = multiprocessing.get_context(how)

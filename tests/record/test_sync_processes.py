@@ -26,9 +26,8 @@ KIB = b"x" * 1024
 
 
 @pytest.fixture(params=WAYS)
-def context(request, monkeypatch):
+def context(request):
     """How processes are made, and what they share."""
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)  # a shell of another test, when it was reset, took it along
     return multiprocessing.get_context(request.param)
 
 

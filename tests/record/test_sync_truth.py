@@ -252,9 +252,8 @@ def test_ten_thousand_messages_through_a_pipe(model):
     assert truth.table["wait_s"].sum() + truth.table["pickle_s"].sum() <= truth.sum("in calls")
 
 
-def test_a_thousand_calls_to_a_manager(model, monkeypatch):
+def test_a_thousand_calls_to_a_manager(model):
     """Each goes there and back: that is what the clock says, too."""
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)  # a shell's has none, and a forkserver looks at it
     with multiprocessing.get_context("forkserver").Manager() as manager:
         shared = manager.dict()
 
