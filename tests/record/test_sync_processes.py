@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import queue
-import sys
 import time
 import traceback
 from multiprocessing import connection, managers

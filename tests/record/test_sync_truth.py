@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import sys
 import threading
 from pathlib import Path
 from time import perf_counter, sleep
