@@ -18,6 +18,7 @@ from parmagic.model.timeline import Timeline
 from parmagic.model.words import describe, message
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from parmagic.model.arrows import Arrow
@@ -174,7 +175,7 @@ class Study:
             vars(saved)[name] = vars(self)[name]
         return saved
 
-    def shares(self, timeline: Timeline, lane: Lane, edges: Any) -> dict[str, Any]:
+    def shares(self, timeline: Timeline, lane: Lane, edges: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the seconds of each state of a lane in each bin between ``edges``."""
         from parmagic.analyze.ledger import ledger  # noqa: PLC0415  (NumPy loads when it is looked at)
 
