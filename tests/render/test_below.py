@@ -12,7 +12,7 @@ from test_page import data_of
 from test_render import HOSTILE, Parsed
 
 from parmagic.model.plan import Arm
-from parmagic.render import chrome, figures, html, page, plot, scene, svg, text
+from parmagic.render import chrome, figures, html, page, scene, svg, text
 
 
 def with_children(*lanes):
@@ -103,6 +103,8 @@ def test_in_a_trace():
 def test_in_a_figure():
     """It has a row, and its name beside it."""
     pytest.importorskip("matplotlib")
+    from parmagic.render import plot  # noqa: PLC0415  (it needs that)
+
     made = plot.figure(with_children(*TWO))
     labels = [label.get_text() for axes in made.axes for label in axes.get_yticklabels()]
     assert "› Thread-1 (load)" in labels
