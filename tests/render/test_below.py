@@ -103,7 +103,7 @@ def test_in_a_trace():
 def test_in_a_figure():
     """It has a row, and its name beside it."""
     pytest.importorskip("matplotlib")
-    from parmagic.render import plot  # noqa: PLC0415  (it needs that)
+    from parmagic.render import plot
 
     made = plot.figure(with_children(*TWO))
     labels = [label.get_text() for axes in made.axes for label in axes.get_yticklabels()]
