@@ -38,10 +38,13 @@ static bool is_on;
 
 static int n_wanting; /* threads that wait for a lock, and want to know for whom */
 
-/* Of locks, no other type can be made; of RLocks, classes are derived. */
+/* From locks, no class can be derived; from RLocks, they are. Who has imported _thread anew has other types, with the same methods. */
 static enum type type_of(PyObject *lock)
 {
-    return Py_TYPE(lock) == types[LOCK] ? LOCK : RLOCK;
+    PyTypeObject *type = Py_TYPE(lock);
+    while (type && type != types[LOCK] && type->tp_dealloc != types[RLOCK]->tp_dealloc)
+        type = type->tp_base;
+    return type && type != types[LOCK] ? RLOCK : LOCK;
 }
 
 static struct sync_row *place_for(struct syncs *syncs, uint64_t thing, const void *method, const struct made *made)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import gc
+import importlib.util
 import os
 import queue
 import threading
@@ -62,6 +64,25 @@ def test_a_lock_taken_three_deep():
 
 class Mine(_thread.RLock):
     """A class of the user's that is a lock."""
+
+
+def test_locks_of_a_module_that_was_imported_anew():
+    """They are of other types, which have the same methods: each goes by its own kind."""
+    anew = importlib.util.module_from_spec(_thread.__spec__)
+    _thread.__spec__.loader.exec_module(anew)
+    plain, again = anew.allocate_lock(), anew.RLock()
+    assert type(plain) is not type(threading.Lock())
+
+    def body(_):
+        for _ in range(50):
+            with again, again, plain:
+                time.sleep(1e-4)
+
+    table, _ = sync(body, 2)
+    gc.collect()
+    assert (table.loc["plain", "n"], table.loc["again", "n"]) == (100, 200)
+    assert plain.acquire(blocking=False)
+    assert again.acquire(blocking=False)
 
 
 def test_a_lock_of_a_class_of_ones_own():
