@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import parmagic
+from parmagic.analyze.verdict import BRIEF
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.record import boxes, children, hooks, lives, starts
 from parmagic.result import study
@@ -141,8 +142,9 @@ def test_what_goes_on():
     assert [*rows["name"]] == ["behind"]
     assert rows["begin_s"].iloc[0] + rows["life_s"].iloc[0] <= found.summary["wall_s"].iloc[0] + 1e-9
     assert any("behind still ran when the last item had ended. Join it in the body" in note for note in found.notes), found.notes
-    assert found.verdict.startswith("Nothing to tell: the body took "), found.verdict
-    assert "(behind)" in found.verdict, found.verdict
+    brief = found.summary["serial_s"].iloc[0] < BRIEF  # where the machine is not so busy that to start a thread takes long
+    assert found.verdict.startswith("Nothing to tell: the body took " if brief else "No serial run to compare with"), found.verdict
+    assert ("(behind)" in found.verdict) is brief, found.verdict
     go.set()
     assert gone.wait(30)
 
