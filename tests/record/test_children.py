@@ -142,7 +142,7 @@ def test_what_goes_on():
     assert [*rows["name"]] == ["behind"]
     assert rows["begin_s"].iloc[0] + rows["life_s"].iloc[0] <= found.summary["wall_s"].iloc[0] + 1e-9
     assert any("behind still ran when the last item had ended. Join it in the body" in note for note in found.notes), found.notes
-    brief = found.summary["serial_s"].iloc[0] < BRIEF  # where the machine is not so busy that to start a thread takes long
+    brief = bool(found.summary["serial_s"].iloc[0] < BRIEF)  # where the machine is not so busy that to start a thread takes long
     assert found.verdict.startswith("Nothing to tell: the body took " if brief else "No serial run to compare with"), found.verdict
     assert ("(behind)" in found.verdict) is brief, found.verdict
     go.set()
