@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 
 import parmagic
-from parmagic.analyze.verdict import BRIEF
 from parmagic.model.kinds import WORKER_STATES
 from parmagic.record import boxes, children, hooks, lives, starts
 from parmagic.result import study
@@ -136,6 +135,8 @@ def test_what_goes_on():
     def behind():
         go.wait(30)
         gone.set()
+
+    from parmagic.analyze.verdict import BRIEF
 
     found = run(lambda _: threading.Thread(target=behind, name="behind").start(), "threads=1", items=1)
     rows = found.children
