@@ -44,7 +44,7 @@ static int32_t place_of(const struct syncs *syncs, const struct handoff *row)
 
 void handovers_note(struct syncs *syncs, int64_t begin, int64_t end, const struct handoff *waits, const struct handoff *waker, bool got)
 {
-    struct handover one = {begin, end, place_of(syncs, waits), place_of(syncs, waker), waker ? syncs->woken : 0, got};
+    struct handover one = {begin, end, place_of(syncs, waits), place_of(syncs, waker), waker ? syncs->now.woken : 0, got};
     if (one.waits < 0)
         return;
     if (syncs->n_handovers < N_HANDOVERS) {
@@ -59,29 +59,20 @@ void handovers_note(struct syncs *syncs, int64_t begin, int64_t end, const struc
     }
 }
 
-static PyObject *file_of(const struct place *place)
-{
-    return place->code ? ((PyCodeObject *)place->code)->co_filename : Py_None;
-}
-
 static PyObject *as_tuple(const struct syncs *syncs, const struct handover *each)
 {
     static const struct handoff nobody = {.blocker_rank = NOBODY};
     const struct handoff *waits = &syncs->handoffs[each->waits], *waker = each->waker < 0 ? &nobody : &syncs->handoffs[each->waker];
     return Py_BuildValue("(ddOKsOiiKOiiKOid)", (double)each->begin * 1e-9, (double)each->end * 1e-9, each->got ? Py_True : Py_False,
-                         (unsigned long long)waits->thing, waits->of, file_of(&waits->waited), waits->waited.line, waits->blocker_rank,
-                         (unsigned long long)waits->blocker, file_of(&waits->blocked), waits->blocked.line, waker->blocker_rank,
-                         (unsigned long long)waker->blocker, file_of(&waker->blocked), waker->blocked.line, (double)each->woken * 1e-9);
+                         (unsigned long long)waits->thing, waits->of, place_file(&waits->waited), waits->waited.line, waits->blocker_rank,
+                         (unsigned long long)waits->blocker, place_file(&waits->blocked), waits->blocked.line, waker->blocker_rank,
+                         (unsigned long long)waker->blocker, place_file(&waker->blocked), waker->blocked.line, (double)each->woken * 1e-9);
 }
 
 PyObject *handovers_rows(const struct syncs *syncs)
 {
     PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list && syncs && i < syncs->n_handovers; i++) {
-        PyObject *row = as_tuple(syncs, &syncs->handovers[i]);
-        if (!row || PyList_Append(list, row))
-            Py_CLEAR(list);
-        Py_XDECREF(row);
-    }
+    for (uint32_t i = 0; list && syncs && i < syncs->n_handovers; i++)
+        list_add(&list, as_tuple(syncs, &syncs->handovers[i]));
     return list ? Py_BuildValue("(NK)", list, (unsigned long long)(syncs ? syncs->more_handovers : 0)) : NULL;
 }

@@ -256,17 +256,17 @@ void holds_wake(struct lane *lane, PyObject *lock)
 {
     for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; each; each = lanes_next(each)) {
         struct syncs *theirs = each->syncs;
-        if (!theirs || each == lane || theirs->wants != lock || !theirs->waits)
+        if (!theirs || each == lane || theirs->now.wants != lock || !theirs->now.waits)
             continue;
-        struct handoff like = *theirs->waits;
+        struct handoff like = *theirs->now.waits;
         like.n = like.sum = like.max = 0;
         like.blocker = lane->serial;
         like.blocker_rank = lane->rank;
         like.blocked = frame_place(lane);
-        theirs->waker = holds_handoff(theirs, &like);
-        theirs->woken = clock_now();
-        if (!theirs->waits->blocker)
-            theirs->waits = theirs->waker;
+        theirs->now.waker = holds_handoff(theirs, &like);
+        theirs->now.woken = clock_now();
+        if (!theirs->now.waits->blocker)
+            theirs->now.waits = theirs->now.waker;
     }
 }
 
@@ -468,49 +468,17 @@ struct lane *holds_thread(uint64_t thread)
     return NULL;
 }
 
-static void put_aside(const struct syncs *syncs, struct want *want)
-{
-    want->outer.wants = syncs->wants;
-    want->outer.waits = syncs->waits;
-    want->outer.waker = syncs->waker;
-    want->outer.woken = syncs->woken;
-    want->outer.thing = syncs->thing;
-    want->outer.since = syncs->since;
-    want->outer.patient = syncs->patient;
-    memcpy(want->outer.of, syncs->of, LONGEST_OF);
-    memcpy(want->outer.method, syncs->method, LONGEST_OF);
-}
-
-static void take_up(struct syncs *syncs, const struct want *want)
-{
-    syncs->wants = want->outer.wants;
-    syncs->waits = want->outer.waits;
-    syncs->waker = want->outer.waker;
-    syncs->woken = want->outer.woken;
-    syncs->thing = want->outer.thing;
-    syncs->since = want->outer.since;
-    syncs->patient = want->outer.patient;
-    memcpy(syncs->of, want->outer.of, LONGEST_OF);
-    memcpy(syncs->method, want->outer.method, LONGEST_OF);
-}
-
 /* A wait begins, in somebody's row (of a queue), or in nobody's: who has it now makes us wait, or who will wake us. */
 struct want holds_want(struct lane *lane, const struct thing *thing, PyObject *wanted, struct lane *holder, struct sync_row *row)
 {
     struct syncs *syncs = lane->syncs;
-    struct want want = {.side = row && row->name[0] == 'p' ? PUTS : GETS, .before = lane->spent[LOCK_WAIT]}; /* put, get */
+    struct want want = {.side = row && row->name[0] == 'p' ? PUTS : GETS, .before = lane->spent[LOCK_WAIT], .outer = syncs->now}; /* put, get */
     want.level = row && (want.side == PUTS || row->name[0] == 'g') ? row->level : NULL;
     if (want.level)
         level_waits(want.level, want.side, 1);
-    if (syncs->wants)
-        put_aside(syncs, &want);
-    syncs->waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
-    syncs->waker = NULL;
-    syncs->wants = wanted;
-    syncs->patient = false;
-    syncs->thing = thing->object;
-    thing_names(thing, syncs->of, syncs->method);
-    syncs->since = clock_now();
+    syncs->now = (struct wanted){.since = clock_now(), .wants = wanted, .thing = thing->object};
+    syncs->now.waits = holder == lane ? NULL : blocked_by(lane, thing, holder);
+    thing_names(thing, syncs->now.of, syncs->now.method);
     n_wanting++;
     return want;
 }
@@ -519,7 +487,7 @@ int64_t holds_wanted(struct lane *lane, struct want want, bool got)
 {
     struct syncs *syncs = lane->syncs;
     int64_t wait = lane->spent[LOCK_WAIT] - want.before;
-    struct handoff *waits = syncs->waits;
+    struct handoff *waits = syncs->now.waits;
     if (want.level && lane == lane_here()) /* else the run ended meanwhile, and its levels with it */
         level_waits(want.level, want.side, -1);
     n_wanting--;
@@ -527,9 +495,9 @@ int64_t holds_wanted(struct lane *lane, struct want want, bool got)
         waits->n++;
         waits->sum += wait;
         waits->max = wait > waits->max ? wait : waits->max;
-        handovers_note(syncs, syncs->since, clock_now(), waits, syncs->waker, got);
+        handovers_note(syncs, syncs->now.since, clock_now(), waits, syncs->now.waker, got);
     }
-    take_up(syncs, &want);
+    syncs->now = want.outer;
     return wait;
 }
 
@@ -550,7 +518,7 @@ static PyObject *waiting(struct lane *lane, PyCFunctionWithKeywords call, PyObje
     bool sliced = way.patient && !way.again;
     struct lane *holder = is_join(&thing) ? holds_thread(thing.object) : holder_of(lock);
     struct want want = holds_want(lane, &thing, lock, holder, thing.within && !way.again ? holds_row(lane->syncs, &thing) : NULL);
-    lane->syncs->patient = sliced;
+    lane->syncs->now.patient = sliced;
     PyObject *outcome = sliced ? holds_by_slices(lane, lock, for_a_slice, release) : call(lock, arguments, keywords);
     int64_t wait = holds_wanted(lane, want, outcome && (way.again || outcome == Py_True));
     if (outcome && (way.again || outcome == Py_True) && holds_watched() == lane)
@@ -761,7 +729,7 @@ void syncs_free(struct syncs *syncs)
     PyMem_RawFree(syncs);
 }
 
-static PyObject *file_of(const struct place *place)
+PyObject *place_file(const struct place *place)
 {
     return place->code ? ((PyCodeObject *)place->code)->co_filename : Py_None;
 }
@@ -777,16 +745,15 @@ static PyObject *held_tuple(const struct held *held)
 {
     struct place place = {held->code, held->code ? PyCode_Addr2Line((PyCodeObject *)held->code, held->at) : 0};
     return Py_BuildValue("(KKsOidO)", (unsigned long long)key_of(held->lock), (unsigned long long)held->thing, held->row->of,
-                         file_of(&place), place.line, (double)held->since * 1e-9, held->own ? Py_True : Py_False);
+                         place_file(&place), place.line, (double)held->since * 1e-9, held->own ? Py_True : Py_False);
 }
 
 static PyObject *lost_tuple(const struct lost_call *call)
 {
-    return Py_BuildValue("(KOid)", (unsigned long long)call->thing, file_of(&call->place), call->place.line, (double)call->at * 1e-9);
+    return Py_BuildValue("(KOid)", (unsigned long long)call->thing, place_file(&call->place), call->place.line, (double)call->at * 1e-9);
 }
 
-/* Append a new object to a list; on failure there is none any more. */
-static void append(PyObject **list, PyObject *each)
+void list_add(PyObject **list, PyObject *each)
 {
     if (*list && (!each || PyList_Append(*list, each)))
         Py_CLEAR(*list);
@@ -798,7 +765,7 @@ PyObject *holds_of(const struct syncs *syncs)
     PyObject *held = PyList_New(0);
     for (int i = 0; held && syncs && i < syncs->n_held; i++)
         if (syncs->held[i].whole && semlocks_may_have(syncs->held[i].lock))
-            append(&held, held_tuple(&syncs->held[i]));
+            list_add(&held, held_tuple(&syncs->held[i]));
     return held;
 }
 
@@ -806,7 +773,7 @@ PyObject *holds_lost(const struct syncs *syncs)
 {
     PyObject *lost = PyList_New(0);
     for (uint32_t i = 0; lost && syncs && i < N_LOST && i < syncs->n_lost_calls; i++)
-        append(&lost, lost_tuple(&syncs->lost_calls[i]));
+        list_add(&lost, lost_tuple(&syncs->lost_calls[i]));
     return lost;
 }
 
@@ -820,12 +787,12 @@ static PyObject *now_tuple(struct lane *lane)
         return NULL;
     }
     struct place place = frame_place(lane);
-    PyObject *thing = syncs->wants ? (PyObject *)(uintptr_t)syncs->thing : Py_None;
+    PyObject *thing = syncs->now.wants ? (PyObject *)(uintptr_t)syncs->now.thing : Py_None;
     unsigned long ident = lane_is_alive(lane) ? ((PyThreadState *)lane->thread_state)->thread_id : 0;
-    return Py_BuildValue("(KkiKOssOidONNI)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)key_of(syncs->wants), thing,
-                         syncs->wants ? syncs->of : "", syncs->wants ? syncs->method : "", file_of(&place), place.line,
-                         (double)syncs->since * 1e-9, syncs->wants && syncs->patient ? Py_True : Py_False, held, lost,
-                         syncs->wants ? semlocks_holder(syncs->wants) : 0);
+    return Py_BuildValue("(KkiKOssOidONNI)", (unsigned long long)lane->serial, ident, lane->rank, (unsigned long long)key_of(syncs->now.wants), thing,
+                         syncs->now.wants ? syncs->now.of : "", syncs->now.wants ? syncs->now.method : "", place_file(&place), place.line,
+                         (double)syncs->now.since * 1e-9, syncs->now.wants && syncs->now.patient ? Py_True : Py_False, held, lost,
+                         syncs->now.wants ? semlocks_holder(syncs->now.wants) : 0);
 }
 
 /* Nothing where nobody waits. */
@@ -833,14 +800,14 @@ PyObject *holds_now(void)
 {
     PyObject *list = PyList_New(0);
     for (struct lane *each = n_wanting ? lanes_next(NULL) : NULL; list && each; each = lanes_next(each))
-        append(&list, now_tuple(each));
+        list_add(&list, now_tuple(each));
     return list;
 }
 
 bool holds_abort(uint64_t serial, PyObject *error)
 {
     for (struct lane *each = lanes_next(NULL); each; each = lanes_next(each))
-        if (each->serial == serial && each->syncs && each->syncs->wants) {
+        if (each->serial == serial && each->syncs && each->syncs->now.wants) {
             Py_XSETREF(each->syncs->abort, Py_NewRef(error));
             return true;
         }
@@ -850,7 +817,7 @@ bool holds_abort(uint64_t serial, PyObject *error)
 static PyObject *handoff_tuple(const struct handoff *each)
 {
     return Py_BuildValue("(KsKiOiOiLdd)", (unsigned long long)each->thing, each->of, (unsigned long long)each->blocker, each->blocker_rank,
-                         file_of(&each->waited), each->waited.line, file_of(&each->blocked), each->blocked.line, (long long)each->n,
+                         place_file(&each->waited), each->waited.line, place_file(&each->blocked), each->blocked.line, (long long)each->n,
                          (double)each->sum * 1e-9, (double)each->max * 1e-9);
 }
 
@@ -859,7 +826,7 @@ PyObject *handoffs_rows(const struct syncs *syncs)
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list && syncs && i < syncs->n_handoffs; i++) {
         if (syncs->handoffs[i].n)
-            append(&list, handoff_tuple(&syncs->handoffs[i]));
+            list_add(&list, handoff_tuple(&syncs->handoffs[i]));
     }
     return list;
 }
@@ -879,7 +846,7 @@ PyObject *syncs_rows(const struct syncs *syncs)
     PyObject *list = PyList_New(0);
     for (int i = 0; list && syncs && i < N_SYNCS; i++) {
         if (syncs->rows[i].n || syncs->rows[i].contended || syncs->rows[i].bytes)
-            append(&list, as_tuple(&syncs->rows[i]));
+            list_add(&list, as_tuple(&syncs->rows[i]));
     }
     return list;
 }

@@ -437,10 +437,7 @@ static PyObject *totals(struct lane *lane, bool here)
         const struct total *total = &lane->totals[i < N_KINDS ? i : lane->used[i - N_KINDS] % N_TOTALS];
         if (!total->n || total->kind < 0 || total->kind >= N_KINDS)
             continue;
-        PyObject *row = row_of(lane, total, here);
-        if (!row || PyList_Append(list, row))
-            Py_CLEAR(list);
-        Py_XDECREF(row);
+        list_add(&list, row_of(lane, total, here));
     }
     return list;
 }

@@ -237,12 +237,9 @@ static PyObject *as_tuple(const struct order *row)
 PyObject *orders_rows(const struct syncs *syncs)
 {
     PyObject *list = PyList_New(0);
-    for (int i = 0; list && syncs && syncs->orders && i < N_ORDERS; i++) {
-        PyObject *row = syncs->orders[i].from ? as_tuple(&syncs->orders[i]) : NULL;
-        if (syncs->orders[i].from && (!row || PyList_Append(list, row)))
-            Py_CLEAR(list);
-        Py_XDECREF(row);
-    }
+    for (int i = 0; list && syncs && syncs->orders && i < N_ORDERS; i++)
+        if (syncs->orders[i].from)
+            list_add(&list, as_tuple(&syncs->orders[i]));
     return list;
 }
 

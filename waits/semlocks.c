@@ -228,7 +228,7 @@ static void handed(struct lane *lane, const struct act *act, int64_t wait, uint6
     if (wait > row->max)
         row->max = wait;
     int64_t now = clock_now();
-    lane->syncs->woken = 0; /* when, is not known */
+    lane->syncs->now.woken = 0; /* when, is not known */
     handovers_note(lane->syncs, now - wait, now, row, row->blocker ? waker_of(lane, &bare, then) : NULL, got);
 }
 
@@ -310,8 +310,8 @@ static PyObject *waiting(struct lane *lane, PyObject *lock)
     if (act.thing.object == (uint64_t)(uintptr_t)AT(void *, lock, HANDLE))
         act.thing.object = (uint64_t)(uintptr_t)lock;
     struct want want = holds_want(lane, &act.thing, lock, lane, NULL);
-    memcpy(lane->syncs->of, act.of, sizeof act.of);
-    lane->syncs->patient = true;
+    memcpy(lane->syncs->now.of, act.of, sizeof act.of);
+    lane->syncs->now.patient = true;
     PyObject *outcome = holds_by_slices(lane, lock, for_a_slice, release);
     holds_wanted(lane, want, outcome == Py_True);
     return outcome;

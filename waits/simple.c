@@ -115,7 +115,7 @@ static PyObject *getting(int call, PyObject *queue, PyTypeObject *type, PyObject
     if (call == GET && is_empty(queue)) {
         bool patient = !keywords && (!n || (n == 1 && arguments[0] == Py_True));
         struct want want = holds_want(lane, &thing, queue, NULL, row);
-        lane->syncs->patient = patient;
+        lane->syncs->now.patient = patient;
         outcome = patient ? by_slices(lane, get, queue, type) : get(queue, type, arguments, n, keywords);
         wait = holds_wanted(lane, want, outcome);
     } else
@@ -171,7 +171,7 @@ static PyObject *on_join(PyObject *handle, PyObject *arguments)
     struct sync_row *row = holds_row(lane->syncs, &thing);
     struct want want = holds_want(lane, &thing, handle, holds_thread(thing.object), NULL);
     bool patient = slice && (!PyTuple_GET_SIZE(arguments) || PyTuple_GET_ITEM(arguments, 0) == Py_None);
-    lane->syncs->patient = patient;
+    lane->syncs->now.patient = patient;
     PyObject *outcome = patient ? joined_by_slices(lane, handle, arguments) : real[JOIN](handle, arguments);
     int64_t wait = holds_wanted(lane, want, outcome);
     if (outcome && holds_watched() == lane && (patient || is_done(handle)))

@@ -207,20 +207,25 @@ struct line {
 
 struct order;
 
-struct syncs {
-    struct line lines[N_LINES];
-    struct order *orders;    /* NULL: it never had two locks at a time */
-    bool orders_are_full;
-    struct _object *abort;   /* what is raised in its wait, to end that */
-    uint32_t pid;            /* its process */
+/* What a thread waits for; all 0 while it does not. */
+struct wanted {
     int64_t since;           /* it waits */
-    struct _object *wants;   /* the lock that its thread waits for, */
+    struct _object *wants;   /* the lock, */
     bool patient;            /* for as long as it takes, */
     uint64_t thing;          /* and what that is part of: alive while it waits, */
     char of[LONGEST_OF], method[LONGEST_OF];
     struct handoff *waits;   /* and what that counts as; NULL: nobody could say who caused it */
     struct handoff *waker;   /* who let go of what it waits for, or woke it, since it waits, and when; NULL: nobody yet */
     int64_t woken;
+};
+
+struct syncs {
+    struct line lines[N_LINES];
+    struct order *orders;    /* NULL: it never had two locks at a time */
+    bool orders_are_full;
+    struct _object *abort;   /* what is raised in its wait, to end that */
+    uint32_t pid;            /* its process */
+    struct wanted now;
     uint32_t n_handovers;
     uint64_t more_handovers; /* that were shorter than these */
     struct handover handovers[N_HANDOVERS];
@@ -406,16 +411,7 @@ struct want {
     struct level *level;
     enum side side;
     int64_t before;
-    struct {             /* the wait in which this one began, as a signal came: as in syncs */
-        struct _object *wants;
-        struct handoff *waits;
-        uint64_t thing;
-        struct handoff *waker;
-        int64_t woken;
-        int64_t since;
-        bool patient;
-        char of[LONGEST_OF], method[LONGEST_OF];
-    } outer;
+    struct wanted outer; /* in which this one began, as a signal came */
 };
 struct sync_row *holds_row(struct syncs *, const struct thing *);
 struct held *holds_held(struct syncs *, struct _object *lock); /* NULL: it does not have it */
@@ -435,6 +431,8 @@ void holds_look_with(struct _object *function, struct _object *told); /* called 
 void holds_in_the_child(void);
 /* Wait for a lock for as long as it takes: attempt waits for a slice, and returns whether that has it. */
 struct _object *holds_by_slices(struct lane *, struct _object *lock, struct _object *(*attempt)(struct _object *), struct _object *(*release)(struct _object *));
+void list_add(struct _object **list, struct _object *each); /* a new object, or NULL: then, as where it fails, there is no list any more */
+struct _object *place_file(const struct place *);        /* borrowed; None where it is not known */
 struct _object *holds_of(const struct syncs *);          /* what one has */
 struct _object *holds_lost(const struct syncs *);        /* whom it called that did not wait */
 bool holds_abort(uint64_t serial, struct _object *error);
