@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -91,6 +93,20 @@ def _main_has_a_spec() -> None:
     """A shell of another test took it along, when it was reset; multiprocessing looks at it where a process starts anew."""
     if not hasattr(sys.modules["__main__"], "__spec__"):
         sys.modules["__main__"].__spec__ = None
+
+
+@pytest.fixture(params=["fork", "forkserver", "spawn"])
+def context(request: pytest.FixtureRequest) -> Any:
+    """How processes are made, and what they share."""
+    return multiprocessing.get_context(request.param)
+
+
+@pytest.fixture
+def no_timer() -> Iterator[None]:
+    """Have no alarm that ends tests which take too long: its handler may be somebody who wakes others."""
+    left = signal.setitimer(signal.ITIMER_REAL, 0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, *left)
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,8 @@ _WORKS = 0.1
 _ENOUGH = 0.5
 """Of less than this share of what was waited for, nothing is said."""
 
-_MUCH = 0.25
-"""A share of their active time that is worth a word."""
+MUCH = 0.25
+"""A share of time that is worth a word."""
 
 _WORDS = {state.name: state.words for state in STATES}
 
@@ -65,7 +65,7 @@ def words(timeline: Timeline) -> str:
 def advice(timeline: Timeline) -> str:
     """Say what to do where workers mostly wait for what their bodies started."""
     spent = active_s(timeline)
-    if timeline.gil and spent["gil_wait"] > _MUCH * sum(spent.values()):
+    if timeline.gil and spent["gil_wait"] > MUCH * sum(spent.values()):
         return "These share one GIL: let the body start processes, or do one part of the work itself, and have the line start workers."
     return "The body is parallel itself, so the serial run is, too: have it do one part of the work, and the line start workers."
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from parmagic.analyze import bottlenecks, ends, laws, loads, locks, started
+from parmagic.analyze.started import MUCH
 from parmagic.analyze.tables import things_of, useful_seconds
 from parmagic.model.durations import seconds
 from parmagic.model.finding import Finding
@@ -27,9 +28,6 @@ TINY = 2e-6
 
 BRIEF = 0.01
 """Seconds: a serial run shorter than this is over before a second process is there."""
-
-MUCH = 0.25
-"""A share of the workers' time that is worth a word."""
 
 LONG = 0.5
 """The share of an arm's wall time from which one item is why others had nothing to do."""

@@ -67,7 +67,6 @@ class Circles:
         self._seen: tuple[frozenset[tuple[int, int, float]], float] = (frozenset(), 0.0)
         self._left: list[tuple[int, Held]] = []
         self._called: list[tuple[int, Called]] = []
-        self.measures = False
         self._told: set[int] = set()  # idents of threads below workers whose waits were ended
         self.outsiders = False  # all wait, and somebody may wake them who is none of the run's
         self._extension: ModuleType | None = None
@@ -77,9 +76,14 @@ class Circles:
 
     def begin(self, *, measuring: bool) -> None:
         """Have who waits for long look, where waits are measured."""
-        self._extension, self.measures = extension()[0] if measuring else None, measuring
+        self._extension = extension()[0] if measuring else None
         if self._extension is not None:
             self._extension.look_with(self.look)
+
+    @property
+    def measures(self) -> bool:
+        """Whether waits are measured here, and looked at."""
+        return self._extension is not None
 
     def tell(self, row: Row) -> None:
         """Tell the notebook from now on who waits here for long, and end the waits that it ends: it sees all processes of the arm."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 
 import pytest
+from each import run_each as run
 
 import parmagic
 from parmagic.errors import Deadlock
@@ -15,11 +15,6 @@ from parmagic.record import hooks
 pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
 
 forks = [threading.Lock() for _ in range(5)]
-
-
-def run(body, count, **options):
-    """Run one item on each of so many threads, without a baseline."""
-    return parmagic.run(body, range(count), f"threads={count}", once=True, trace="off", chunk=1, timeout=60, **options)
 
 
 def dinner(first_left):
@@ -73,7 +68,7 @@ def test_a_lock_that_one_has():
     assert run(may, 2).results == [1, 1]
 
 
-def test_locks_that_are_taken_without_with():
+def test_locks_that_are_taken_without_with(request):
     """Others may let go of these; where all wait, nobody does: a circle of two, and of one."""
     locks, gate = [threading.Lock(), threading.Lock()], threading.Barrier(2)
 
@@ -95,12 +90,9 @@ def test_locks_that_are_taken_without_with():
 
     with pytest.raises(Deadlock, match="2 workers wait in a circle"):
         run(crossed_by_hand, 2)
-    left = signal.setitimer(signal.ITIMER_REAL, 0)  # pytest's, which could wake somebody
-    try:
-        with pytest.raises(Deadlock, match="waits for what it has"):
-            run(twice_by_hand, 1)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *left)
+    request.getfixturevalue("no_timer")  # pytest's could wake somebody
+    with pytest.raises(Deadlock, match="waits for what it has"):
+        run(twice_by_hand, 1)
     assert not any(lock.locked() for lock in locks)
 
 

@@ -15,23 +15,10 @@ import parmagic
 from parmagic.errors import Deadlock, Stuck, WorkerDied
 from parmagic.record import hooks
 
-pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
-
-WAYS = ["fork", "forkserver", "spawn"]
-
-
-@pytest.fixture(autouse=True)
-def _no_timer():
-    """The alarm that ends tests which take too long may be somebody who wakes others."""
-    left = signal.setitimer(signal.ITIMER_REAL, 0)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, *left)
-
-
-@pytest.fixture(params=WAYS)
-def context(request):
-    """How processes are made, and what they share."""
-    return multiprocessing.get_context(request.param)
+pytestmark = [
+    pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}"),
+    pytest.mark.usefixtures("no_timer"),
+]
 
 
 @pytest.fixture

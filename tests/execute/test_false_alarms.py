@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from each import run_each as run
 
 import parmagic
 from parmagic.errors import Deadlock
@@ -18,11 +19,6 @@ pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are i
 
 LONG = 1.5
 """Seconds: for a circle, and for all who wait, it takes less to be found."""
-
-
-def run(body, count, model="threads"):
-    """Run one item on each of so many workers, without a baseline."""
-    return parmagic.run(body, range(count), f"{model}={count}", once=True, trace="off", chunk=1, timeout=60)
 
 
 def test_a_lock_for_whose_turn_it_is():

@@ -11,26 +11,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from each import run_each as run
 from tqdm import tqdm
 
 import parmagic
 from parmagic.errors import Deadlock, Stuck
 from parmagic.record import hooks
 
-pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
-
-
-@pytest.fixture(autouse=True)
-def _no_timer():
-    """The alarm that ends tests which take too long may be somebody who wakes others."""
-    left = signal.setitimer(signal.ITIMER_REAL, 0)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, *left)
-
-
-def run(body, count, **options):
-    """Run one item on each of so many threads, without a baseline."""
-    return parmagic.run(body, range(count), f"threads={count}", once=True, trace="off", chunk=1, timeout=60, **options)
+pytestmark = [
+    pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}"),
+    pytest.mark.usefixtures("no_timer"),
+]
 
 
 def words(body, count):

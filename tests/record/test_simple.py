@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
+from each import run_each
 
-import parmagic
 from parmagic.record import hooks
 
 pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are i
 
 def run(body, workers):
     """Return the tables of what was taken and of who made whom wait, of a run of one item for each worker."""
-    found = parmagic.run(body, range(workers), f"threads={workers}", once=True, trace="off", chunk=1, timeout=60)
+    found = run_each(body, workers)
     return found.sync.droplevel("arm"), found.handoffs.droplevel("arm"), found
 
 

@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from each import run_each
 
-import parmagic
 from parmagic.record import hooks
 
 pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are inferred here: {hooks.why_inferred()}")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(bool(hooks.why_inferred()), reason=f"waits are i
 
 def sync(body, workers, items=None, model="threads"):
     """Return the table of a run of one item for each worker, by name."""
-    found = parmagic.run(body, range(items or workers), f"{model}={workers}", once=True, trace="off", chunk=1, timeout=60)
+    found = run_each(body, workers, model, items=items or workers)
     return found.sync.droplevel("arm"), found
 
 

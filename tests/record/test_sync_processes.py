@@ -24,12 +24,6 @@ WAYS = ["fork", "forkserver", "spawn"]
 KIB = b"x" * 1024
 
 
-@pytest.fixture(params=WAYS)
-def context(request):
-    """How processes are made, and what they share."""
-    return multiprocessing.get_context(request.param)
-
-
 @pytest.fixture
 def servers():
     """As processes are made that are not told otherwise."""
