@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 
 from parmagic.model.cells import place
+from parmagic.model.kinds import KINDS
 from parmagic.model.private import Private, say
 from parmagic.model.progress import Pulse, Standing
 from parmagic.model.recording import WorkerId
@@ -16,6 +17,8 @@ from parmagic.system import debugger
 from parmagic.workers import Job
 from parmagic.workers.loop import body_file
 from parmagic.workers.stack import frames_of, line_in
+
+_FOR_OTHERS = frozenset(kind.doing for kind in KINDS if kind.lock and kind.doing.startswith("waits"))
 
 
 class Doing:
@@ -37,7 +40,7 @@ class Doing:
     def standing(self, *, for_good: bool) -> Iterator[Standing]:
         """Yield what every thread is doing that has an item; ``for_good``: all wait, and none of them can wake another one."""
         for rank, item, doing in self._at_work():
-            waits = doing if doing.startswith("waits") else "waits"  # it looks about, now and then
+            waits = doing if doing in _FOR_OTHERS else "waits"  # it looks about, now and then, and needs the GIL for that
             yield self.is_at(rank, item, f"{waits}, and no worker can wake it" if for_good else doing)
 
     def is_at(self, rank: int, item: int, doing: str) -> Standing:
