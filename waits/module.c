@@ -130,8 +130,20 @@ static void in_the_child(void)
     hooks_in_the_child();
 }
 
+/* Load what start() replaces methods of: here nothing is hooked yet, and it is done once. Where there is no such module, there is none. */
+static void load(void)
+{
+    static const char *const names[] = {"_multiprocessing", "_queue"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        PyObject *module = PyImport_ImportModule(names[i]);
+        Py_XDECREF(module);
+        PyErr_Clear();
+    }
+}
+
 static const char *prepare(void)
 {
+    load();
     const char *why = hooks_resolve();
     if (!why)
         why = clock_check();
