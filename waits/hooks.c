@@ -252,12 +252,8 @@ static int hook_pthread_cond_signal(pthread_cond_t *cond)
     } else { /* taken */
         __atomic_store_n(&gil_takes, gil_taken() + 1, __ATOMIC_RELAXED); /* one has the GIL, and this is it */
         gil_is_held_by(lane ? lane->rank : NOBODY);
-        if (lane && !lane->depth) {
-            if (lane->contended)
-                lane_waited(lane, K_GIL, 0, lane->mark, lane->holder);
-            lane->held = true;
-            lane->wanting = lane->contended = false;
-        }
+        if (lane && !lane->depth)
+            lane_took(lane);
     }
     return real_pthread_cond_signal(cond);
 }

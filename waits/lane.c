@@ -170,33 +170,35 @@ void lane_birth(struct lane *lane)
         keep(lane, K_GIL, 0, &nowhere, lane->mark - blocked, lane->mark, blocked, NOBODY);
 }
 
-/* Read the clocks that take long; returns how long this thread was on a core since they were
- * read last and that is not accounted for yet. A thread that is switched out between
- * two of these readings would be off its core by one clock and not by another: they
- * are read again until they belong to one stay on a core. */
-static int64_t read_clocks(struct lane *lane, int64_t *now, int64_t *queued)
+/* A thread that is switched out between two clocks would be off its core by one and not by another, and where a hypervisor takes the
+ * core even the kernel does not know: they are read again until they belong to one stay on a core. What is lost meanwhile is in ``on`` or
+ * it is not; a reading that is over at once is known to be in it. */
+static struct reading read_clocks(struct lane *lane)
 {
-    int64_t queue, cpu;
+    struct reading reading = {.ended = clock_now()};
+    int64_t queue, cpu, begin;
     int tries = 0;
+    reading.began = reading.ended;
     do {
         core_arm();
+        begin = reading.ended;
         queue = clock_queue(lane->schedstat);
         cpu = clock_cpu();
-        *now = clock_now();
-    } while (core_left() && ++tries < 10);
-    if (queue < 0 && hooks_lent()) { /* these clocks are its own, and its descriptors are closed */
-        *now = lane->mark;
-        *queued = 0;
-        return 0;
-    }
+        reading.ended = clock_now();
+    } while ((core_left() || reading.ended - begin > SWITCH_COST) && ++tries < 10);
+    if (queue < 0 && hooks_lent()) /* these clocks are its own, and its descriptors are closed */
+        return (struct reading){.began = lane->mark, .ended = lane->mark};
     lane->queue_unknown |= queue < 0;
-    *queued = queue < 0 ? 0 : queue - lane->queue;
-    int64_t on = cpu - lane->cpu - lane->on_core;
+    reading.queued = queue < 0 ? 0 : queue - lane->queue;
+    reading.on = cpu - lane->cpu - lane->on_core;
+    int64_t took = reading.ended - reading.began;
+    if (took <= SWITCH_COST)
+        reading.on -= took;
     lane->queue = queue < 0 ? lane->queue : queue;
     lane->cpu = cpu;
     lane->on_core = 0;
     lane->unsynced = false;
-    return on;
+    return reading;
 }
 
 static void add_on_core(struct lane *lane, int64_t spent)
@@ -243,43 +245,56 @@ static int64_t settle_on_core(struct lane *lane)
     return now;
 }
 
-/* The clocks, for their own sake. Where that takes long, the thread was off its core meanwhile: it waits for one, or for the GIL. */
-static int64_t catch_up(struct lane *lane)
+/* The wait for the GIL that is about to begin has begun at the mark. */
+static void began_to_wait(struct lane *lane)
 {
-    int64_t now, queued;
-    read_clocks(lane, &now, &queued);
-    if (now - lane->mark <= SWITCH_COST) {
-        add_on_core(lane, now - lane->mark);
-    } else if (lane->wanting) {
-        lane->contended = lane->unsynced = true; /* the wait began before */
-        lane->holder = gil_held_by();
-        return now;
-    } else {
-        lane->spent[CPU_WAIT] += now - lane->mark;
-    }
-    lane->mark = now;
-    return now;
+    lane->contended = lane->unsynced = true;
+    lane->holder = gil_held_by();
 }
 
-static int64_t settle(struct lane *lane)
+static struct reading settle(struct lane *lane)
 {
-    if (!core_left()) {
+    bool left = core_left();
+    if (!left) {
         int64_t now = settle_on_core(lane);
-        return lane->unsynced ? catch_up(lane) : now;
+        if (!lane->unsynced)
+            return (struct reading){.began = now, .ended = now};
     }
-    int64_t now, queued;
-    int64_t on = read_clocks(lane, &now, &queued);
-    divide(lane, now, on, queued);
-    return now;
+    struct reading reading = read_clocks(lane);
+    if (left)
+        divide(lane, reading.began, reading.on, reading.queued);
+    return reading;
 }
 
 /* A signal's handler may write or wait in the middle of this: within depth it is not counted. */
-int64_t lane_settle(struct lane *lane)
+struct reading lane_settle_until(struct lane *lane)
 {
     lane->depth++;
-    int64_t now = settle(lane);
+    struct reading reading = settle(lane);
     lane->depth--;
-    return now;
+    return reading;
+}
+
+/* Where a reading took long, the thread was off its core meanwhile: it waits for one, or for the GIL. */
+int64_t lane_skip(struct lane *lane, const struct reading *reading)
+{
+    int64_t took = reading->ended - lane->mark;
+    if (took > SWITCH_COST && lane->wanting) {
+        began_to_wait(lane);
+        return reading->ended;
+    }
+    if (took <= SWITCH_COST)
+        add_on_core(lane, took);
+    else
+        lane->spent[CPU_WAIT] += took;
+    lane->mark = reading->ended;
+    return reading->ended;
+}
+
+int64_t lane_settle(struct lane *lane)
+{
+    struct reading reading = lane_settle_until(lane);
+    return lane_skip(lane, &reading);
 }
 
 void lane_heal(struct lane *lane)
@@ -292,15 +307,16 @@ void lane_heal(struct lane *lane)
 
 /* Who drops the GIL wakes who wants it, and may lose its core to that one there and then: it is back when the GIL is long taken. It has
  * called nothing in between. Where it was asked to drop the GIL, it does not go on before another has it, and then wants it back at
- * once: all of that is a wait for the GIL; else for a core. So is what it was on a core for by its clock, which runs on where a
- * hypervisor takes the core away. */
+ * once: all of that is a wait for the GIL; else for a core. So is what it was on a core for by its clocks, which run on, or say nothing,
+ * where a hypervisor takes the core away. */
 void lane_gave(struct lane *lane)
 {
-    if (!core_left() || (!lane->asked && lane->takes == gil_taken()))
+    bool gone = core_left() && (lane->asked || lane->takes != gil_taken());
+    if (!gone && !(lane->asked && clock_now() - lane->mark > SWITCH_COST))
         return;
     lane->depth++;
-    int64_t begin = lane->mark, queued;
-    read_clocks(lane, &lane->mark, &queued);
+    int64_t begin = lane->mark;
+    lane->mark = read_clocks(lane).ended;
     int64_t spent = lane->mark - begin;
     lane->dropped = lane->mark;
     lane->spent[lane->asked ? GIL_WAIT : CPU_WAIT] += spent;
@@ -323,16 +339,16 @@ void lane_want(struct lane *lane)
         return;
     }
     lane->depth++;
-    int64_t now, queued;
-    int64_t on = read_clocks(lane, &now, &queued);
-    int64_t blocked = now - lane->mark - between(0, on, now - lane->mark) - queued;
-    if (on > (lane->asked ? RETURN_COST : SWITCH_COST) || (blocked > SWITCH_COST && !lane->asked)) {
-        divide(lane, now, on, queued); /* it was at work, or blocked, after all */
+    struct reading reading = read_clocks(lane);
+    int64_t elapsed = reading.began - lane->mark;
+    int64_t blocked = elapsed - between(0, reading.on, elapsed) - reading.queued;
+    if (reading.on > (lane->asked ? RETURN_COST : SWITCH_COST) || (blocked > SWITCH_COST && !lane->asked)) {
+        divide(lane, reading.began, reading.on, reading.queued); /* it was at work, or blocked, after all */
+        lane_skip(lane, &reading);
     } else {
-        if (on > SWITCH_COST || blocked > SWITCH_COST)
-            divide(lane, now - between(0, queued, now - lane->mark), on, 0);
-        lane->contended = lane->unsynced = true;
-        lane->holder = gil_held_by();
+        if (reading.on > SWITCH_COST || blocked > SWITCH_COST)
+            divide(lane, reading.began - between(0, reading.queued, elapsed), reading.on, 0);
+        began_to_wait(lane);
     }
     lane->depth--;
 }
@@ -410,10 +426,9 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
 {
     /* not where the run is over by now: the interpreter may be gone, and our frames with it */
     if (lane_here() == lane && core_left()) {
-        int64_t now, queued;
-        int64_t on = read_clocks(lane, &now, &queued);
-        int64_t elapsed = now - begin;
-        on = between(0, on, elapsed);
+        struct reading reading = read_clocks(lane);
+        int64_t elapsed = reading.began - begin;
+        int64_t on = between(0, reading.on, elapsed);
         if (kind == K_FILE)
             kind = kind_of_descriptor((int)object);
         struct site site = nowhere;
@@ -432,10 +447,22 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
             on = 0; /* the way into a lock and out of it is part of the wait */
         add_on_core(lane, on);
         lane->spent[state] += elapsed - on;
-        keep(lane, kind, object, &site, begin, now, elapsed - on, NOBODY);
-        lane->mark = now;
+        keep(lane, kind, object, &site, begin, reading.began, elapsed - on, NOBODY);
+        lane->mark = reading.began;
+        lane_skip(lane, &reading);
     }
     lane->depth--;
+}
+
+/* The GIL is ours. Nobody had it, but where that took long, the thread was kept from asking for it. */
+void lane_took(struct lane *lane)
+{
+    if (lane->contended)
+        lane_waited(lane, K_GIL, 0, lane->mark, lane->holder);
+    else if (lane->wanting && clock_now() - lane->mark > SWITCH_COST)
+        lane_waited(lane, K_GIL, 0, lane->mark, NOBODY);
+    lane->held = true;
+    lane->wanting = lane->contended = false;
 }
 
 /* The GIL is ours after a wait. Its mutex is held now: nothing here may be a system

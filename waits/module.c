@@ -372,7 +372,10 @@ static PyObject *mark(PyObject *self, PyObject *unused)
         return NULL;
     lane_heal(lane);
     lane->in_item = true;
-    lane->item = lane_settle(lane);
+    struct reading reading = lane_settle_until(lane); /* an item ends before it, and another begins behind it */
+    if (reading.ended > reading.began && add_row(lane, reading.began))
+        return NULL;
+    lane->item = lane_skip(lane, &reading);
     if (add_row(lane, lane->item))
         return NULL;
     Py_RETURN_NONE;
@@ -391,11 +394,13 @@ static PyObject *take(PyObject *self, PyObject *unused)
     lane_heal(lane);
     lane->in_item = false;
     lane->queue_unknown |= !clock_is_schedstat(lane->schedstat, lane->schedstat_file);
-    int64_t now = lane_settle(lane);
+    struct reading reading = lane_settle_until(lane);
+    int64_t now = reading.began;
     if (add_row(lane, now))
         return NULL;
     /* making objects may run the collector, and that may wait: first take what there is */
     handed_over(lane, now);
+    lane_skip(lane, &reading);
     uint32_t n_rows = lane->n_rows, n_events = lane->n_events, lost = lane->lost;
     PyObject *rows = PyBytes_FromStringAndSize((char *)lane->rows, (Py_ssize_t)(n_rows * ROW * sizeof(double)));
     PyObject *events = PyBytes_FromStringAndSize((char *)lane->events, (Py_ssize_t)(n_events * sizeof(struct event)));

@@ -345,11 +345,20 @@ static inline struct lane *lane_here(void)
     struct lane *lane = my_lane;
     return lane && lane->generation == __atomic_load_n(&generation, __ATOMIC_RELAXED) ? lane : NULL;
 }
+/* The clocks that take long, read between ``began`` and ``ended``: for how long the thread was on a core, and in the run queue, since they
+ * were read last and that is not accounted for yet. */
+struct reading {
+    int64_t began, ended, on, queued;
+};
+
 void lane_open(struct lane *, int rank, int64_t born);   /* born: when the thread was created, or 0 */
 void lane_birth(struct lane *);                          /* account for all until the opening */
 int64_t lane_settle(struct lane *);                      /* account for all until now; returns now */
+struct reading lane_settle_until(struct lane *);         /* the same in two steps: until the clocks were read, */
+int64_t lane_skip(struct lane *, const struct reading *); /* and what was lost meanwhile */
 void lane_gave(struct lane *);                           /* it has just dropped the GIL */
 void lane_want(struct lane *);                           /* it is about to ask for the GIL */
+void lane_took(struct lane *);                           /* it has just got the GIL */
 int64_t lane_enter(struct lane *, enum kind, const void *caller); /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
