@@ -9,9 +9,10 @@
 
 #include "waits.h"
 
+#include <poll.h>
 #include <string.h>
 
-enum role { CALL, DUMPS, LOADS, PROXY, N_ROLES };
+enum role { CALL, DUMPS, LOADS, PROXY, GET, RECEIVE, N_ROLES };
 
 struct exchange {
     PyObject_HEAD
@@ -156,6 +157,84 @@ static PyObject *asking(struct exchange *self, struct lane *lane, PyObject *cons
     return outcome;
 }
 
+/* Of a queue: its semaphore, by which all processes know it; NULL: it is none that we know. */
+static PyObject *semaphore_of(PyObject *queue)
+{
+    static PyObject *names[2];
+    PyObject *found = Py_NewRef(queue);
+    for (int i = 0; found && i < 2; i++) {
+        if (!names[i])
+            names[i] = PyUnicode_InternFromString(i ? "_semlock" : "_sem");
+        Py_SETREF(found, names[i] ? PyObject_GenericGetAttr(found, names[i]) : NULL);
+    }
+    PyErr_Clear();
+    if (found && !semlocks_key(found))
+        Py_CLEAR(found);
+    return found;
+}
+
+/* Get from a queue what may never come. */
+static PyObject *getting(struct exchange *self, struct lane *lane, PyObject *const *arguments, size_t n_arguments, PyObject *keywords)
+{
+    bool waits = lane && self->subject && PyFunction_Check(self->original) &&
+                 semlocks_is_patient(arguments, PyVectorcall_NARGS(n_arguments), keywords);
+    PyObject *semaphore = waits ? semaphore_of(self->subject) : NULL;
+    if (!semaphore)
+        return PyObject_Vectorcall(self->bound, arguments, n_arguments, keywords);
+    void *code = PyFunction_GET_CODE(self->original);
+    struct getting call = {semaphore, {.object = (uint64_t)(uintptr_t)self->subject, .method = code, .between = true}};
+    const struct getting *outer = lane->syncs->gets; /* a signal's handler may get something as well */
+    lane->syncs->gets = &call;
+    PyObject *outcome = PyObject_Vectorcall(self->bound, arguments, n_arguments, keywords);
+    if (holds_watched() == lane)
+        lane->syncs->gets = outer;
+    Py_DECREF(semaphore);
+    return outcome;
+}
+
+static bool is_readable(struct lane *lane, int descriptor, int milliseconds)
+{
+    struct pollfd one = {.fd = descriptor, .events = POLLIN};
+    if (!milliseconds)
+        return poll(&one, 1, 0) != 0;
+    int ready;
+    Py_BEGIN_ALLOW_THREADS
+    int64_t begin = lane_enter(lane, K_PIPE, NULL);
+    ready = poll(&one, 1, milliseconds);
+    lane_leave(lane, K_PIPE, (uint64_t)descriptor, begin);
+    Py_END_ALLOW_THREADS
+    return ready > 0;
+}
+
+/* Within such a get(): until there is something to read, or somebody ends that, in slices, which are one wait. False: it was ended. */
+static bool has_come(struct exchange *self, struct lane *lane, const struct getting *call)
+{
+    PyObject *handle = PyObject_GetAttrString(self->subject, "_handle");
+    int descriptor = handle ? (int)PyLong_AsLong(handle) : -1;
+    Py_XDECREF(handle);
+    PyErr_Clear();
+    if (descriptor < 0 || is_readable(lane, descriptor, 0))
+        return true;
+    struct want want = holds_want(lane, &call->queue, call->semaphore, lane, NULL);
+    lane->syncs->now.patient = true;
+    bool come, whole = true;
+    while (!(come = is_readable(lane, descriptor, SLICE / 1000000)) && whole) {
+        lane->continues = true;
+        whole = !holds_ended(lane->syncs) && holds_look_around(lane) && !holds_ended(lane->syncs);
+    }
+    lane->continues = false;
+    holds_wanted(lane, want, come);
+    return whole;
+}
+
+static PyObject *receiving(struct exchange *self, struct lane *lane, PyObject *const *arguments, size_t n_arguments, PyObject *keywords)
+{
+    const struct getting *call = lane && lane->syncs && self->subject ? lane->syncs->gets : NULL;
+    if (call && !has_come(self, lane, call))
+        return NULL;
+    return PyObject_Vectorcall(self->bound, arguments, n_arguments, keywords);
+}
+
 static PyObject *called(PyObject *callable, PyObject *const *arguments, size_t n_arguments, PyObject *keywords)
 {
     struct exchange *self = (struct exchange *)callable;
@@ -163,6 +242,8 @@ static PyObject *called(PyObject *callable, PyObject *const *arguments, size_t n
     switch (self->role) {
     case CALL: return calling(self, lane, arguments, n_arguments, keywords);
     case PROXY: return asking(self, lane, arguments, n_arguments, keywords);
+    case GET: return getting(self, lane, arguments, n_arguments, keywords);
+    case RECEIVE: return receiving(self, lane, arguments, n_arguments, keywords);
     default: return pickling(self, lane, arguments, n_arguments, keywords);
     }
 }
@@ -179,7 +260,8 @@ static PyObject *get(PyObject *descriptor, PyObject *object, PyObject *type)
     struct exchange *self = (struct exchange *)descriptor;
     PyObject *bound = bound_of(self, object, type);
     struct lane *lane = bound && (object || self->role == DUMPS || self->role == LOADS) ? holds_watched() : NULL;
-    if (!lane || (self->role == CALL && !frame_is_users(lane, 0)))
+    bool is_users = self->role == CALL || self->role == GET;
+    if (!lane || (is_users && !frame_is_users(lane, 0)) || (self->role == RECEIVE && !lane->syncs->gets))
         return bound;
     PyObject *ours = made(self->original, bound, object, self->role, called);
     Py_DECREF(bound);

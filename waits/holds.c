@@ -34,7 +34,6 @@ static PyMethodDef *found[N_TYPES][N_METHODS]; /* NULL: there is none, or it is 
 static PyCFunction real[N_TYPES][N_ROLES];
 static PyTypeObject *types[N_TYPES];
 static bool is_on;
-#define SLICE INT64_C(100000000) /* ns: a wait that takes longer looks around */
 
 static int n_wanting; /* threads that wait for a lock, and want to know for whom */
 
@@ -371,10 +370,11 @@ void holds_in_the_child(void)
 static bool look_around(struct lane *lane, PyObject *was_told)
 {
     PyObject *function = Py_NewRef(watcher);
-    looked = clock_now();
+    looked = lane_settle(lane);
     lane->depth++;
     PyObject *seen = PyObject_CallOneArg(function, was_told);
     lane->depth--;
+    lane_waits_on(lane, looked);
     bool whole = seen || PyErr_ExceptionMatches(PyExc_Exception);
     if (!seen && whole)
         PyErr_WriteUnraisable(function);

@@ -108,6 +108,8 @@ static void keep(struct lane *lane, enum kind kind, uint64_t object, const struc
     bool goes_on = lane->continues && in_slices;
     lane->joined = goes_on ? lane->joined + spent : in_slices ? spent : lane->joined;
     int64_t whole = goes_on ? lane->joined : spent;
+    if (in_slices)
+        lane->sliced = 1 + (int32_t)(total - lane->totals);
     total->n += !goes_on;
     total->sum += spent;
     total->with_gil += with_gil ? spent : 0;
@@ -452,6 +454,23 @@ void lane_leave(struct lane *lane, enum kind kind, uint64_t object, int64_t begi
         lane_skip(lane, &reading);
     }
     lane->depth--;
+}
+
+void lane_waits_on(struct lane *lane, int64_t begin)
+{
+    lane->depth++;
+    struct reading reading = read_clocks(lane);
+    lane->depth--;
+    int64_t spent = reading.ended - begin;
+    struct total *total = lane->in_item && lane->sliced ? &lane->totals[lane->sliced - 1] : NULL;
+    lane->spent[total ? state_of[total->kind] : LOCK_WAIT] += spent;
+    lane->mark = reading.ended;
+    if (!total)
+        return;
+    lane->joined += spent;
+    total->sum += spent;
+    total->max = lane->joined > total->max ? lane->joined : total->max;
+    join(lane, (enum kind)total->kind, total->object, reading.ended);
 }
 
 /* The GIL is ours. Nobody had it, but where that took long, the thread was kept from asking for it. */

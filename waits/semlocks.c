@@ -309,7 +309,9 @@ static PyObject *waiting(struct lane *lane, PyObject *lock)
         return acquire(lock, NULL, 0, NULL);
     if (act.thing.object == (uint64_t)(uintptr_t)AT(void *, lock, HANDLE))
         act.thing.object = (uint64_t)(uintptr_t)lock;
-    struct want want = holds_want(lane, &act.thing, lock, lane, NULL);
+    const struct getting *call = lane->syncs->gets;
+    bool for_queue = call && call->queue.object == act.thing.object; /* whoever has its lock waits as well, for what is to come */
+    struct want want = holds_want(lane, &act.thing, for_queue ? call->semaphore : lock, lane, NULL);
     memcpy(lane->syncs->now.of, act.of, sizeof act.of);
     lane->syncs->now.patient = true;
     PyObject *outcome = holds_by_slices(lane, lock, for_a_slice, release);
@@ -334,8 +336,8 @@ static PyObject *taking(struct lane *lane, PyObject *lock)
     return outcome;
 }
 
-/* Whether these are such arguments. */
-static bool is_patient(PyObject *const *arguments, Py_ssize_t n, PyObject *keywords)
+/* Whether these are such arguments, also of a queue's method. */
+bool semlocks_is_patient(PyObject *const *arguments, long n, PyObject *keywords)
 {
     Py_ssize_t n_keywords = keywords ? PyTuple_GET_SIZE(keywords) : 0;
     PyObject *blocks = n > 0 ? arguments[0] : Py_True, *timeout = n > 1 ? arguments[1] : Py_None;
@@ -357,7 +359,7 @@ static PyObject *on_acquire(PyObject *lock, PyObject *const *arguments, Py_ssize
     struct lane *lane = holds_watched();
     if (!lane)
         return acquire(lock, arguments, n_arguments, keywords);
-    if (is_patient(arguments, n_arguments, keywords))
+    if (semlocks_is_patient(arguments, n_arguments, keywords))
         return taking(lane, lock);
     struct way way = {.wait = -lane->spent[LOCK_WAIT], .mark = mark_of(lock)};
     PyObject *outcome = acquire(lock, arguments, n_arguments, keywords);

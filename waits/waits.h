@@ -11,7 +11,7 @@
  *   holds.c   who has which of Python's locks
  *   semlocks.c the same of locks between processes, and who has them in other ones
  *   simple.c  queues that are in C, and joins
- *   exchanges.c messages between processes: how many, how large
+ *   exchanges.c messages between processes: how many, how large; and who waits for one that may never come
  *   orders.c  in which order locks are taken
  *   made.c    where locks were made
  *   handovers.c single waits, with who let them end
@@ -226,6 +226,7 @@ struct syncs {
     struct _object *abort;   /* what is raised in its wait, to end that */
     uint32_t pid;            /* its process */
     struct wanted now;
+    const struct getting *gets; /* the call in which it waits for a queue of processes, for as long as it takes; NULL: it is in none */
     uint32_t n_handovers;
     uint64_t more_handovers; /* that were shorter than these */
     struct handover handovers[N_HANDOVERS];
@@ -276,6 +277,7 @@ struct lane {
     struct _object *filename;  /* the cell's, a str */
     bool continues;            /* the wait is the one before, in a further slice of that */
     int64_t joined;            /* how long that has been */
+    int32_t sliced;            /* 1 + where the last of its slices is among the totals; 0: there was none */
     struct syncs *syncs;       /* our own memory; NULL: it has not come to a lock */
     uint32_t n_totals;   /* rows that tell things apart: */
     uint16_t used[N_TOTALS]; /* where they are; pages that nobody has written to are not looked at */
@@ -361,6 +363,7 @@ void lane_want(struct lane *);                           /* it is about to ask f
 void lane_took(struct lane *);                           /* it has just got the GIL */
 int64_t lane_enter(struct lane *, enum kind, const void *caller); /* a call that may wait begins */
 void lane_leave(struct lane *, enum kind, uint64_t object, int64_t begin) __attribute__((nonnull));
+void lane_waits_on(struct lane *, int64_t begin);         /* what we did between two slices of a wait belongs to that */
 void lane_heal(struct lane *);                           /* we are in Python, with the GIL, and in no call */
 struct site;
 void lane_close(struct lane *, int64_t now, int64_t cpu, const struct site *, int64_t *known_until); /* site: where it is; NULL: nobody knows */
@@ -411,6 +414,7 @@ struct lane *lanes_next(struct lane *);                  /* of those attached, w
 void thing_names(const struct thing *, char *of, char *name); /* LONGEST_OF bytes each */
 
 /* holds.c */
+#define SLICE INT64_C(100000000) /* ns: a wait that takes longer looks around */
 bool holds_on(void);         /* with the GIL; false: the methods of locks are not as we know them */
 void holds_off(void);
 void syncs_free(struct syncs *); /* with the GIL */
@@ -457,9 +461,15 @@ void semlocks_off(void);
 uint64_t semlocks_key(struct _object *lock);             /* the same in all processes that have it, and no address; 0: it is none of these locks */
 uint32_t semlocks_holder(struct _object *lock);          /* the process that has it; 0: nobody knows of one */
 bool semlocks_free(struct _object *lock, uint32_t pid);  /* release what a process has that is no more; false: it does not have it */
+/* Somebody has waited for a queue for so long, or for nothing: who caused it, nobody can say. */
+bool semlocks_is_patient(struct _object *const *arguments, long n, struct _object *keywords); /* they say to wait for as long as it takes */
 bool semlocks_may_have(struct _object *lock);            /* nobody knows that this process has it no more, or that others let go of it for it */
 
 /* exchanges.c */
+struct getting { /* a call of a queue's get() that waits for as long as it takes */
+    struct _object *semaphore; /* of the queue */
+    struct thing queue;
+};
 struct _object *exchange_new(struct _object *original, int role); /* for a class, in the place of one of its attributes */
 
 /* orders.c */

@@ -256,13 +256,20 @@ def _has_processes() -> bool:
 
 def _may_wake(known: set[int]) -> bool:
     """Tell whether a thread is there, or a signal may come, by which the user may wake who waits."""
-    others = sys._current_frames().keys() - known  # noqa: SLF001
-    return any(map(_is_foreign, others)) or any(_signals())
+    frames = sys._current_frames()  # noqa: SLF001
+    return any(_is_foreign(ident, frames[ident]) for ident in frames.keys() - known) or any(_signals())
 
 
-def _is_foreign(ident: int) -> bool:
+def _is_foreign(ident: int, frame: FrameType) -> bool:
     thread = threading._active.get(ident)  # type: ignore[attr-defined]  # noqa: SLF001  (its lock may be held by who waits)
-    return not is_ours(thread) and module_of(type(thread)).partition(".")[0] not in _KERNELS and not _runs_kernels(thread)
+    kernels = module_of(type(thread)).partition(".")[0] in _KERNELS or _runs_kernels(thread)
+    return not (is_ours(thread) or kernels or (_feeds(frame) and _waits_for_work(frame)))
+
+
+def _waits_for_work(frame: FrameType) -> bool:
+    """Tell whether a queue's own thread waits until somebody puts something there: all that was there before, it has sent."""
+    own = frame.f_locals.get("self")
+    return frame.f_code.co_name == "wait" and frame.f_globals.get("__name__") == "threading" and module_of(type(own)) == "threading"
 
 
 def _runs_kernels(thread: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from parmagic.record.hooks import extension
 from parmagic.record.standins import StandIn
 
-_CALL, _DUMPS, _LOADS, _PROXY = range(4)
+_CALL, _DUMPS, _LOADS, _PROXY, _GET, _RECEIVE = range(6)
 """What counts them does (``_waits.exchange``)."""
 
 _ROLES = {
@@ -18,9 +18,16 @@ _ROLES = {
     "dumps": _DUMPS,
     "loads": _LOADS,
     "_callmethod": _PROXY,
+    "get": _GET,
+    "_recv": _RECEIVE,
 }
 
-_CLASSES = (("multiprocessing.connection", "_ConnectionBase"), ("multiprocessing.managers", "BaseProxy"))
+_CLASSES = (
+    ("multiprocessing.connection", "_ConnectionBase"),
+    ("multiprocessing.connection", "Connection"),
+    ("multiprocessing.managers", "BaseProxy"),
+    ("multiprocessing.queues", "Queue"),
+)
 """Modules that are looked at where they are loaded: what is made of them has loaded them."""
 
 

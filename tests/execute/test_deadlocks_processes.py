@@ -318,6 +318,51 @@ def test_nobody_left_to_wake_them(forks):
     assert text.count("which is full (2), and nobody is left to get from it") == 2
 
 
+def test_a_queue_that_nobody_feeds(context):
+    """Who gets from it is ended, in its pipe as well as in its lock, and the queue is as it was; a thread that sends for it wakes nobody."""
+    jobs = context.JoinableQueue()
+    if context.get_start_method() != "fork":  # which is not done beside threads
+        jobs.put(1)
+        assert jobs.get() == 1  # the notebook has a thread for it from here on
+    text = words(lambda _: jobs.get(), 2, context)
+    assert text.count("`jobs` (test_deadlocks_processes.py:") == 2
+    assert text.count("which is empty, and nobody is left to put anything into it") == 2
+    with pytest.raises(Stuck, match="which is empty"):
+        parmagic.run(lambda _: jobs.get(True, None), range(2), "threads=2", once=True, trace="off", timeout=60)
+
+    def body(n):
+        if n == 0:
+            return jobs.get()
+        if n == 1:
+            time.sleep(1.5)  # longer than all have to wait to be taken for stuck
+            jobs.put("late")
+        return n
+
+    assert run(body, 2, context).results == ["late", 1]
+    jobs.close()
+    jobs.join_thread()
+
+
+def test_a_queue_that_only_some_get_from(forks):
+    """What comes is got, by one call however many slices it takes, and who is too many fails; it was waited for as long as it took."""
+    jobs = forks.Queue()
+
+    def body(n):
+        if n == 0:
+            for each in range(4):
+                time.sleep(0.25)
+                jobs.put(each)
+            return None
+        return [jobs.get() for _ in range(2)] if n < 3 else jobs.get()
+
+    found = run(body, 4, forks, keep_going=True)
+    assert found.items["error"].str.startswith("Stuck: ").tolist().count(True) == 1
+    row = found.sync.loc[("procs=4", "jobs")]
+    assert (row["puts"], row["gets"]) == (4, 4)
+    assert row["contended"] <= 4 + 5 + 1  # four puts that may wait for the pipe, and five calls of get()
+    assert 1.0 <= row["wait_s"] <= 3 * found.summary["wall_s"].iloc[0]
+
+
 def release_late(semaphore):
     """Release it, a while behind the time from which on nobody may be left who does."""
     time.sleep(2.5)
