@@ -38,6 +38,8 @@ class Link(NamedTuple):
 
 def late(timeline: Timeline) -> Iterable[Finding]:
     """Yield the chain where one worker ended later than all others, and much of its time waited for one of them."""
+    if not any(lane.synced.handoffs for lane in timeline.lanes):
+        return
     ends = sorted((lane.at_work[1], lane.worker.rank) for lane in timeline.lanes if lane.at_work)
     if len(ends) < 2 or ends[-1][0] - ends[-2][0] < LATE * timeline.wall_s:  # noqa: PLR2004  (there are others)
         return

@@ -99,7 +99,7 @@ def _lane(parts: Sequence[Recording], samples: Samples | None) -> Lane:
         sum(moved, Moved()) if moved else None,
         max(part.clock.uncertainty for part in parts),
         again,
-        synced=sum((part.synced for part in parts), NONE),
+        synced=sum((part.synced for part in parts if part.synced is not NONE), NONE),
     )
 
 
@@ -161,10 +161,11 @@ def _add_up(parts: Sequence[Tally]) -> Tally | None:
         return None
     rows, width = array("d"), 1 + len(MEASURED)
     for part in sorted((p for p in parts if p.rows), key=lambda p: p.rows[0]):
-        shift = [0.0] * width
         if rows and sum(part.rows[1:width]) < sum(rows[1 - width :]):
-            shift[1:] = (before - own for before, own in zip(rows[1 - width :], part.rows[1:width], strict=True))
-        rows.extend(value + shift[place % width] for place, value in enumerate(part.rows))
+            shift = (0.0, *(before - own for before, own in zip(rows[1 - width :], part.rows[1:width], strict=True)))
+            rows.extend(value + shift[place % width] for place, value in enumerate(part.rows))
+        else:
+            rows.extend(part.rows)
     return Tally(rows)
 
 

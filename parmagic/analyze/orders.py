@@ -46,6 +46,8 @@ def could_deadlock(timelines: Iterable[Timeline]) -> Iterator[Finding]:
     """Yield in which orders workers took locks that could have ended in a deadlock; not where one did, and once for all arms."""
     noted = set[frozenset[tuple[object, ...]]]()
     for timeline in timelines:
+        if not any(lane.synced.orders for lane in (*timeline.lanes, *timeline.children)):
+            continue
         if any(issubclass(type(error), Deadlock) for error in (timeline.error, *timeline.errors.values())):
             continue
         named = 0

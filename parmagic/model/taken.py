@@ -159,6 +159,11 @@ class Synced:
     handovers: tuple[Handover, ...] = ()
     n_shorter: int = 0
 
+    @property
+    def has_things(self) -> bool:
+        """Whether it tells of any lock."""
+        return bool(self.taken or self.handoffs or self.orders or self.handovers)
+
     def __add__(self, other: Synced) -> Synced:
         """Put two together."""
         both = self.taken + other.taken, self.handoffs + other.handoffs, self.orders + other.orders

@@ -53,7 +53,7 @@ class Children:
 
     def __enter__(self) -> Self:
         """Stand where threads, and processes, are started."""
-        self._standing.add((*starts.places(), *exchanges.places()))
+        self._standing.add((*starts.PLACES, *exchanges.places()))
         return self
 
     def know(self, function: Any) -> None:
@@ -151,6 +151,8 @@ class Children:
         with held_back(), self._counting:  # who starts a process at this moment has its box in time, or none
             processes = self._boxes.take(now)
         found = [life.done or life.so_far(now) for life in self._lives]
+        if not (found or processes):
+            return ()
         names = iter(named(tuple(total for child in (*found, *processes) for total in child.totals), self.function))  # one search for all
         synced = [*holding.named([child.synced for child in found], self.function), *(child.synced for child in processes)]
         return tuple(

@@ -103,8 +103,8 @@ class Circles:
     def leaves(self, rank: int) -> None:
         """Note what the calling thread, which ends, has and will never let go of, and whom it called in vain."""
         if self._extension is not None:
-            self._left += [(rank, each) for each in held_here()]
-            self._called += [(rank, each) for each in lost_here()]
+            self._left += [(rank, each) for each in held_here(self._extension)]
+            self._called += [(rank, each) for each in lost_here(self._extension)]
 
     def look(self, was_told: bool = False) -> None:
         """Where threads stand still for good, end their waits; where the notebook is known to have ended some, see to it that those end."""

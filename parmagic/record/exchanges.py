@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -46,12 +45,15 @@ def n_loaded() -> int:
     return sum(module in sys.modules for module, _ in _CLASSES)
 
 
-def places() -> Iterator[tuple[type[StandIn], Any, str]]:
-    """Yield where to stand in, and as what; nowhere where nothing is measured."""
+_places: tuple[list[Any], list[tuple[type[StandIn], Any, str]]] = [], []
+
+
+def places() -> list[tuple[type[StandIn], Any, str]]:
+    """Return where to stand in, and as what; nowhere where nothing is measured."""
+    global _places  # noqa: PLW0603  (of the classes that were there the last time, and mostly are now)
     if extension()[0] is None:
-        return
-    found = [ForkingPickler, *(getattr(sys.modules.get(module), name, None) for module, name in _CLASSES)]
-    for kind in found:
-        for name in _ROLES if kind is not None else ():
-            if name in vars(kind):
-                yield Exchange, kind, name
+        return []
+    classes = [ForkingPickler, *(getattr(sys.modules.get(module), name, None) for module, name in _CLASSES)]
+    if _places[0] != classes:
+        _places = classes, [(Exchange, kind, name) for kind in classes if kind is not None for name in _ROLES if name in vars(kind)]
+    return _places[1]

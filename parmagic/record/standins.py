@@ -23,27 +23,19 @@ class StandIn:
         self.module = module
         self.stands = self
         self._name = name
-        self._users: set[object] = set()
-
-    def use(self, user: object) -> None:
-        """Be there for one more run."""
-        self._users.add(user)
+        self.users: set[object] = set()
 
     def let_go(self, user: object) -> None:
         """Be there for one run less; behind the last, put back what was there, unless somebody else has put something there."""
-        self._users.discard(user)
-        if not self._users:
+        self.users.discard(user)
+        if not self.users:
             self.step_down()
 
     def step_down(self) -> None:
         """Put back what was there, unless somebody else has put something there."""
         _standing.discard(self)
-        if self.stands_in(self.module, self._name):
+        if vars(self.module).get(self._name) is self.stands:
             setattr(self.module, self._name, self.original)
-
-    def stands_in(self, module: Any, name: str) -> bool:
-        """Tell whether this is what is there."""
-        return self.module is module and self._name == name and vars(module).get(name) is self.stands
 
 
 _standing: set[StandIn] = set()
@@ -73,6 +65,8 @@ class Standing:
 
     def end(self) -> None:
         """Put back what was there, where no other run needs it; once."""
+        if not self._all:
+            return
         with held_back(), _changing:
             while self._all:
                 self._all.pop().let_go(self)
@@ -83,7 +77,7 @@ def _installed(kind: type[StandIn], module: Any, name: str, user: object) -> Sta
     made, there = _made.get((kind, module, name)), vars(module)[name]
     if made is None or (there is not made.stands and there is not made.original):
         made = _made[kind, module, name] = kind(module, name)
-    made.use(user)
+    made.users.add(user)
     _standing.add(made)
     if there is not made.stands:
         setattr(module, name, made.stands)

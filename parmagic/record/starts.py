@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import spawn
 from types import ModuleType
 from typing import Any
@@ -65,12 +65,11 @@ def _executable() -> Any:
     return os.fsencode(sys.executable) if sys.platform != "win32" else sys.executable
 
 
-def places() -> Iterator[tuple[type[StandIn], ModuleType, str]]:
-    """Yield where to stand in, and as what."""
-    for name in _NAMES:
-        if hasattr(threading, name):
-            yield _Starter, threading, name
-    yield _Preparer, spawn, "get_preparation_data"
+PLACES: tuple[tuple[type[StandIn], ModuleType, str], ...] = (
+    *((_Starter, threading, name) for name in _NAMES if hasattr(threading, name)),
+    (_Preparer, spawn, "get_preparation_data"),
+)
+"""Where to stand in, and as what."""
 
 
 def _fork_begins() -> None:

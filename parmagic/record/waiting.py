@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from parmagic.model.sources import spoken
@@ -97,13 +98,11 @@ def waiters() -> list[Waiter]:
     return sorted(found, key=lambda each: (each.rank, each.serial))
 
 
-def held_here() -> list[Held]:
-    """Return what the calling thread has, which has an account."""
-    waits, _ = extension()
-    return [] if waits is None else [Held._make(each) for each in waits.held()]
+def held_here(waits: ModuleType) -> list[Held]:
+    """Return what the calling thread has, which has an account of the extension's."""
+    return [Held._make(each) for each in waits.held()]
 
 
-def lost_here() -> list[Called]:
-    """Return the calls of the calling thread, which has an account, that nobody heard."""
-    waits, _ = extension()
-    return [] if waits is None else [Called._make(each) for each in waits.lost()]
+def lost_here(waits: ModuleType) -> list[Called]:
+    """Return the calls of the calling thread, which has an account of the extension's, that nobody heard."""
+    return [Called._make(each) for each in waits.lost()]

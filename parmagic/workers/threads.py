@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from parmagic.errors import Ended, ItemTimeout, ParmagicError
 from parmagic.model.recording import Batch, Readings, Recording, Span, WorkerId
+from parmagic.model.taken import NONE
 from parmagic.record import lives, meter, tracing, usage
 from parmagic.record.board import NOTHING, STOP, TRY, blank_board, item_slot
 from parmagic.record.children import Children
@@ -299,9 +300,11 @@ class _Crew:
             gauge = self.gauges[rank]
             self.circles.leaves(rank)
             synced, readings, used = gauge.synced(), gauge.take(), gauge.usage()
-            self.reports.put(Recording(self.who[rank], readings=readings, usage=used, totals=(waits := gauge.close())))
-            (synced,) = named([synced], body_of(self.job.call))
-            self.reports.put(Recording(self.who[rank], synced=synced, noted=True))
+            me, waits, later = self.who[rank], gauge.close(), synced.has_things  # to find the names of things takes a while
+            self.reports.put(Recording(me, readings=readings, usage=used, totals=waits, synced=NONE if later else synced))
+            if later:
+                (synced,) = named([synced], body_of(self.job.call))
+                self.reports.put(Recording(me, synced=synced, noted=True))
             self._helpers.look(waits)
 
     def _report_the_end(self, rank: int) -> None:
