@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from parmagic.errors import CellError, LineError, NotShippable, ParmagicError, RunTimeout, WorkerDied
+from parmagic.errors import CellError, Deadlock, ItemTimeout, LineError, NotShippable, ParmagicError, RunTimeout, Stuck, WorkerDied
 
 if TYPE_CHECKING:
     from parmagic.execute.story import run
@@ -21,11 +21,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CellError",
+    "Deadlock",
+    "ItemTimeout",
     "LineError",
     "NotShippable",
     "ParmagicError",
     "Run",
     "RunTimeout",
+    "Stuck",
     "WorkerDied",
     "current_worker",
     "last",

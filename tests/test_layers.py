@@ -196,7 +196,7 @@ def test_late_names():
 def test_public_names():
     """What parmagic exports is what the README promises."""
     assert parmagic.__all__ == [
-        "CellError", "LineError", "NotShippable", "ParmagicError", "Run", "RunTimeout", "WorkerDied", "current_worker", "last",
-        "load_ipython_extension", "run", "unload_ipython_extension",
+        "CellError", "Deadlock", "ItemTimeout", "LineError", "NotShippable", "ParmagicError", "Run", "RunTimeout", "Stuck", "WorkerDied",
+        "current_worker", "last", "load_ipython_extension", "run", "unload_ipython_extension",
     ]  # fmt: skip
     assert all(hasattr(parmagic, name) for name in parmagic.__all__)
