@@ -57,17 +57,19 @@ static struct sync_row *place_for(struct syncs *syncs, uint64_t thing, const voi
     return NULL;
 }
 
-/* Where there are too many things, those that were made at one place share a row, and all others the first one. */
+/* Where there are many things, those that were made at one place share a row, for which there is room then; where there are too many, all
+ * others share the first one. */
 struct sync_row *holds_row(struct syncs *syncs, const struct thing *thing)
 {
     const struct made *made = made_of(thing->object);
     uint64_t shared = made ? (uint64_t)(uintptr_t)made->code + (uint64_t)made->at : 0, object = thing->object;
     struct sync_row *row = place_for(syncs, object, thing->method, made);
-    if (!row && made)
+    if (made && (!row || (!row->thing && syncs->n_rows >= N_SYNCS / 2)))
         row = place_for(syncs, object = shared, thing->method, made);
     if (!row)
         return &syncs->rows[0];
     if (!row->thing) {
+        syncs->n_rows++;
         row->thing = object;
         row->method = thing->method;
         thing_names(thing, row->of, row->name);

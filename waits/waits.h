@@ -238,6 +238,7 @@ struct syncs {
     struct held held[N_HELD];
     int n_permits;
     struct permit permits[N_PERMITS];
+    uint32_t n_rows;
     struct sync_row rows[N_SYNCS];
 };
 

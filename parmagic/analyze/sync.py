@@ -58,8 +58,11 @@ def sync_table(timelines: Sequence[Timeline]) -> pd.DataFrame:
 
 
 def _is_anybodys(found: Iterable[Use]) -> bool:
-    """Tell whether a thing has a name, or was made elsewhere than in the standard library: of what has neither, nobody knows more."""
-    return any(each.name or (each.made != NOWHERE and not is_standard(each.made[0])) for _, each in found)
+    """Tell whether a thing has a name, or was made elsewhere than in the standard library, or is the rest of too many to tell apart.
+
+    Of what is none of these, nobody knows more.
+    """
+    return any(each.name or not each.object or (each.made != NOWHERE and not is_standard(each.made[0])) for _, each in found)
 
 
 def _at_most(found: dict[str, list[Use]], most: int) -> dict[str, list[Use]]:

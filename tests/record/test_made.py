@@ -74,6 +74,18 @@ def test_many_made_at_one_place():
     assert len(kept) == 1
 
 
+def test_many_that_were_made_before():
+    """Of more than a worker's table has room for, the rest is in one row, and each is counted."""
+    locks = [threading.Lock() for _ in range(3000)]
+    for _ in range(20):  # they lie elsewhere in the table each time
+        locks.append(threading.Lock())
+        found = table(lambda _: [each.acquire() for each in locks], 1)
+        assert found["n"].sum() == len(locks)
+        assert found.loc["others", "n"] > 2000
+        for each in locks:
+            each.release()
+
+
 def test_made_before():
     """What was made before the run has its name, and nobody knows where it was made."""
 
