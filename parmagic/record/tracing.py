@@ -164,6 +164,13 @@ class Tracing:
             self._hooked.pop(get_ident(), None)
 
     @_harmless
+    def leave(self) -> None:
+        """Record nothing of the calling thread any more, also where all threads are recorded (3.12): what it still does is our own."""
+        self.detach()
+        if self._made is not None and BY_MONITORING and self._on:
+            self._made.ring.hide()
+
+    @_harmless
     def explain(self, batch: Batch) -> None:
         """Add a hint to what items raised because two profilers met, where we were one of them."""
         for error in batch.errors.values():

@@ -296,7 +296,7 @@ class _Crew:
         """End a worker's account and report it; once."""
         if rank not in self._accounted:
             self._accounted.add(rank)
-            self.trace.detach()
+            self.trace.leave()
             gauge = self.gauges[rank]
             self.circles.leaves(rank)
             synced, readings, used = gauge.synced(), gauge.take(), gauge.usage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,14 @@ def test_many_calls_are_cut_with_a_note():
     assert all(arm.begin <= begin < end <= arm.end for begin, end in gaps)
     assert noted(run)
     assert 0 < recorded(run) < 40 * 100_000
+
+
+@pytest.mark.parametrize("models", ["threads=2", "procs=2"])
+def test_what_is_done_behind_the_items_is_not_recorded(models):
+    """A worker looks for the names of what it waited for, in thousands of calls of our own: where all threads are recorded, these are not."""
+    run = parmagic.run(waits, range(8), models, once=True, trace="full")
+    (arm,) = study(run).timelines
+    assert recorded(run) == 8
+    written = [trace.data or Path(trace.path).read_bytes() for trace in arm.traces]
+    assert written
+    assert all(b"called (" in each and b"/record/objects.py" not in each for each in written)

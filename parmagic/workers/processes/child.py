@@ -214,6 +214,7 @@ def _part(
 ) -> None:  # fmt: skip
     """Report what is known only at the end, and say the last word."""
     usage = gauge.usage()  # before the trace is written, which is none of the body's work
+    trace.leave()
     account, (synced,) = None, holding.named([gauge.synced()], children.function)
     if worker.keeps:  # nor is leaving that
         account = Recording(channel.me, readings=gauge.take(), totals=gauge.close())
