@@ -217,11 +217,12 @@ static bool has_come(struct exchange *self, struct lane *lane, const struct gett
         return true;
     struct want want = holds_want(lane, &call->queue, call->semaphore, lane, NULL);
     lane->syncs->now.patient = true;
-    bool come, whole = true;
-    while (!(come = is_readable(lane, descriptor, SLICE / 1000000)) && whole) {
+    bool come, whole;
+    do {
+        come = is_readable(lane, descriptor, SLICE / 1000000);
         lane->continues = true;
-        whole = !holds_ended(lane->syncs) && holds_look_around(lane) && !holds_ended(lane->syncs);
-    }
+        whole = !holds_ended(lane->syncs) && (come || (holds_look_around(lane) && !holds_ended(lane->syncs)));
+    } while (whole && !come);
     lane->continues = false;
     holds_wanted(lane, want, come);
     return whole;

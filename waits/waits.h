@@ -348,6 +348,7 @@ static inline struct lane *lane_here(void)
     struct lane *lane = my_lane;
     return lane && lane->generation == __atomic_load_n(&generation, __ATOMIC_RELAXED) ? lane : NULL;
 }
+
 /* The clocks that take long, read between ``began`` and ``ended``: for how long the thread was on a core, and in the run queue, since they
  * were read last and that is not accounted for yet. */
 struct reading {
@@ -462,7 +463,6 @@ void semlocks_off(void);
 uint64_t semlocks_key(struct _object *lock);             /* the same in all processes that have it, and no address; 0: it is none of these locks */
 uint32_t semlocks_holder(struct _object *lock);          /* the process that has it; 0: nobody knows of one */
 bool semlocks_free(struct _object *lock, uint32_t pid);  /* release what a process has that is no more; false: it does not have it */
-/* Somebody has waited for a queue for so long, or for nothing: who caused it, nobody can say. */
 bool semlocks_is_patient(struct _object *const *arguments, long n, struct _object *keywords); /* they say to wait for as long as it takes */
 bool semlocks_may_have(struct _object *lock);            /* nobody knows that this process has it no more, or that others let go of it for it */
 
