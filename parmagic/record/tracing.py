@@ -268,6 +268,7 @@ class Tracing:
     def end(self) -> None:
         """Stop recording, and let others have the tracer; what ``finish`` has not written is forgotten."""
         self._stop()
+        self.controller = None  # which has this one
         if self._made is not None:
             self._made.give_back(self)
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from parmagic.errors import LimitReached, ParmagicError
 from parmagic.system import cgroups
@@ -80,18 +81,28 @@ def start(thread: threading.Thread) -> None:
     Also where it had no memory to begin: CPython waits forever for one that ends before its first line.
     A Ctrl-C comes after it: CPython would count a thread that it kept from starting among the living forever.
     """
-    begun = getattr(thread, "_started", None)
-    if isinstance(begun, threading.Event):
-
-        def wait(timeout: float | None = None) -> bool:
-            if not threading.Event.wait(begun, BORN_WITHIN if timeout is None else timeout):
-                getattr(threading, "_limbo", {}).pop(thread, None)
-                raise RuntimeError("can't start new thread")
-            return True
-
-        begun.wait = wait  # type: ignore[method-assign]
-    with held_back():
+    with held_back(), _awaited(getattr(thread, "_started", None), thread):
         thread.start()
+
+
+@contextmanager
+def _awaited(begun: Any, thread: threading.Thread) -> Iterator[None]:
+    """Have who starts a thread wait for its first line for a while only; it is ``begun`` that tells of it."""
+    if not isinstance(begun, threading.Event):
+        yield
+        return
+
+    def wait(timeout: float | None = None) -> bool:
+        if not threading.Event.wait(begun, BORN_WITHIN if timeout is None else timeout):
+            getattr(threading, "_limbo", {}).pop(thread, None)
+            raise RuntimeError("can't start new thread")
+        return True
+
+    begun.wait = wait  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del begun.wait  # it has the event, and the thread: a circle of references
 
 
 def _descriptors(*, system: bool) -> str:

@@ -23,7 +23,7 @@ def user_threads() -> list[str]:
     The user's code is also what another run's workers run, and the thread of a front end that has begun it.
     """
     names = [] if runs.alone() else ["those of another run"]
-    running = sys._current_frames()  # noqa: SLF001
+    running = set(sys._current_frames())  # noqa: SLF001  (not the frames: this one would hold itself, and all that its callers hold)
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread is threading.current_thread():
             continue

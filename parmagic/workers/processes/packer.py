@@ -29,8 +29,6 @@ Known = Sequence[tuple[int, Any]]
 class Shipping(Pickler):
     """Ships what the notebook has: multiprocessing's primitives as to a child."""
 
-    note: Callable[[Any], None]
-
     def reducer_override(self, obj: Any) -> Any:
         """Take an object apart; NotImplemented leaves it to pickle."""
         if type(obj).__module__ == "multiprocessing.synchronize" and getattr(obj, "_is_fork_ctx", False):
@@ -53,11 +51,58 @@ _CALLABLES = {types.MethodType, type(list.append), type(int.__add__), functools.
 
 
 class _NotingPickler(Shipping):
-    """Tells ``note`` of each thing that it takes apart; not for items, of which there are many."""
+    """Notes what it takes apart, see :class:`NotingPacker`; not for items, of which there are many."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.generators: list[Any] = []
+        self.emptied: list[str] = []
+        self.n_shared = 0
+        self.modules: list[types.ModuleType] = []
 
     def reducer_override(self, obj: Any) -> Any:
-        self.note(obj)
+        self._note(obj)
         return super().reducer_override(obj)
+
+    def _note(self, what: Any) -> None:
+        if draws(what) and self.place(what) is None:
+            self.generators.append(what)
+        elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
+            self.emptied.append(what.__qualname__)
+        elif type(what) is types.ModuleType:
+            self.modules.append(what)
+        elif self.tensors and tensors.is_shared(what):
+            self.n_shared += 1
+
+
+class _Beside:
+    """Puts buffers beside a pickle: ``places`` are theirs, ``writable`` which of these are no worker's to read only.
+
+    The pickler has it. As a method of the packer it would hold that, and with it all that was packed, in a circle of references.
+    """
+
+    def __init__(self, put: Callable[[memoryview], Place]) -> None:
+        self._put = put
+        self.places: list[Place] = []
+        self.writable: list[int] = []
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        if isinstance(raw.obj, ctypes.Array):
+            self.writable.append(len(self.places))
+        self.places.append(self._put(raw))
+        return False
+
+
+class _Within(_Beside):
+    """Leaves buffers in the pickle."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:  # noqa: ARG002  (as the one above)
+        return True
 
 
 class Packer:
@@ -68,6 +113,7 @@ class Packer:
     """
 
     kind: type[Shipping] = Shipping
+    buffers: type[_Beside] = _Beside
 
     def __init__(
         self, popen: Popen, put: Callable[[memoryview], Place], known: Known, base: Packer | None = None, *,
@@ -75,27 +121,15 @@ class Packer:
     ) -> None:  # fmt: skip
         self.stream = io.BytesIO(b"" if base else _recalled((number for number, _ in known), by or named))
         self.stream.seek(0, io.SEEK_END)
-        self.places: list[Place] = []
-        self.writable: list[int] = []  # which of them are no worker's to read only
         self._popen = popen
-        self._put = put
-        self._pickler = self.kind(self.stream, protocol=5, buffer_callback=self._put_beside)
+        beside = self.buffers(put)
+        self.places, self.writable = beside.places, beside.writable
+        self._pickler = self.kind(self.stream, protocol=5, buffer_callback=beside)
         if base is None:
             self._pickler.memo = {id(value): (number, value) for number, (_, value) in enumerate(known)}
         else:
             self._pickler.memo = base._pickler.memo  # noqa: SLF001  (one of its own kind's)
             self._pickler.globals_ref = dict(base._pickler.globals_ref)  # noqa: SLF001
-
-    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:
-        """Put a buffer beside the pickle; one that is not contiguous goes into it (True)."""
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            return True
-        if isinstance(raw.obj, ctypes.Array):
-            self.writable.append(len(self.places))
-        self.places.append(self._put(raw))
-        return False
 
     def pack(self, what: Any) -> int:
         """Add one thing; return how many bytes that took."""
@@ -130,24 +164,17 @@ class NotingPacker(Packer):
     """
 
     kind = _NotingPickler
+    _pickler: _NotingPickler
 
     def __init__(self, popen: Popen, put: Callable[[memoryview], Place]) -> None:
         super().__init__(popen, put, ())
-        self._pickler.note = self._note
-        self.generators: list[Any] = []
-        self.emptied: list[str] = []
-        self.shared = 0
-        self.modules: list[types.ModuleType] = []
+        noted = self._pickler
+        self.generators, self.emptied, self.modules = noted.generators, noted.emptied, noted.modules
 
-    def _note(self, what: Any) -> None:
-        if draws(what) and self._pickler.place(what) is None:
-            self.generators.append(what)
-        elif by_value.remembers(what) and by_value.reduced(what) is not NotImplemented:
-            self.emptied.append(what.__qualname__)
-        elif type(what) is types.ModuleType:
-            self.modules.append(what)
-        elif self._pickler.tensors and tensors.is_shared(what):
-            self.shared += 1
+    @property
+    def shared(self) -> int:
+        """How many memories of tensors are shared here."""
+        return self._pickler.n_shared
 
 
 def has_buffers(value: Any) -> bool:
@@ -164,8 +191,7 @@ def has_buffers(value: Any) -> bool:
 class _InOne(Packer):
     """Leaves buffers in the pickle."""
 
-    def _put_beside(self, buffer: pickle.PickleBuffer) -> bool:  # noqa: ARG002  (as a packer's)
-        return True
+    buffers = _Within
 
 
 def in_one(value: Any, known: Known = ()) -> bytes:

@@ -90,6 +90,7 @@ class Cargo:
             self._bases.clear()
             self._parts.clear()
             buffers.forget()
+            del self._buffers  # which have this one
         shared = tuple(weight.name for weight in self.weights if weight.size >= LARGE)
         names = tuple(weight.name for weight in self.weights)
         self.manifest = Manifest(body, tuple(segments), tuple(firsts), self._end, held, shared, names, frozenset(buffers.common))
