@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,38 @@ def test_many_calls_are_cut_with_a_note():
     assert all(arm.begin <= begin < end <= arm.end for begin, end in gaps)
     assert noted(run)
     assert 0 < recorded(run) < 40 * 100_000
+
+
+class Slow:
+    """Takes many calls to be read in a worker."""
+
+    def __reduce__(self):
+        """Be made anew, in many calls."""
+        return _slow, (200_000,)
+
+
+def _slow(calls):
+    sum(called_before(n) for n in range(calls))
+    return Slow()
+
+
+def called_before(n):
+    """Be what reading calls."""
+    return n
+
+
+def waits_beside(_, n):
+    """Wait, with something that was read."""
+    return waits(n)
+
+
+def test_what_is_done_before_the_items_is_not_recorded():
+    """However long a worker reads what the body needs: the budget is that of its items, whose functions are all there."""
+    run = parmagic.run(partial(waits_beside, Slow()), range(8), "procs=2", once=True)
+    (arm,) = study(run).timelines
+    assert recorded(run) == 8
+    assert not any(trace.gaps for trace in arm.traces)
+    assert not any(name.startswith("called_before") for _, arms in study(run).functions() for calls in arms for _, _, name in calls)
 
 
 @pytest.mark.parametrize("models", ["threads=2", "procs=2"])

@@ -145,7 +145,6 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
     notes, board = _move_in(orders, worker, at), _heeded(orders, worker, at.board, circles)
     lookout = Lookout(Descriptor(at.stack), forked=orders.manifest is None)
     trace = tracing.prepare(orders.plan.trace)
-    trace.start()
 
     def before() -> None:
         trace.refresh()
@@ -164,6 +163,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
         children.know(body_of(call))
         surroundings.reseed()
         call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
+        trace.start()  # not before: what we do until then would use up what tracing may cost (3.12: all threads are recorded)
         trace.attach(worker.rank)
         channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),), readings=born))
         if orders.sharing.together:
