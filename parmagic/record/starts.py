@@ -15,7 +15,7 @@ from parmagic.record import standins
 from parmagic.record.lives import Life, here
 from parmagic.record.standins import StandIn
 from parmagic.system.interrupts import bears, has_born
-from parmagic.system.real import get_ident, is_ours
+from parmagic.system.real import get_ident, is_ours, patched_threads
 
 _NAMES = ("_start_new_thread", "_start_joinable_thread")
 """What ``threading`` starts threads with: up to 3.12, and from 3.13 on."""
@@ -27,8 +27,8 @@ class _Starter(StandIn):
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Start a thread."""
         family, thread = here.family, getattr(function, "__self__", None)
-        if family is None or not family.children.watches or type(function) is Life or is_ours(thread):
-            return self.original(function, *args, **kwargs)
+        if family is None or not family.children.watches or type(function) is Life or is_ours(thread) or patched_threads():
+            return self.original(function, *args, **kwargs)  # of a patch's threads none has a time of its own
         me = get_ident()
         try:
             bears(me)
