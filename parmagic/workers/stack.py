@@ -1,8 +1,9 @@
-"""Where workers are: the stacks that faulthandler wrote to a file, of a worker process, and those of threads of this one.
+"""Where workers are: the stacks that were written to a file, of a worker process, and those of threads of this one.
 
-A worker's file gets a stack when the process crashes, and every few seconds while one
-claim of items takes that long: a thread of faulthandler's writes it, in C, so that a
-body that never gives the GIL away is seen as well.
+A worker's file gets a stack when the process crashes, by faulthandler, and every few seconds while one claim of items
+takes that long, by a thread of ours. That one takes the GIL to look: without it nobody may touch the frames of code that runs.
+faulthandler's watchdog does, and its handlers of signals: these crash a busy process once in a hundred to ten thousand looks.
+So of a body that never gives the GIL away, it is not known where it is.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from time import monotonic
 from typing import NamedTuple
 
 import parmagic
 from parmagic.record import lives, starts
+from parmagic.system import limits
+from parmagic.system.debugger import hide
 from parmagic.system.descriptors import Descriptor
 from parmagic.system.files import anonymous_file
 from parmagic.system.gil import FREE_THREADED
+from parmagic.system.interrupts import Latch
+from parmagic.system.real import get_ident, new_thread
 
 EVERY = 4.0
-"""Seconds between two stacks of a worker whose claim takes long."""
+"""Seconds between two looks at a worker whose claim takes long."""
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_STILL, _HEAD = "Still at:", "Thread 0x0 (most recent call first):"  # and how ours does
+_DEEPEST = 100
 _THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(most recent call first\):$", re.MULTILINE)
-_DUMP = re.compile(r"^(?:Timeout \(|Fatal Python error: )", re.MULTILINE)
+_DUMP = re.compile(rf"^(?:{_STILL}$|Fatal Python error: )", re.MULTILINE)
 _OURS = os.path.dirname(parmagic.__file__) + os.sep  # noqa: PTH120
 _LIBRARY = os.path.dirname(threading.__file__) + os.sep  # noqa: PTH120
 _STAND_INS = frozenset({lives.__file__, starts.__file__})
@@ -43,19 +52,24 @@ class Frame(NamedTuple):
 
 
 class Lookout:
-    """Has this process's stack written to ``file`` when it crashes, and now and then while a claim takes long.
+    """Has this process's stack written to ``file`` when it crashes, and, from :meth:`begin` to :meth:`end`, while a claim takes long."""
 
-    Not the latter in a fork of the notebook (``forked``): faulthandler would wait for a thread
-    of the notebook's that is not here, where it had one.
-    """
-
-    def __init__(self, file: Descriptor, *, forked: bool) -> None:
+    def __init__(self, file: Descriptor) -> None:
         self._file = file
-        self._forked = forked
-        self._armed = 0.0
+        self._worker = get_ident()
+        self._armed = monotonic()
+        self._ended = Latch()
+        self._thread = hide(new_thread(self._run, name="parmagic lookout"))
         faulthandler.enable(file.fileno())
-        if not forked:
-            os.register_at_fork(before=faulthandler.cancel_dump_traceback_later)  # for the same reason, in the body's own forks
+
+    def begin(self) -> None:
+        """Look at long claims from here on, where a thread can be started for that."""
+        with suppress(RuntimeError):
+            limits.start(self._thread)
+
+    def end(self) -> None:
+        """Look no more; the thread ends by itself."""
+        self._ended.set()
 
     def arm(self) -> None:
         """A claim begins."""
@@ -65,9 +79,21 @@ class Lookout:
         self._armed = now
         if not self._file.is_ours():  # the body has closed it: it does without
             faulthandler.disable()
-            faulthandler.cancel_dump_traceback_later()
-        elif not self._forked:
-            faulthandler.dump_traceback_later(EVERY, repeat=True, file=self._file.number)
+
+    def _run(self) -> None:
+        while not self._ended.wait(EVERY):
+            if monotonic() - self._armed >= EVERY and self._file.is_ours():
+                self._write()
+
+    def _write(self) -> None:
+        frames = islice(frames_of(self._worker), _DEEPEST)
+        text = "".join(f'  File "{file}", line {line} in {name}\n' for file, line, name in frames)
+        number = self._file.number
+        with suppress(OSError):  # there is no room for it
+            if os.fstat(number).st_size > _MOST:  # only the last is read
+                os.ftruncate(number, 0)
+                os.lseek(number, 0, os.SEEK_SET)
+            os.write(number, f"{_STILL}\n{_HEAD}\n{text}".encode(errors="replace"))
 
 
 def frames_of(thread: int | None) -> Iterator[Frame]:

@@ -121,15 +121,15 @@ def test_no_traceback_in_the_users_file(deed, crash):
     """What faulthandler writes, of a crash or while an item takes long, is never in a file of the user's."""
     _in_a_script(f"""
 import resource
+stack.EVERY = 0.05  # seconds between two looks, in forks of this process
 def body(item):
-    stack.EVERY = 0.05  # seconds between two stacks, from the next claim on
     if item == 2:
         {deed}
         open_many()
         time.sleep(0.3)
         {crash} and ctypes.string_at(0)
     return item
-run = parmagic.run(body, range(4), "procs=1", chunk=1, keep_going=True, once=True)
+run = parmagic.run(body, range(4), "procs=1", chunk=1, keep_going=True, once=True, start_method="fork")
 assert [run.results[n] for n in (0, 1, 3)] == [0, 1, 3]
 check()
 """)
