@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from types import FrameType, ModuleType
 from typing import Any
@@ -169,11 +168,14 @@ class Circles:
         if not threads or not known <= {each.ident for each in threads}:
             return []  # one begins, or ends
         waiting = [each for each in threads if each.patient]
-        with _frames() as frames:
+        frames = sys._current_frames()  # noqa: SLF001  (where the others are)
+        try:
             all_wait = bool(waiting) and all(each.patient or _only_waits(frames.get(each.ident)) for each in threads)
             between = any(each.is_between for each in waiting)
             self.outsiders = all_wait and (_may_wake({*known, self._watcher}) or (between and _has_processes()))
             return [each for each in waiting if not _feeds(frames.get(each.ident))] if all_wait else []
+        finally:
+            frames.clear()  # this frame is among them: it would hold itself, and what the body has below it
 
     def _deadlock(self, circle: list[Waiter], now: float) -> Deadlock:
         return Deadlock(entangled.words(circle, now, self._names(circle), self._who()))
@@ -258,18 +260,11 @@ def _has_processes() -> bool:
 
 def _may_wake(known: set[int]) -> bool:
     """Tell whether a thread is there, or a signal may come, by which the user may wake who waits."""
-    with _frames() as frames:
-        return any(_is_foreign(ident, frames[ident]) for ident in frames.keys() - known) or any(_signals())
-
-
-@contextmanager
-def _frames() -> Iterator[dict[int, FrameType]]:
-    """Have where all threads are, and let go of it: the caller's own frame is there, and would hold itself and all below it."""
     frames = sys._current_frames()  # noqa: SLF001
     try:
-        yield frames
+        return any(_is_foreign(ident, frames[ident]) for ident in frames.keys() - known) or any(_signals())
     finally:
-        frames.clear()
+        frames.clear()  # this one is among them
 
 
 def _is_foreign(ident: int, frame: FrameType) -> bool:
