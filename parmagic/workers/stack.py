@@ -52,20 +52,16 @@ class Frame(NamedTuple):
 
 
 class Lookout:
-    """Has this process's stack written to ``file`` when it crashes, and, from :meth:`begin` to :meth:`end`, while a claim takes long."""
+    """Has this process's stack written to ``file`` when it crashes, and, until :meth:`end`, while a claim takes long."""
 
     def __init__(self, file: Descriptor) -> None:
         self._file = file
         self._worker = get_ident()
         self._armed = monotonic()
         self._ended = Latch()
-        self._thread = hide(new_thread(self._run, name="parmagic lookout"))
         faulthandler.enable(file.fileno())
-
-    def begin(self) -> None:
-        """Look at long claims from here on, where a thread can be started for that."""
-        with suppress(RuntimeError):
-            limits.start(self._thread)
+        with suppress(RuntimeError):  # no further thread may be started: it does without
+            limits.start(hide(new_thread(self._run, name="parmagic lookout")))
 
     def end(self) -> None:
         """Look no more; the thread ends by itself."""

@@ -19,14 +19,14 @@ HERE = __file__
 
 @pytest.fixture
 def lookout(monkeypatch):
-    """Return a lookout for this thread that looks all the time, its file, and what begins to look."""
+    """Have this thread looked at all the time; return the file that this is written to."""
     monkeypatch.setattr(stack, "EVERY", 0.001)
     monkeypatch.setattr("faulthandler.enable", lambda _: None)  # pytest has it
     file = anonymous_file()
     descriptor = Descriptor(file)
-    made = stack.Lookout(descriptor)
     before = set(threading.enumerate())
-    yield made, file
+    made = stack.Lookout(descriptor)
+    yield file
     made.end()
     for thread in set(threading.enumerate()) - before:
         thread.join()
@@ -46,8 +46,6 @@ def _look_seen(file):
 
 def test_looks_at_code_that_runs_do_no_harm(lookout):
     """Frames come and go while others read them: thousands of times, of calls, generators and imports."""
-    made, file = lookout
-    made.begin()
     end, seen = time.monotonic() + 2, 0
     while time.monotonic() < end:
         assert list(_below(30)) == list(range(31))
@@ -56,7 +54,7 @@ def test_looks_at_code_that_runs_do_no_harm(lookout):
             del sys.modules[name]
         import html.parser  # noqa: F401
 
-        seen += bool(_look_seen(file))
+        seen += bool(_look_seen(lookout))
     assert seen
 
 
@@ -71,14 +69,12 @@ def test_standing_still_is_told_with_the_line(ip, monkeypatch, capsys):
 
 def test_the_innermost_frame_comes_first(lookout):
     """It is where the worker waits; our own frames are left out."""
-    made, file = lookout
-    made.begin()
 
     def waits():
         until = time.monotonic() + 20
-        while not _look_seen(file) and time.monotonic() < until:
+        while not _look_seen(lookout) and time.monotonic() < until:
             Event().wait(0.01)
-        return _look_seen(file)
+        return _look_seen(lookout)
 
     names = [frame.name for frame in waits()]
     assert names.index("waits") < names.index("test_the_innermost_frame_comes_first")

@@ -143,8 +143,7 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
     gauge = meter.meter(worker.rank, own_process=True, measuring=circles.measures, box=at.box)
     channel.me = meter.who(worker.rank, gauge)
     notes, board = _move_in(orders, worker, at), _heeded(orders, worker, at.board, circles)
-    lookout = Lookout(Descriptor(at.stack))
-    trace = tracing.prepare(orders.plan.trace)
+    lookout, trace = Lookout(Descriptor(at.stack)), tracing.prepare(orders.plan.trace)
 
     def before() -> None:
         trace.refresh()
@@ -163,7 +162,6 @@ def _work(orders: Orders, channel: Channel, at: Descriptors, unpack: Unpack, chi
         children.know(body_of(call))
         surroundings.reseed()
         call = InTurn(call, orders.n_items) if orders.sharing.in_turn else call
-        lookout.begin()
         trace.start()  # not before: what we do until then would use up what tracing may cost (3.12: all threads are recorded)
         trace.attach(worker.rank)
         channel.send(Recording(channel.me, spans=(Span("startup", orders.begin, perf_counter()),), readings=born))
