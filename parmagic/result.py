@@ -146,6 +146,11 @@ class Run:
         return self._study.handoffs
 
     @property
+    def factors(self) -> pd.DataFrame:
+        """One row per arm: its efficiency as a product, of a factor for each thing that takes of it; the biggest is named."""
+        return self._study.factors
+
+    @property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: megabytes and seconds of pickling, both ways."""
         return self._study.transfers

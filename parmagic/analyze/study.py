@@ -127,6 +127,13 @@ class Study:
         return sync.handoffs_table(self.timelines)
 
     @cached_property
+    def factors(self) -> pd.DataFrame:
+        """One row per arm: its efficiency as a product."""
+        from parmagic.analyze import factors  # noqa: PLC0415  (pandas loads when tables are looked at)
+
+        return factors.factors_table(self.timelines, self.workers, self.summary, self.baselines)
+
+    @cached_property
     def transfers(self) -> pd.DataFrame:
         """One row per (arm, rank) of processes: bytes and seconds of pickling, both ways."""
         from parmagic.analyze import tables  # noqa: PLC0415  (pandas loads when tables are looked at)

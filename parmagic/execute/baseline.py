@@ -108,7 +108,7 @@ class Parked:
         died |= any(issubclass(type(error), (WorkerDied, ItemTimeout, Deadlock)) for error in serial.errors.values())
         whole = done == arm.n_items or (arm.broke is not None and serial.broke is not None)
         if whole and ended_well and not died:  # a replacement's start-up would count as work
-            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial))
+            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial), serial)
         if arm.broke is not None or serial.broke is not None:
             self.findings.append(another_end("baseline", serial))
         done -= len(serial.errors)
@@ -123,7 +123,7 @@ def taken_from(serial: Timeline, arm: Timeline) -> Baseline:
     """Take a serial arm of the line as the baseline of an arm; estimated where only one of both broke the loop."""
     if (serial.broke is None) is not (arm.broke is None):
         return Baseline.estimated()
-    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load, ends=_ends(serial))
+    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load, ends=_ends(serial), run=serial)
 
 
 def _ends(serial: Timeline) -> dict[str, End]:
@@ -347,4 +347,4 @@ def scaled_to(arm: Timeline, serial: Timeline | None) -> Baseline:
     like_others = sum(not math.isnan(parallel[i]) for i in makers - made) * sum(plain) / len(plain)  # a serial run makes nothing there
     whole = (sum(plain) + like_others) * ratio + sum(alone[i] for i in made if not math.isnan(alone[i]))
     results = serial.results_by_item
-    return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results}, serial.load)
+    return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results}, serial.load, run=serial)

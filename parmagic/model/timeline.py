@@ -283,7 +283,7 @@ class Baseline:
 
     An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
     ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison, and ``ends`` is what the names ended as
-    that the body changes, where it ran all items. ``load`` is what else went on meanwhile.
+    that the body changes, where it ran all items. ``load`` is what else went on meanwhile, ``run`` the serial run itself, where it is one.
     """
 
     serial_s: float | None
@@ -292,6 +292,7 @@ class Baseline:
     results: dict[int, Any] = field(default_factory=dict)
     load: Load | None = None
     ends: dict[str, End] = field(default_factory=dict)
+    run: Timeline | None = None
 
     @classmethod
     def estimated(cls) -> Baseline:

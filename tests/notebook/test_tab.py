@@ -65,7 +65,7 @@ def test_looking_runs_nothing(ip):
 
 
 PUBLIC = [
-    "arm", "children", "error", "handoffs", "items", "notes", "plot", "results", "save", "summary", "sync", "timeline", "transfers", "verdict",
+    "arm", "children", "error", "factors", "handoffs", "items", "notes", "plot", "results", "save", "summary", "sync", "timeline", "transfers", "verdict",
     "waits", "workers",
 ]  # fmt: skip
 
