@@ -70,7 +70,7 @@ def written(story: Story) -> dict[str, Any]:
     """
     _check_evidence(story.findings)
     timelines = tuple(replace(each, traces=tuple(map(_embedded, each.traces))) for each in story.timelines)
-    baselines = {label: replace(each, results={}) for label, each in story.baselines.items()}
+    baselines = {label: replace(each, results={}, run=None) for label, each in story.baselines.items()}
     writer = _Writer()
     told = writer.write(replace(story, timelines=timelines, baselines=baselines))
     errors = zip(map(type_name, writer.errors), messages(writer.errors), strict=True)
