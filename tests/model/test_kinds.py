@@ -24,6 +24,8 @@ CHOICES = {
     "analyze/tables.py": "which states have a column in the table of arms",
     "analyze/verdict.py": "which states are worth a sentence",
     "analyze/bottlenecks.py": "what who is slow does meanwhile, in words",
+    "analyze/factors.py": "which states take of an arm's efficiency, and in which order",
+    "analyze/replay/work.py": "which steps of an item need a core",
     "analyze/locks.py": "what to do about a kind of lock",
 }
 """Where several are named side by side, and why that follows from no row."""

@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from parmagic.execute.task import CallItem, Task
+from parmagic.model.pace import AIM, Pace
 from parmagic.parse.line import parse_models
 from parmagic.record.board import NOTHING, OPEN, SINCE, STOP, TRY, blank_board, board_size, claimed_until, item_slot, loading, rank_of
-from parmagic.workers.dispatch import AIM, COMMON, OWN, Chain, Counter, OwnItem, Pace, SharedDeck, Sharing, claimed, lost
+from parmagic.workers.dispatch import COMMON, OWN, Chain, Counter, OwnItem, SharedDeck, Sharing, claimed, lost
 
 
 def _all(deck):

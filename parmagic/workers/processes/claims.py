@@ -20,10 +20,10 @@ import fcntl
 from collections.abc import Callable
 from typing import Protocol
 
+from parmagic.model.pace import Pace
 from parmagic.record.board import STOP, Board, claimed_until, item_slot
 from parmagic.system.descriptors import Descriptor
 from parmagic.system.real import sleep
-from parmagic.workers.dispatch import Pace
 
 
 class Lock(Protocol):
