@@ -283,7 +283,7 @@ class Baseline:
 
     An estimate has none of its own (None): it is the arm's own useful seconds, which its table has.
     ``isolated``: measured in a process of its own. ``results`` are by item, for a comparison, and ``ends`` is what the names ended as
-    that the body changes, where it ran all items. ``load`` is what else went on meanwhile, ``run`` the serial run itself, where it is one.
+    that the body changes, where it ran all items. ``load`` is what else went on meanwhile, ``run`` the account of the serial run.
     """
 
     serial_s: float | None
