@@ -33,7 +33,7 @@ EVERY = 4.0
 """Seconds between two looks at a worker whose claim takes long."""
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
-_STILL, _HEAD = "Still at:", "Thread 0x0 (most recent call first):"  # and how ours does
+_STILL, _HEAD = "Still at:", "Thread 0x0 (most recent call first):"  # what ours begins with
 _DEEPEST = 100
 _THREAD = re.compile(r"^(?:Current thread|Thread) (?P<thread>0x[0-9a-f]+) .*\(most recent call first\):$", re.MULTILINE)
 _DUMP = re.compile(rf"^(?:{_STILL}$|Fatal Python error: )", re.MULTILINE)
