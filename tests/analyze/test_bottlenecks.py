@@ -136,10 +136,11 @@ def test_a_lock_held_asleep(model):
 @measured
 def test_a_lock_held_in_io_and_by_threads_of_bodies():
     """What was done with it is named; a thread below a worker goes by its name."""
-    lock, other = threading.Lock(), threading.Event()
+    lock, other, gate = threading.Lock(), threading.Event(), threading.Barrier(2)
 
     def task():
-        for _ in range(5):
+        gate.wait(60)  # one that is born late finds the lock free
+        for _ in range(10):
             with lock:
                 other.wait(0.02)
 
