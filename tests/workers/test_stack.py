@@ -62,7 +62,7 @@ def test_standing_still_is_told_with_the_line(ip, monkeypatch, capsys):
     """Of a process that computes, in a fork, which has what is set here."""
     monkeypatch.setattr("parmagic.workers.PATIENCE", 0.6)
     monkeypatch.setattr(stack, "EVERY", 0.1)
-    lines = "import time", "end = time.monotonic() + 1.5", "while time.monotonic() < end:", "    sum(range(100))"
+    lines = "import time", "end = time.monotonic() + 3", "while time.monotonic() < end:", "    sum(range(100))"
     ip.shell.run_cell("\n".join(("%%parallel procs=1 --once --trace off --start-method fork", *lines)))
     assert re.search("no item has ended for a while; item 0, line [45]: ", capsys.readouterr().out)
 
