@@ -19,6 +19,12 @@ def squares(n):
     return n * n
 
 
+def _is_ours(what):
+    if type(what) is types.FrameType:
+        return what.f_globals.get("__name__", "").partition(".")[0] == "parmagic"
+    return module_of(type(what)).partition(".")[0] == "parmagic"
+
+
 @pytest.fixture
 def garbage():
     """Return a function that returns what is garbage now and is ours: objects, and frames, which hold what their functions have."""
@@ -29,7 +35,7 @@ def garbage():
             gc.collect()
         finally:
             gc.set_debug(0)
-        ours = [each for each in gc.garbage if module_of(type(each)).partition(".")[0] == "parmagic" or type(each) is types.FrameType]
+        ours = [each for each in gc.garbage if _is_ours(each)]
         gc.garbage.clear()
         return ours
 
