@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from parmagic.execute.conductor import listen
 from parmagic.execute.task import Quiet
 from parmagic.model.finding import Finding
 from parmagic.model.plan import Arm
-from parmagic.model.private import Private, described, public_hosts, public_timeline, say
+from parmagic.model.private import Private, bare, described, say
 from parmagic.model.progress import Displayed, InLine, Logged, Printed
 from parmagic.model.recording import End, Recording
 from parmagic.model.timeline import Baseline, Timeline
@@ -109,7 +108,7 @@ class Parked:
         died |= any(issubclass(type(error), (WorkerDied, ItemTimeout, Deadlock)) for error in serial.errors.values())
         whole = done == arm.n_items or (arm.broke is not None and serial.broke is not None)
         if whole and ended_well and not died:  # a replacement's start-up would count as work
-            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial), _bare(serial))
+            return Baseline(serial.items_s, "measured", True, serial.results_by_item, serial.load, _ends(serial), bare(serial))
         if arm.broke is not None or serial.broke is not None:
             self.findings.append(another_end("baseline", serial))
         done -= len(serial.errors)
@@ -124,17 +123,12 @@ def taken_from(serial: Timeline, arm: Timeline) -> Baseline:
     """Take a serial arm of the line as the baseline of an arm; estimated where only one of both broke the loop."""
     if (serial.broke is None) is not (arm.broke is None):
         return Baseline.estimated()
-    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load, ends=_ends(serial), run=_bare(serial))
+    return Baseline(serial.items_s, "measured", results=serial.results_by_item, load=serial.load, ends=_ends(serial), run=bare(serial))
 
 
 def _ends(serial: Timeline) -> dict[str, End]:
     """Return what the names ended as, where all items ended well, and at once."""
     return serial.ends if not serial.errors and not serial.tries and serial.broke is None else {}
-
-
-def _bare(serial: Timeline) -> Timeline:
-    """Return the account of a serial run, which has nothing of the user's: no results, and no errors, whose frames hold much."""
-    return replace(public_timeline(serial, public_hosts([serial])), traces=())
 
 
 def estimated(why: str, **parts: Any) -> Finding:
@@ -353,4 +347,4 @@ def scaled_to(arm: Timeline, serial: Timeline | None) -> Baseline:
     like_others = sum(not math.isnan(parallel[i]) for i in makers - made) * sum(plain) / len(plain)  # a serial run makes nothing there
     whole = (sum(plain) + like_others) * ratio + sum(alone[i] for i in made if not math.isnan(alone[i]))
     results = serial.results_by_item
-    return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results}, serial.load, run=_bare(serial))
+    return Baseline(whole, "sampled", True, {i: results[i] for i in both if i in results}, serial.load, run=bare(serial))

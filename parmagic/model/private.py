@@ -77,6 +77,11 @@ def public_timeline(timeline: Timeline, hosts: Mapping[str, str]) -> Timeline:
     return replace(timeline, lanes=lanes, traces=traces, error=error, failure=failure, children=children, ends={})
 
 
+def bare(timeline: Timeline) -> Timeline:
+    """Return an arm's account alone: it has nothing of the user's, no results, and no errors, whose frames hold much."""
+    return replace(public_timeline(timeline, public_hosts([timeline])), traces=())
+
+
 def public_finding(finding: Finding) -> Finding:
     """Return a finding in words that a file may hold; its evidence is figures."""
     return replace(finding, text=public(finding.text))
