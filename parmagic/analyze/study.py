@@ -7,7 +7,6 @@ looks at costs nothing more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -177,8 +176,7 @@ class Study:
         hosts = public_hosts(self.timelines)
         timelines = [public_timeline(timeline, hosts) for timeline in self.timelines]
         findings = map(public_finding, self.findings)
-        baselines = {label: replace(baseline, run=None) for label, baseline in self.baselines.items()}
-        saved = Study(timelines, baselines, findings, public_error(self.error), title=self.title, name=self.name, cells=self.cells)
+        saved = Study(timelines, self.baselines, findings, public_error(self.error), title=self.title, name=self.name, cells=self.cells)
         saved.notes = [*map(public, self.notes)]
         for name in {"summary", "workers", "factors", "transfers"} & vars(self).keys():  # made before, and figures, all of them
             vars(saved)[name] = vars(self)[name]
