@@ -26,6 +26,11 @@ class Thread:
         self.burst: Event | None = None
         self.lost_at = 0.0  # when it lost its core
 
+    def wait(self, state: str) -> None:
+        """Be about something that needs no core."""
+        self.doing = state
+        self.be(state)
+
     def be(self, state: str) -> None:
         """Be in another state from now on."""
         now = self._clock.now

@@ -143,7 +143,6 @@ class _Replay:
     def _block(self, worker: _Worker, what: str, seconds: float) -> None:
         if worker.gil is not None:
             worker.gil.drop(worker)
-        worker.doing = what
-        worker.be(what)
+        worker.wait(what)
         self._cores.leave(worker)
         self._clock.after(seconds, self._is_done, worker)

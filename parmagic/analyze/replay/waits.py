@@ -23,7 +23,25 @@ class Waiter(Thread):
     timer: Event | None = None
 
 
-class Gil:
+class _Awaited:
+    """What is waited for: who waits, the first one first; ``go_on`` is called with who has it."""
+
+    def __init__(self, cores: Cores, machine: Machine, go_on: GoOn) -> None:
+        self._cores = cores
+        self._machine = machine
+        self._go_on = go_on
+        self._waiting: deque[Waiter] = deque()
+
+    def _tell(self, thread: Waiter) -> None:
+        """Wake a thread that waits: it looks again as soon as it is at work."""
+        thread.wakes = True
+        self._cores.compute(thread, self._machine.latency_s, self._is_awake, woken=True)
+
+    def _is_awake(self, thread: Waiter) -> None:
+        raise NotImplementedError
+
+
+class Gil(_Awaited):
     """The GIL of one interpreter, by CPython's own rules (``Python/ceval_gil.c``).
 
     Who wants it waits for a switch interval. If nobody has taken it meanwhile, the holder is asked to drop it, which one that
@@ -32,11 +50,8 @@ class Gil:
     """
 
     def __init__(self, clock: Clock, cores: Cores, machine: Machine, go_on: GoOn) -> None:
+        super().__init__(cores, machine, go_on)
         self._clock = clock
-        self._cores = cores
-        self._machine = machine
-        self._go_on = go_on
-        self._waiting: deque[Waiter] = deque()
         self._n_taken = 0
         self._asked = False
         self.holder: Waiter | None = None
@@ -69,8 +84,8 @@ class Gil:
         self._n_taken += 1
 
     def _wait(self, thread: Waiter, *, last: bool) -> None:
-        thread.doing, thread.wakes, thread.saw = "gil_wait", False, self._n_taken
-        thread.be("gil_wait")
+        thread.wakes, thread.saw = False, self._n_taken
+        thread.wait("gil_wait")
         (self._waiting.append if last else self._waiting.appendleft)(thread)
         thread.timer = self._clock.after(self._machine.switch_s, self._is_late, thread)
         self._cores.leave(thread)
@@ -96,10 +111,8 @@ class Gil:
 
     def _wake(self) -> None:
         if self._waiting and not self._waiting[0].wakes:
-            first = self._waiting[0]
-            first.wakes = True
-            cancel(first.timer)
-            self._cores.compute(first, self._machine.latency_s, self._is_awake, woken=True)
+            cancel(self._waiting[0].timer)
+            self._tell(self._waiting[0])
 
     def _is_awake(self, thread: Waiter) -> None:
         self._waiting.remove(thread)
@@ -110,15 +123,12 @@ class Gil:
             self._wait(thread, last=False)
 
 
-class Permits:
+class Permits(_Awaited):
     """So many permits of one name: who takes one when there is none waits until one is given back."""
 
     def __init__(self, count: int, cores: Cores, machine: Machine, go_on: GoOn) -> None:
+        super().__init__(cores, machine, go_on)
         self._left = count
-        self._cores = cores
-        self._machine = machine
-        self._go_on = go_on
-        self._waiting: deque[Waiter] = deque()
 
     def take(self, thread: Waiter) -> bool:
         """Take one where there is one; else have the thread wait without the GIL, and call ``go_on`` when it has one."""
@@ -127,8 +137,8 @@ class Permits:
             return True
         if thread.gil is not None:
             thread.gil.drop(thread)
-        thread.doing, thread.wakes = "lock_wait", False
-        thread.be("lock_wait")
+        thread.wakes = False
+        thread.wait("lock_wait")
         self._waiting.append(thread)
         self._cores.leave(thread)
         return False
@@ -138,8 +148,7 @@ class Permits:
         self._left += 1
         first = next((thread for thread in self._waiting if not thread.wakes), None)
         if first is not None:
-            first.wakes = True
-            self._cores.compute(first, self._machine.latency_s, self._is_awake, woken=True)
+            self._tell(first)
 
     def _is_awake(self, thread: Waiter) -> None:
         if self._left:
